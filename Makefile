@@ -1,0 +1,70 @@
+# Turnout: `make run` and `make test` do everything from a fresh clone. `make help` lists the rest.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+HOST ?= 127.0.0.1
+PORT ?= 8000
+WORKERS ?= 1
+export PYTHONDONTWRITEBYTECODE :=
+
+##@ Set-up
+help: ## show this help
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(VENV)/.run ## make the virtual environment with what the service needs
+$(VENV)/.run: requirements/run.lock pyproject.toml tools/bootstrap.py
+	@$(PYTHON) tools/bootstrap.py $(VENV) requirements/run.lock $@
+install-dev: $(VENV)/.dev ## ... and what tests, linters and types need
+$(VENV)/.dev: requirements/dev.lock pyproject.toml tools/bootstrap.py
+	@$(PYTHON) tools/bootstrap.py $(VENV) requirements/dev.lock $@ $(VENV)/.run
+
+##@ Run
+run: $(VENV)/.run ## everything from a fresh clone to a service with demo tenants on http://127.0.0.1:8000 (PORT=9000 moves it)
+	@exec $(BIN)/turnout serve --demo --host $(HOST) --port $(PORT) --workers $(WORKERS)
+serve: $(VENV)/.run ## the service without the demo tenants
+	@exec $(BIN)/turnout serve --host $(HOST) --port $(PORT) --workers $(WORKERS)
+demo: $(VENV)/.run ## seed the demo tenants into a running service (idempotent)
+	@exec $(BIN)/turnout demo --url http://$(HOST):$(PORT)
+
+##@ Test
+test: $(VENV)/.dev ## the test suite: unit, contract, integration and isolation, real PostgreSQL included
+	@$(BIN)/pytest -m "not slow" -n 2 --dist loadgroup
+test-unit: $(VENV)/.dev ## pure tests: no socket, no process, seconds
+	@$(BIN)/pytest -m unit
+test-integration: $(VENV)/.dev ## tests against real PostgreSQL and real processes
+	@$(BIN)/pytest -m integration -n 2 --dist loadgroup
+test-all: $(VENV)/.dev ## everything, the slow ones too
+	@$(BIN)/pytest -n 2 --dist loadgroup
+test-e2e: $(VENV)/.dev ## real processes from outside: make run's own path, signals, crashes
+	@$(BIN)/pytest -m e2e
+coverage: $(VENV)/.dev ## lines and branches that make test reaches
+	@$(BIN)/coverage run -m pytest -m "not slow" && $(BIN)/coverage combine -q; $(BIN)/coverage report
+
+##@ Code
+lint: $(VENV)/.dev ## ruff: rules and format
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+fmt: $(VENV)/.dev ## ruff: fix and format
+	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+types: $(VENV)/.dev ## mypy, strict
+	@$(BIN)/mypy
+arch: $(VENV)/.dev ## the arrows between rooms (import-linter)
+	@$(BIN)/lint-imports
+schema: $(VENV)/.dev ## write app/graphql/schema.graphql from the code
+	@$(BIN)/python -m app.graphql.export app/graphql/schema.graphql
+migrate: $(VENV)/.run ## bring the database to the newest migration
+	@$(BIN)/turnout migrate
+revision: $(VENV)/.dev ## a new migration: make revision M="what it does"
+	@$(BIN)/alembic revision -m "$(M)"
+lock: $(VENV)/.dev ## write the lock files anew from pyproject.toml
+	@$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header -q -o requirements/run.lock
+	@$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header -q -o requirements/dev.lock
+bench: $(VENV)/.dev ## ratios against a floor measured in the same run
+	@$(BIN)/python -m tools.bench
+check: lint types arch test ## what CI runs
+
+##@ Clean
+clean: ## remove caches and the virtual environment (never .turnout, your data)
+	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage* build *.egg-info node_modules
+.PHONY: help install install-dev run serve demo test test-unit test-integration test-all test-e2e coverage lint fmt types arch schema migrate revision lock bench check clean

@@ -1,0 +1,36 @@
+"""Rows as arrays: what crosses from the checked request to a runtime, and back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Checked rows in signature order.
+
+    `numbers`: (rows, k) float64, the k columns that are not STRING, in signature order; NaN is a missing value,
+    BOOLEAN is 0.0 or 1.0. `texts`: one tuple of `rows` strings for each STRING column, None for a missing value.
+    """
+
+    rows: int
+    numbers: NDArray[np.float64]
+    texts: tuple[tuple[str | None, ...], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What the estimator answered, one entry a row.
+
+    Classifiers: `labels` (rows,) int32, indices into the version's classes, as `predict` said;
+    `probabilities` (rows, classes) float64 or None where the estimator has none. Regressors: `values` (rows,) float64.
+    """
+
+    labels: NDArray[np.int32] | None = None
+    probabilities: NDArray[np.float64] | None = None
+    values: NDArray[np.float64] | None = None

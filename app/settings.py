@@ -1,0 +1,265 @@
+"""The only reader of the environment: one frozen tree, sections named after rooms. Each field is documented in docs/settings.md."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from app.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+MIB = 1024 * 1024
+E = TypeVar("E", bound=StrEnum)
+
+
+class Environment(StrEnum):
+    DEVELOPMENT = "development"
+    PRODUCTION = "production"
+
+
+class ArtifactTrust(StrEnum):
+    """Which artifacts are loaded at all; every one of them only in the sandbox."""
+
+    RESTRICTED = "restricted"  # any upload; only allow-listed classes are unpickled
+    FULL = "full"  # custom classes too: the sandbox is then all that holds them
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A text that prints as stars."""
+
+    value: str
+
+    def __repr__(self) -> str:
+        return "***"
+
+    __str__ = __repr__
+
+
+@dataclass(frozen=True, slots=True)
+class Issuer:
+    """One trusted token issuer. The claims are dotted paths; an exact name wins over a path."""
+
+    issuer: str
+    audience: str
+    algorithms: tuple[str, ...]
+    jwks_url: str | None
+    key_file: Path | None
+    tenant_claim: str
+    subject_claim: str
+    roles_claim: str
+    unit_claim: str | None
+    role_map: Mapping[str, str]  # the issuer's word for a role -> ours; empty: the words are ours
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseSettings:
+    """All four None: the embedded server. The owner's is read by the parent process and `turnout migrate` alone."""
+
+    owner_url: Secret | None
+    runtime_url: Secret | None
+    log_url: Secret | None
+    sync_url: Secret | None
+
+    @property
+    def embedded(self) -> bool:
+        return self.runtime_url is None and self.owner_url is None
+
+
+@dataclass(frozen=True, slots=True)
+class HttpSettings:
+    host: str
+    port: int
+    workers: int
+    max_body_bytes: int
+    request_timeout_s: float
+    cors_origins: tuple[str, ...]
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...]
+    metrics_token: Secret | None
+
+
+@dataclass(frozen=True, slots=True)
+class JournalSettings:
+    spool_max_bytes: int  # at this bound a prediction is refused with LOG_UNAVAILABLE before it is made
+    retention_days: int
+
+
+@dataclass(frozen=True, slots=True)
+class RegistrySettings:
+    artifact_trust: ArtifactTrust
+    validation_timeout_s: float
+    worker_memory_bytes: int  # address space of one model worker
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    home: Path  # absolute
+    environment: Environment
+    master_key_file: Path | None
+    database: DatabaseSettings
+    http: HttpSettings
+    journal: JournalSettings
+    registry: RegistrySettings
+    issuers: tuple[Issuer, ...]  # empty: the development issuer, where the environment allows it
+    log_level: str
+    unknown: tuple[str, ...] = field(default=())  # TURNOUT_ variables that nothing reads: likely typing errors
+
+    @property
+    def development(self) -> bool:
+        return self.environment is Environment.DEVELOPMENT
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> Settings:
+        """The settings that `environ` says; raises ConfigurationError that names the variable and what would be right."""
+        read = _Reader(environ)
+        return cls(
+            home=Path(read.text("TURNOUT_HOME", ".turnout")).absolute(),
+            environment=read.choice("TURNOUT_ENV", Environment, Environment.DEVELOPMENT),
+            master_key_file=read.path("TURNOUT_MASTER_KEY_FILE"),
+            database=DatabaseSettings(
+                owner_url=read.secret("TURNOUT_DATABASE_OWNER_URL"),
+                runtime_url=read.secret("TURNOUT_DATABASE_URL"),
+                log_url=read.secret("TURNOUT_DATABASE_LOG_URL"),
+                sync_url=read.secret("TURNOUT_DATABASE_SYNC_URL"),
+            ),
+            http=HttpSettings(
+                host=read.text("TURNOUT_HOST", "127.0.0.1"),
+                port=read.integer("TURNOUT_PORT", 8000, 0, 65535),
+                workers=read.integer("TURNOUT_WORKERS", 1, 1, 256),
+                max_body_bytes=read.integer("TURNOUT_MAX_BODY_BYTES", 8 * MIB, 1024, 1024 * MIB),
+                request_timeout_s=read.number("TURNOUT_REQUEST_TIMEOUT_S", 10.0, 0.05, 600.0),
+                cors_origins=read.strings("TURNOUT_CORS_ORIGINS"),
+                trusted_proxies=tuple(read.networks("TURNOUT_TRUSTED_PROXIES")),
+                metrics_token=read.secret("TURNOUT_METRICS_TOKEN"),
+            ),
+            journal=JournalSettings(
+                spool_max_bytes=read.integer("TURNOUT_SPOOL_MAX_BYTES", 1024 * MIB, MIB, 1024 * 1024 * MIB),
+                retention_days=read.integer("TURNOUT_LOG_RETENTION_DAYS", 90, 1, 3650),
+            ),
+            registry=RegistrySettings(
+                artifact_trust=read.choice("TURNOUT_ARTIFACT_TRUST", ArtifactTrust, ArtifactTrust.RESTRICTED),
+                validation_timeout_s=read.number("TURNOUT_VALIDATION_TIMEOUT_S", 60.0, 1.0, 3600.0),
+                worker_memory_bytes=read.integer("TURNOUT_WORKER_MEMORY_BYTES", 2048 * MIB, 256 * MIB, 1024 * 1024 * MIB),
+            ),
+            issuers=tuple(read.issuers("TURNOUT_JWT_ISSUERS")),
+            log_level=read.text("TURNOUT_LOG_LEVEL", "info"),
+            unknown=read.unread(),
+        )
+
+
+class _Reader:
+    """Reads each variable once, remembers which were read, and says what is wrong with a bad one."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        self._read: set[str] = set()
+
+    def text(self, name: str, default: str) -> str:
+        self._read.add(name)
+        return self._environ.get(name, "").strip() or default
+
+    def secret(self, name: str) -> Secret | None:
+        value = self.text(name, "")
+        return Secret(value) if value else None
+
+    def path(self, name: str) -> Path | None:
+        value = self.text(name, "")
+        return Path(value).absolute() if value else None
+
+    def integer(self, name: str, default: int, low: int, high: int) -> int:
+        return int(self._bounded(name, default, low, high, int, "a whole number"))
+
+    def number(self, name: str, default: float, low: float, high: float) -> float:
+        return self._bounded(name, default, low, high, float, "a number")
+
+    def choice(self, name: str, kind: type[E], default: E) -> E:
+        text = self.text(name, default.value)
+        try:
+            return kind(text)
+        except ValueError:
+            known = ", ".join(repr(member.value) for member in kind)
+            raise ConfigurationError(f"{name} is {text!r}; it must be one of {known}.") from None
+
+    def strings(self, name: str) -> tuple[str, ...]:
+        data = self._json(name)
+        if isinstance(data, list) and all(isinstance(item, str) for item in data):
+            return tuple(data)
+        raise ConfigurationError(f'{name} must be a JSON list of strings, like ["https://app.example.org"].')
+
+    def networks(self, name: str) -> list[IPv4Network | IPv6Network]:
+        try:
+            return [ip_network(item) for item in self.strings(name)]
+        except ValueError as error:
+            raise ConfigurationError(f'{name} must be a JSON list of networks, like ["10.0.0.0/8"]: {error}.') from None
+
+    def issuers(self, name: str) -> list[Issuer]:
+        data = self._json(name)
+        if not isinstance(data, list):
+            raise ConfigurationError(f"{name} must be a JSON list of issuers; docs/settings.md shows one.")
+        return [_issuer(f"{name}[{index}]", item) for index, item in enumerate(data)]
+
+    def unread(self) -> tuple[str, ...]:
+        return tuple(sorted(name for name in self._environ if name.startswith("TURNOUT_") and name not in self._read | _READ_ELSEWHERE))
+
+    def _json(self, name: str) -> Any:
+        try:
+            return json.loads(self.text(name, "[]"))
+        except ValueError as error:
+            raise ConfigurationError(f"{name} is not JSON: {error}.") from None
+
+    def _bounded(self, name: str, default: float, low: float, high: float, kind: Callable[[str], float], what: str) -> float:
+        text = self.text(name, str(default))
+        try:
+            value = kind(text)
+        except ValueError:
+            value = low - 1
+        if not low <= value <= high:
+            raise ConfigurationError(f"{name} is {text!r}; it must be {what} from {low} to {high}.")
+        return value
+
+
+_READ_ELSEWHERE = {"TURNOUT_TOKEN"}  # the command line's own
+_ISSUER_FIELDS = {
+    "issuer", "audience", "algorithms", "jwksUrl", "keyFile", "tenantClaim", "subjectClaim", "rolesClaim", "unitClaim", "roleMap",
+}  # fmt: skip
+_ALGORITHMS = {"RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "HS256", "HS384", "HS512"}
+
+
+def _issuer(where: str, data: Any) -> Issuer:
+    if not isinstance(data, dict):
+        raise ConfigurationError(f"{where} must be a JSON object; docs/settings.md shows one.")
+    if unknown := sorted(set(data) - _ISSUER_FIELDS):
+        raise ConfigurationError(f"{where} has no field {unknown[0]!r}; it has {', '.join(sorted(_ISSUER_FIELDS))}.")
+    for name in ("issuer", "audience"):
+        if not isinstance(data.get(name), str) or not data[name]:
+            raise ConfigurationError(f"{where}.{name} must be a text that is not empty.")
+    algorithms = data.get("algorithms", ["RS256"])
+    if not isinstance(algorithms, list) or not algorithms or not set(map(str, algorithms)) <= _ALGORITHMS:
+        raise ConfigurationError(f"{where}.algorithms must be a list out of {', '.join(sorted(_ALGORITHMS))}.")
+    if len({str(name)[:2] == "HS" for name in algorithms}) > 1:
+        raise ConfigurationError(f"{where}.algorithms mixes HS* with RS* or ES*: a public key would pass for a shared secret.")
+    if ("jwksUrl" in data) == ("keyFile" in data):
+        raise ConfigurationError(f"{where} must have exactly one of jwksUrl and keyFile.")
+    if "jwksUrl" in data and str(algorithms[0]).startswith("HS"):
+        raise ConfigurationError(f"{where} takes HS* from a jwksUrl: a shared secret is never public; use keyFile.")
+    role_map = data.get("roleMap", {})
+    if not isinstance(role_map, dict):
+        raise ConfigurationError(f"{where}.roleMap must be an object: the issuer's word to one of our roles.")
+    return Issuer(
+        issuer=data["issuer"],
+        audience=data["audience"],
+        algorithms=tuple(algorithms),
+        jwks_url=data.get("jwksUrl"),
+        key_file=Path(data["keyFile"]).absolute() if "keyFile" in data else None,
+        tenant_claim=data.get("tenantClaim", "tenant"),
+        subject_claim=data.get("subjectClaim", "sub"),
+        roles_claim=data.get("rolesClaim", "roles"),
+        unit_claim=data.get("unitClaim"),
+        role_map=role_map,
+    )
