@@ -6,6 +6,7 @@ cells of what it refused and names each wrong column. Neither changes a value: "
 
 from __future__ import annotations
 
+import sys
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -104,10 +105,10 @@ class RowChecker:
         if not kinds <= _NUMBERS_AND_NULL:
             return None
         try:
-            matrix = np.array(rows, dtype=np.float64)
+            matrix = np.array(rows, dtype=np.float64).reshape(len(rows), len(self._number_at))
         except OverflowError:
             return None
-        missing = np.array([[value is None for value in row] for row in rows]) if type(None) in kinds else None
+        missing = np.array([[value is None for value in row] for row in rows], dtype=bool) if type(None) in kinds else None
         return matrix if self._in_range(matrix, missing) else None
 
     def _booleans_fit(self, rows: list[list[Any]]) -> bool:
@@ -209,7 +210,7 @@ def _cell_problem(column: Column, row: dict[str, Any]) -> dict[str, Any] | None:
         if column.categories is not None and value not in column.categories:
             return _problem(column.name, "CATEGORY", f"one of {', '.join(column.categories)}"[:1000], "a text that is none of them")
         return None
-    if not abs(value) <= np.finfo(np.float64).max:
+    if not abs(value) <= sys.float_info.max:
         return _problem(column.name, "NOT_FINITE", _EXPECTED[column.type], "a number beyond the range of a 64-bit float")
     low, high = column.minimum, column.maximum
     if (low is not None and value < low) or (high is not None and value > high):

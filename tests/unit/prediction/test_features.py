@@ -60,7 +60,7 @@ def test_every_missing_unknown_mistyped_and_out_of_range_column_is_named_in_one_
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, 10**400, -(10**400)])
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, 10**400, -(10**400)], ids=["inf", "-inf", "nan", "huge", "-huge"])
 def test_a_non_finite_number_is_named(value: float) -> None:
     assert problems_of([{**GOOD, "income": value}])[0]["problem"] == "NOT_FINITE"
 
