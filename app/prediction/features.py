@@ -66,7 +66,7 @@ class RowChecker:
         return self._fast(lists) or self._explain(rows)
 
     def matrix(self, matrix: Any) -> Batch:
-        """Checked arrays of {"columns": [...], "data": [[...], ...]}; `columns` may be left out (signature order). Raises InvalidFeatures."""
+        """Checked arrays of {"columns": [...], "data": [[...], ...]}, `columns` left out: signature order; raises InvalidFeatures."""
         names, data = _matrix_parts(matrix)
         if names is not None and names != list(self._names):
             return self.rows(self._named_rows(names, data))
@@ -165,12 +165,9 @@ class RowChecker:
                 )
             ]
         problems = [p for column in self.columns if (p := _cell_problem(column, row))]
-        for name in row:
-            if name not in self._known:
-                problems.append(
-                    _problem(name, "UNKNOWN", f"one of {', '.join(self._names)}"[:1000], "a column that the model does not have")
-                )
-        return problems
+        known = f"one of {', '.join(self._names)}"[:1000]
+        unknown = [name for name in row if name not in self._known]
+        return problems + [_problem(name, "UNKNOWN", known, "a column that the model does not have") for name in unknown]
 
 
 def _matrix_parts(matrix: Any) -> tuple[list[str] | None, list[Any]]:

@@ -1,0 +1,89 @@
+"""Which version answers: an immutable picture of each tenant's aliases, in memory. A change replaces one tenant's entry, never the whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from app.errors import InvalidInput, ModelUnavailable, NotFound
+from app.prediction.features import RowChecker
+from app.registry.types import PRODUCTION, ModelRoute, VersionRoute, VersionStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from uuid import UUID
+
+
+@dataclass(frozen=True, slots=True)
+class RoutedVersion:
+    """A version ready to be asked: its route and the checker of its signature."""
+
+    route: VersionRoute
+    checker: RowChecker
+
+    @classmethod
+    def of(cls, route: VersionRoute) -> RoutedVersion:
+        return cls(route, RowChecker(route.signature))
+
+
+@dataclass(frozen=True, slots=True)
+class TenantRoutes:
+    """One tenant's models. `pinned` gathers versions that requests named, until the next change replaces this entry."""
+
+    models: Mapping[str, ModelRoute]
+    aliased: Mapping[tuple[UUID, int], RoutedVersion]
+    pinned: dict[tuple[UUID, int], RoutedVersion] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, models: list[ModelRoute], ready: Mapping[tuple[UUID, int], RoutedVersion]) -> TenantRoutes:
+        return cls({model.name: model for model in models}, dict(ready))
+
+
+_NOTHING = TenantRoutes({}, {})
+
+
+class RoutingTable:
+    """Every tenant's routes; read on each request, replaced tenant by tenant."""
+
+    def __init__(self) -> None:
+        self._tenants: dict[UUID, TenantRoutes] = {}
+        self.generation = -1  # of the last change that is in here
+
+    def tenant(self, tenant_id: UUID) -> TenantRoutes:
+        return self._tenants.get(tenant_id, _NOTHING)
+
+    def apply(self, tenant_id: UUID, routes: TenantRoutes) -> None:
+        self._tenants[tenant_id] = routes
+
+    def versions(self) -> list[tuple[UUID, VersionRoute]]:
+        """(tenant, version) of all that aliases point at."""
+        return [(tenant_id, routed.route) for tenant_id, routes in self._tenants.items() for routed in routes.aliased.values()]
+
+
+def find_model(routes: TenantRoutes, name: str) -> ModelRoute:
+    """The tenant's model; raises NotFound, word for word the same for another tenant's."""
+    model = routes.models.get(name)
+    if model is None:
+        raise NotFound(f"There is no model named {name!r}.")
+    return model
+
+
+def aliased_version(routes: TenantRoutes, model: ModelRoute, alias: str | None) -> RoutedVersion:
+    """What the alias (None: production) points at; raises NotFound where it points at nothing, ModelUnavailable where that cannot serve."""
+    name = PRODUCTION if alias is None else alias
+    number = model.aliases.get(name)
+    if number is None:
+        if name == PRODUCTION:
+            raise NotFound(f"The model {model.name!r} has no version in production yet: promote one.")
+        raise NotFound(f"The model {model.name!r} has no alias {name!r}.")
+    routed = routes.aliased.get((model.model_id, number))
+    if routed is None or routed.route.status is not VersionStatus.READY:
+        raise ModelUnavailable(f"Version {number} of {model.name!r}, which {name!r} points at, cannot serve now.", retry_after_ms=1000)
+    return routed
+
+
+def check_pin(alias: str | None, version: int | None) -> bool:
+    """Whether the request names what should answer; raises InvalidInput where it names both."""
+    if alias is not None and version is not None:
+        raise InvalidInput("Send alias or version, not both.")
+    return alias is not None or version is not None

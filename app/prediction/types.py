@@ -1,0 +1,87 @@
+"""A request for predictions and its answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from uuid import UUID
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class RoutingReason(StrEnum):
+    """Why this version answered."""
+
+    EXPERIMENT = "EXPERIMENT"
+    OUT_OF_ROLLOUT = "OUT_OF_ROLLOUT"
+    NOT_TARGETED = "NOT_TARGETED"
+    HOLDOUT = "HOLDOUT"
+    PINNED = "PINNED"  # the request named a version or an alias
+    ALIAS = "ALIAS"  # no experiment runs: the alias production
+    FLAG_OFF = "FLAG_OFF"
+    NO_UNIT = "NO_UNIT"
+    UNKNOWN_VARIANT = "UNKNOWN_VARIANT"
+    FALLBACK = "FALLBACK"
+
+
+@dataclass(frozen=True, slots=True)
+class RouteRequest:
+    """Which model, for whom. `version` or `alias` pins the request."""
+
+    model: str
+    unit: str | None = None
+    attributes: Mapping[str, str] | None = None
+    alias: str | None = None
+    version: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClassProbability:
+    label: str
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    id: UUID
+    model: str
+    version: int
+    variant: str | None
+    experiment: str | None
+    reason: RoutingReason
+    label: str | None
+    probability: float | None
+    probabilities: list[ClassProbability] | None
+    value: float | None
+    degraded: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPrediction:
+    """`labels`, `values`: one a row. `probabilities`: (rows, classes), in the order of `classes`."""
+
+    id: UUID
+    model: str
+    version: int
+    variant: str | None
+    experiment: str | None
+    reason: RoutingReason
+    degraded: bool
+    row_count: int
+    classes: list[str] | None
+    labels: list[str] | None
+    probabilities: NDArray[np.float64] | None
+    values: NDArray[np.float64] | None
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRows:
+    """Exactly one of the two, as sent."""
+
+    rows: list[Any] | None
+    matrix: Any

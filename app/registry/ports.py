@@ -1,0 +1,43 @@
+"""What the registry needs from outside; `main.py` hands over who answers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from uuid import UUID
+
+    from app.kernel.inspection import InspectionReport, InspectionRequest
+
+
+class Inspector(Protocol):
+    """Opens an artifact where it can do no harm and says what it is. Never raises for what the artifact does."""
+
+    async def inspect(self, tenant_id: UUID, artifact: Path, request: InspectionRequest, timeout_s: float) -> InspectionReport: ...
+
+
+class ArtifactSeal(Protocol):
+    """The tenant's integrity key at work: the same bytes for the same artifact on every replica."""
+
+    def artifact_mac(self, tenant_id: UUID, digest: str, size_bytes: int) -> bytes: ...
+
+
+class Allowances(Protocol):
+    """The tenant's limits that the registry holds it to."""
+
+    def max_models(self, tenant_id: UUID) -> int: ...
+    def max_artifact_bytes(self, tenant_id: UUID) -> int: ...
+    def max_stored_bytes(self, tenant_id: UUID) -> int: ...
+
+
+class Confinement(Protocol):
+    """Whether an artifact may be opened here at all: where the kernel cannot confine, only what this machine's demo made."""
+
+    async def refusal(self, digest: str) -> str | None: ...
+
+
+class Announcer(Protocol):
+    """Told after a commit, so that this process does not wait for its own poll."""
+
+    def __call__(self) -> None: ...

@@ -1,0 +1,160 @@
+"""Pure decisions of the registry: what may be registered, what stands in the way of a promotion."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from app.errors import InvalidInput
+from app.kernel.names import check_name
+from app.kernel.signature import Column, ColumnType, Signature
+from app.registry.types import FallbackKind, PromotionBlocker, VersionStatus
+
+if TYPE_CHECKING:
+    from app.registry.types import Fallback, VersionRegistration
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_SAMPLE_ROWS = range(5, 1001)
+_MOST_COLUMNS = 2_000
+_LONGEST_COLUMN_NAME = 256
+_LARGEST_JSON_BYTES = 64 * 1024
+_LONGEST_TEXT = 10_000
+_WIDER_TYPES = {(ColumnType.INTEGER, ColumnType.NUMBER)}  # what callers of the left send, the right takes
+
+
+def check_registration(registration: VersionRegistration) -> None:
+    """Returns where it may be registered; raises InvalidInput that names the field and what would be right."""
+    check_name("model", registration.model)
+    if not _DIGEST.fullmatch(registration.artifact_digest):
+        raise InvalidInput("artifactDigest must be the 64 small hex digits that POST /artifacts answered with.")
+    if registration.sample and len(registration.sample) not in _SAMPLE_ROWS:
+        raise InvalidInput(f"sample has {len(registration.sample)} rows; it must have 5 to 1,000, or be left out.")
+    if registration.columns is not None:
+        check_columns(registration.columns)
+    for name, value in (("metrics", registration.metrics), ("tags", registration.tags)):
+        if value is not None and not isinstance(value, dict):
+            raise InvalidInput(f"{name} must be a JSON object.")
+        if len(orjson.dumps(value)) > _LARGEST_JSON_BYTES:
+            raise InvalidInput(f"{name} is larger than 64 KiB.")
+    check_text("description", registration.description)
+
+
+def check_text(name: str, text: str | None) -> None:
+    """Returns where a free text may be stored; raises InvalidInput where it is too long or holds a NUL."""
+    if text is not None and len(text) > _LONGEST_TEXT:
+        raise InvalidInput(f"{name} has {len(text)} characters; at most {_LONGEST_TEXT:,} are kept.")
+    if text is not None and "\0" in text:
+        raise InvalidInput(f"{name} holds a NUL character, which cannot be stored.")
+
+
+def check_columns(columns: tuple[Column, ...]) -> None:
+    """Returns where the columns make a signature; raises InvalidInput."""
+    if not 1 <= len(columns) <= _MOST_COLUMNS:
+        raise InvalidInput(f"signature has {len(columns)} columns; it must have 1 to {_MOST_COLUMNS:,}, or be left out.")
+    seen: set[str] = set()
+    for column in columns:
+        where = f"signature column {column.name!r}"
+        if not 1 <= len(column.name) <= _LONGEST_COLUMN_NAME or "\0" in column.name:
+            raise InvalidInput(f"{where[:300]}: a name has 1 to {_LONGEST_COLUMN_NAME} characters and no NUL.")
+        if column.name in seen:
+            raise InvalidInput(f"{where} is there twice.")
+        seen.add(column.name)
+        ranged = column.minimum is not None or column.maximum is not None
+        if ranged and column.type not in (ColumnType.NUMBER, ColumnType.INTEGER):
+            raise InvalidInput(f"{where} is {column.type}: minimum and maximum are for NUMBER and INTEGER.")
+        if column.minimum is not None and column.maximum is not None and column.minimum > column.maximum:
+            raise InvalidInput(f"{where} has a minimum above its maximum.")
+        if column.categories is not None and column.type is not ColumnType.STRING:
+            raise InvalidInput(f"{where} is {column.type}: categories are for STRING.")
+
+
+def check_fallback(fallback: Fallback | None) -> None:
+    """Returns where the fallback is whole: VERSION names a version, ANSWER an answer, the others neither; raises InvalidInput."""
+    if fallback is None:
+        return
+    if (fallback.kind is FallbackKind.VERSION) != (fallback.version is not None):
+        raise InvalidInput("fallback.version goes with kind VERSION, and only with it.")
+    if (fallback.kind is FallbackKind.ANSWER) != (fallback.answer is not None):
+        raise InvalidInput("fallback.answer goes with kind ANSWER, and only with it.")
+    if fallback.answer is not None and not isinstance(fallback.answer, str | int | float):
+        raise InvalidInput("fallback.answer must be a label (a text) or a number.")
+
+
+def registration_hash(registration: VersionRegistration) -> str:
+    """The same for the same artifact and input, whatever the order of keys: what makes a repeated registration the same version."""
+    columns = None if registration.columns is None else [c.to_json() for c in registration.columns]
+    parts: list[Any] = [registration.task.value, registration.artifact_digest, columns, list(registration.sample)]
+    parts += [registration.metrics, registration.tags, registration.description]
+    return hashlib.sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def promotion_blockers(
+    status: VersionStatus,
+    candidate: Signature | None,
+    candidate_classes: tuple[str, ...] | None,
+    serving: Signature | None,
+    serving_classes: tuple[str, ...] | None,
+) -> list[PromotionBlocker]:
+    """All that stands in the way of pointing an alias that serves `serving` (None: nothing yet) at the candidate."""
+    if status is not VersionStatus.READY or candidate is None:
+        return [PromotionBlocker(_STATUS_CODES[status], _STATUS_TEXTS[status], overridable=False)]
+    if serving is None:
+        return []
+    texts = signature_breaks(serving, candidate)
+    if (serving_classes is None) != (candidate_classes is None) or set(serving_classes or ()) != set(candidate_classes or ()):
+        texts.append(
+            ("CLASSES_CHANGED", f"Callers know the classes {_listed(serving_classes)}; this version has {_listed(candidate_classes)}.")
+        )
+    return [PromotionBlocker(code, text, overridable=True) for code, text in texts]
+
+
+def signature_breaks(old: Signature, new: Signature) -> list[tuple[str, str]]:
+    """(code, sentence) for each thing that callers of `old` send and `new` would refuse or read otherwise."""
+    before, after = ({c.name: c for c in s.columns} for s in (old, new))
+    breaks = [("COLUMN_REMOVED", f"Callers send {name!r}, which this version does not know.") for name in before if name not in after]
+    for name, column in after.items():
+        if name in before:
+            breaks += _column_breaks(before[name], column)
+        elif column.required:
+            breaks.append(("COLUMN_ADDED", f"This version requires {name!r}, which callers do not send."))
+    if not breaks and [n for n in before if n in after] != [n for n in after if n in before]:
+        breaks.append(("COLUMNS_REORDERED", "The columns stand in another order: callers that send lists would be read wrongly."))
+    return breaks
+
+
+def _column_breaks(old: Column, new: Column) -> list[tuple[str, str]]:
+    found = []
+    if old.type is not new.type and (old.type, new.type) not in _WIDER_TYPES:
+        found.append(("COLUMN_RETYPED", f"{new.name!r} was {old.type} and is {new.type}."))
+    if new.required and not old.required:
+        found.append(("COLUMN_REQUIRED", f"Callers may leave out {new.name!r}, which this version requires."))
+    low_raised = new.minimum is not None and (old.minimum is None or new.minimum > old.minimum)
+    high_lowered = new.maximum is not None and (old.maximum is None or new.maximum < old.maximum)
+    if low_raised or high_lowered:
+        found.append(("RANGE_NARROWED", f"The range of {new.name!r} is narrower than callers know."))
+    if new.categories is not None and (old.categories is None or set(old.categories) - set(new.categories)):
+        found.append(("CATEGORIES_NARROWED", f"{new.name!r} takes fewer categories than callers know."))
+    return found
+
+
+def _listed(classes: tuple[str, ...] | None) -> str:
+    return "none" if not classes else ", ".join(classes[:20]) + (", …" if len(classes) > 20 else "")
+
+
+_STATUS_CODES = {
+    VersionStatus.READY: "NOT_INSPECTED",
+    VersionStatus.VALIDATING: "NOT_READY",
+    VersionStatus.FAILED: "FAILED",
+    VersionStatus.WITHDRAWN: "WITHDRAWN",
+    VersionStatus.ARCHIVED: "ARCHIVED",
+}
+_STATUS_TEXTS = {
+    VersionStatus.READY: "The version has no signature yet: register it again.",
+    VersionStatus.VALIDATING: "The version is still being validated: wait until its status is READY.",
+    VersionStatus.FAILED: "The version failed validation: its statusReason says why.",
+    VersionStatus.WITHDRAWN: "The version was withdrawn: register its artifact again as a new version.",
+    VersionStatus.ARCHIVED: "The version is archived: register its artifact again as a new version.",
+}

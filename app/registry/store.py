@@ -1,0 +1,304 @@
+"""Queries of the registry: row in, value out. Each runs in the caller's transaction, under row-level security."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from sqlalchemy import func, select, tuple_, update
+from sqlalchemy.dialects.postgresql import insert as pg_insert
+
+from app.errors import Conflict, NotFound
+from app.kernel.names import pascal_case
+from app.kernel.signature import Column, Signature, Task
+from app.registry.rows import AliasRow, ArtifactRow, ModelRow, ModelVersionRow, PromotionRow
+from app.registry.types import Alias, Artifact, Fallback, Model, ModelVersion, Promotion, RuntimeKind, VersionStatus
+
+if TYPE_CHECKING:
+    from datetime import datetime, timedelta
+    from uuid import UUID
+
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+    from app.kernel.inspection import InspectionReport
+    from app.kernel.paging import PageRequest
+    from app.registry.types import VersionRegistration
+
+Keyed = list[tuple[tuple[str | int, ...], Any]]
+
+
+def model_value(row: ModelRow) -> Model:
+    fallback = None if row.fallback is None else Fallback.from_json(row.fallback)
+    return Model(row.model_id, row.name, Task(row.task), row.description, fallback, row.cache_seconds)
+
+
+def version_value(row: ModelVersionRow, model: str) -> ModelVersion:
+    inspected = None if row.signature is None else Signature.from_json(row.signature)
+    given = tuple(Column.from_json(c) for c in row.given_columns or ())
+    return ModelVersion(
+        model_id=row.model_id,
+        model=model,
+        number=row.number,
+        status=VersionStatus(row.status),
+        status_reason=row.status_reason,
+        artifact_digest=row.artifact_digest,
+        size_bytes=row.size_bytes,
+        runtime=None if row.runtime is None else RuntimeKind(row.runtime),
+        columns=given if inspected is None else inspected.columns,
+        inspected=inspected,
+        classes=None if row.classes is None else tuple(row.classes),
+        metrics=row.metrics,
+        tags=row.tags,
+        description=row.description,
+        created_at=row.created_at,
+        created_by=row.created_by,
+    )
+
+
+def promotion_value(row: PromotionRow, model: str) -> Promotion:
+    return Promotion(model, row.alias, row.number, row.previous_number, row.revision, row.at, row.by, row.reason)
+
+
+async def find_model(session: AsyncSession, tenant_id: UUID, name: str, *, lock: bool = False) -> ModelRow:
+    """The model's row, held until the transaction ends where `lock`; raises NotFound."""
+    query = select(ModelRow).where(ModelRow.tenant_id == tenant_id, ModelRow.name == name)
+    row = (await session.execute(query.with_for_update() if lock else query)).scalar_one_or_none()
+    if row is None:
+        raise NotFound(f"There is no model named {name!r}.")
+    return row
+
+
+async def find_version(session: AsyncSession, model: ModelRow, number: int) -> ModelVersionRow:
+    """The version's row; raises NotFound."""
+    key = (model.tenant_id, model.model_id, number)
+    row = await session.get(ModelVersionRow, key) if -(2**31) < number < 2**31 else None
+    if row is None:
+        raise NotFound(f"There is no version {number} of the model {model.name!r}.")
+    return row
+
+
+async def list_models(session: AsyncSession, tenant_id: UUID, page: PageRequest) -> Keyed:
+    """Models by name."""
+    query = select(ModelRow).where(ModelRow.tenant_id == tenant_id).order_by(ModelRow.name).limit(page.first + 1)
+    if page.after is not None:
+        query = query.where(ModelRow.name > str(page.after[0]))
+    return [((row.name,), model_value(row)) for row in (await session.execute(query)).scalars()]
+
+
+async def list_versions(session: AsyncSession, tenant_id: UUID, model: Model, page: PageRequest) -> Keyed:
+    """A model's versions, highest number first."""
+    query = select(ModelVersionRow).where(ModelVersionRow.tenant_id == tenant_id, ModelVersionRow.model_id == model.model_id)
+    if page.after is not None:
+        query = query.where(ModelVersionRow.number < int(page.after[0]))
+    rows = await session.execute(query.order_by(ModelVersionRow.number.desc()).limit(page.first + 1))
+    return [((row.number,), version_value(row, model.name)) for row in rows.scalars()]
+
+
+async def versions_by_key(session: AsyncSession, tenant_id: UUID, keys: list[tuple[UUID, int]]) -> dict[tuple[UUID, int], ModelVersion]:
+    """The versions of these (model, number) pairs, in one query."""
+    query = (
+        select(ModelVersionRow, ModelRow.name)
+        .join(ModelRow, (ModelRow.tenant_id == ModelVersionRow.tenant_id) & (ModelRow.model_id == ModelVersionRow.model_id))
+        .where(ModelVersionRow.tenant_id == tenant_id, tuple_(ModelVersionRow.model_id, ModelVersionRow.number).in_(keys))
+    )
+    return {(row.model_id, row.number): version_value(row, name) for row, name in (await session.execute(query)).tuples()}
+
+
+async def aliases_of(session: AsyncSession, tenant_id: UUID, models: list[UUID]) -> dict[UUID, list[Alias]]:
+    """Each model's aliases by name, in one query."""
+    query = (
+        select(AliasRow, ModelRow.name)
+        .join(ModelRow, (ModelRow.tenant_id == AliasRow.tenant_id) & (ModelRow.model_id == AliasRow.model_id))
+        .where(AliasRow.tenant_id == tenant_id, AliasRow.model_id.in_(models))
+        .order_by(AliasRow.name)
+    )
+    found: dict[UUID, list[Alias]] = {model: [] for model in models}
+    for row, name in (await session.execute(query)).tuples():
+        found[row.model_id].append(Alias(row.model_id, name, row.name, row.number, row.revision))
+    return found
+
+
+async def list_promotions(session: AsyncSession, tenant_id: UUID, alias: Alias, page: PageRequest) -> Keyed:
+    """An alias's history, newest first."""
+    query = select(PromotionRow).where(
+        PromotionRow.tenant_id == tenant_id, PromotionRow.model_id == alias.model_id, PromotionRow.alias == alias.name
+    )
+    if page.after is not None:
+        query = query.where(PromotionRow.revision < int(page.after[0]))
+    rows = await session.execute(query.order_by(PromotionRow.revision.desc()).limit(page.first + 1))
+    return [((row.revision,), promotion_value(row, alias.model)) for row in rows.scalars()]
+
+
+async def open_model(session: AsyncSession, tenant_id: UUID, registration: VersionRegistration, max_models: int) -> ModelRow:
+    """The model's row under lock, made where it is the first version; raises Conflict for a clashing name or task, or one too many."""
+    name = registration.model
+    made = pg_insert(ModelRow).values(
+        tenant_id=tenant_id, model_id=uuid4(), name=name, pascal_name=pascal_case(name), task=registration.task.value
+    )
+    is_new = (await session.execute(made.on_conflict_do_nothing().returning(ModelRow.model_id))).scalar_one_or_none() is not None
+    query = select(ModelRow).where(ModelRow.tenant_id == tenant_id)
+    row = (await session.execute(query.where(ModelRow.name == name).with_for_update())).scalar_one_or_none()
+    if row is None:
+        other = (await session.execute(query.where(ModelRow.pascal_name == pascal_case(name)))).scalar_one()
+        raise Conflict(f"The name {name!r} clashes with your model {other.name!r}: generated code would call both {other.pascal_name}.")
+    if row.task != registration.task.value:
+        raise Conflict(f"The model {name!r} is for {row.task}; register a {registration.task} model under another name.")
+    if is_new:
+        count = (await session.execute(select(func.count()).select_from(ModelRow).where(ModelRow.tenant_id == tenant_id))).scalar_one()
+        if count > max_models:
+            raise Conflict(f"Your tenant has {max_models} models, which is its limit.")
+    return row
+
+
+async def same_registration(session: AsyncSession, model: ModelRow, fingerprint: str) -> ModelVersionRow | None:
+    query = select(ModelVersionRow).where(
+        ModelVersionRow.tenant_id == model.tenant_id,
+        ModelVersionRow.model_id == model.model_id,
+        ModelVersionRow.registration_hash == fingerprint,
+    )
+    return (await session.execute(query)).scalars().first()
+
+
+async def find_artifact(session: AsyncSession, tenant_id: UUID, digest: str) -> Artifact:
+    """The uploaded artifact; raises NotFound that says how to upload it."""
+    row = await session.get(ArtifactRow, (tenant_id, digest))
+    if row is None:
+        raise NotFound(f"There is no artifact {digest}: upload the file with POST /artifacts first.")
+    return Artifact(row.digest, row.size_bytes)
+
+
+async def add_version(
+    session: AsyncSession, model: ModelRow, registration: VersionRegistration, artifact: Artifact, fingerprint: str, by: str, at: datetime
+) -> ModelVersionRow:
+    """The new version's row with the next number; the caller holds the model's lock."""
+    row = ModelVersionRow(
+        tenant_id=model.tenant_id,
+        model_id=model.model_id,
+        number=model.next_number,
+        status=VersionStatus.VALIDATING.value,
+        artifact_digest=artifact.digest,
+        size_bytes=artifact.size_bytes,
+        registration_hash=fingerprint,
+        given_columns=None if registration.columns is None else [c.to_json() for c in registration.columns],
+        sample=pack_sample(registration.sample),
+        metrics=registration.metrics,
+        tags=registration.tags,
+        description=registration.description,
+        created_at=at,
+        created_by=by,
+    )
+    model.next_number += 1
+    session.add(row)
+    await session.flush()
+    return row
+
+
+def pack_sample(rows: tuple[Any, ...]) -> Any:
+    """The sample for a jsonb column, which forgets the order of keys: they are kept beside the rows."""
+    if not rows:
+        return None
+    keys = dict.fromkeys(key for row in rows if isinstance(row, dict) for key in row)
+    return {"keys": list(keys), "rows": list(rows)}
+
+
+def unpack_sample(stored: Any) -> tuple[Any, ...]:
+    """The sample's rows as they were sent, keys in their order."""
+    if stored is None:
+        return ()
+    keys = stored["keys"]
+    return tuple({k: row[k] for k in keys if k in row} if isinstance(row, dict) else row for row in stored["rows"])
+
+
+@dataclass(frozen=True, slots=True)
+class AliasState:
+    """An alias as it stands, under the model's lock. Revision 0: it points at nothing yet."""
+
+    number: int | None
+    revision: int
+
+
+async def alias_state(session: AsyncSession, model: ModelRow, alias: str) -> AliasState:
+    row = await session.get(AliasRow, (model.tenant_id, model.model_id, alias))
+    return AliasState(None, 0) if row is None else AliasState(row.number, row.revision)
+
+
+async def promotion_at(session: AsyncSession, model: ModelRow, alias: str, revision: int) -> PromotionRow | None:
+    return await session.get(PromotionRow, (model.tenant_id, model.model_id, alias, revision))
+
+
+async def point_alias(session: AsyncSession, model: ModelRow, promotion: PromotionRow) -> None:
+    """Writes the history row and moves the alias to it."""
+    session.add(promotion)
+    values = {"number": promotion.number, "revision": promotion.revision}
+    key = {"tenant_id": model.tenant_id, "model_id": model.model_id, "name": promotion.alias}
+    moved = pg_insert(AliasRow).values(**key, **values)
+    await session.execute(moved.on_conflict_do_update(index_elements=["tenant_id", "model_id", "name"], set_=values))
+    await session.flush()
+
+
+async def aliases_serving(session: AsyncSession, model: ModelRow, number: int) -> list[str]:
+    """The names of the aliases that point at this version."""
+    query = select(AliasRow.name).where(
+        AliasRow.tenant_id == model.tenant_id, AliasRow.model_id == model.model_id, AliasRow.number == number
+    )
+    return list((await session.execute(query.order_by(AliasRow.name))).scalars())
+
+
+async def claim_validation(
+    session: AsyncSession, tenant_id: UUID, model_id: UUID, number: int, now: datetime, lease: timedelta
+) -> tuple[ModelVersionRow, str, str] | None:
+    """(version, model name, task) where this caller may inspect it now; None where another does or it is done."""
+    claim = (
+        update(ModelVersionRow)
+        .where(
+            ModelVersionRow.tenant_id == tenant_id,
+            ModelVersionRow.model_id == model_id,
+            ModelVersionRow.number == number,
+            ModelVersionRow.status == VersionStatus.VALIDATING.value,
+            ModelVersionRow.claimed_until.is_(None) | (ModelVersionRow.claimed_until < now),
+        )
+        .values(claimed_until=now + lease)
+        .returning(ModelVersionRow)
+    )
+    row = (await session.execute(claim)).scalar_one_or_none()
+    if row is None:
+        return None
+    model = (
+        await session.execute(select(ModelRow.name, ModelRow.task).where(ModelRow.tenant_id == tenant_id, ModelRow.model_id == model_id))
+    ).one()
+    return row, model.name, model.task
+
+
+async def finish_validation(session: AsyncSession, tenant_id: UUID, model_id: UUID, number: int, report: InspectionReport) -> bool:
+    """Writes READY or FAILED; False where the version is no longer VALIDATING (withdrawn meanwhile)."""
+    ready = report.failure is None and report.signature is not None
+    done = (
+        update(ModelVersionRow)
+        .where(
+            ModelVersionRow.tenant_id == tenant_id,
+            ModelVersionRow.model_id == model_id,
+            ModelVersionRow.number == number,
+            ModelVersionRow.status == VersionStatus.VALIDATING.value,
+        )
+        .values(
+            status=(VersionStatus.READY if ready else VersionStatus.FAILED).value,
+            status_reason=report.failure if not ready else (" ".join(report.warnings) or None),
+            runtime=RuntimeKind.SKLEARN.value if ready else None,
+            signature=report.signature.to_json() if report.signature is not None and ready else None,
+            classes=None if report.classes is None or not ready else list(report.classes),
+            environment={**report.environment, "estimator": report.estimator},
+            claimed_until=None,
+        )
+        .returning(ModelVersionRow.number)
+    )
+    return (await session.execute(done)).scalar_one_or_none() is not None
+
+
+async def release_validation(session: AsyncSession, tenant_id: UUID, model_id: UUID, number: int) -> None:
+    """Gives a claim back: nothing was found out."""
+    await session.execute(
+        update(ModelVersionRow)
+        .where(ModelVersionRow.tenant_id == tenant_id, ModelVersionRow.model_id == model_id, ModelVersionRow.number == number)
+        .values(claimed_until=None)
+    )

@@ -1,0 +1,165 @@
+"""What the registry knows: models, versions, aliases, promotions. Frozen values; status words are the contract's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from uuid import UUID
+
+    from app.kernel.signature import Column, Signature, Task
+
+PRODUCTION = "production"
+
+
+class VersionStatus(StrEnum):
+    VALIDATING = "VALIDATING"
+    READY = "READY"
+    FAILED = "FAILED"
+    WITHDRAWN = "WITHDRAWN"
+    ARCHIVED = "ARCHIVED"
+
+
+class RuntimeKind(StrEnum):
+    ONNX = "ONNX"
+    SKLEARN = "SKLEARN"
+    OPEN_INFERENCE = "OPEN_INFERENCE"
+
+
+class FallbackKind(StrEnum):
+    PREVIOUS = "PREVIOUS"
+    VERSION = "VERSION"
+    ANSWER = "ANSWER"
+    NONE = "NONE"
+
+
+@dataclass(frozen=True, slots=True)
+class Fallback:
+    """What answers where the routed version cannot."""
+
+    kind: FallbackKind
+    version: int | None = None
+    answer: Any = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kind": self.kind.value, "version": self.version, "answer": self.answer}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Fallback:
+        return cls(FallbackKind(data["kind"]), data.get("version"), data.get("answer"))
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    model_id: UUID
+    name: str
+    task: Task
+    description: str | None
+    fallback: Fallback | None
+    cache_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelVersion:
+    model_id: UUID
+    model: str  # the model's name
+    number: int
+    status: VersionStatus
+    status_reason: str | None
+    artifact_digest: str | None  # sha256, hex
+    size_bytes: int | None
+    runtime: RuntimeKind | None
+    columns: tuple[Column, ...]  # empty until inspected, unless given
+    inspected: Signature | None  # set once READY
+    classes: tuple[str, ...] | None
+    metrics: Any
+    tags: Any
+    description: str | None
+    created_at: datetime
+    created_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Alias:
+    model_id: UUID
+    model: str
+    name: str
+    number: int
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Promotion:
+    model: str
+    alias: str
+    version: int
+    previous_version: int | None
+    revision: int
+    at: datetime
+    by: str
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PromotionBlocker:
+    code: str
+    message: str
+    overridable: bool
+
+    def to_json(self) -> dict[str, Any]:
+        return {"code": self.code, "message": self.message, "overridable": self.overridable}
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    digest: str  # sha256, hex
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class VersionRegistration:
+    """What a data scientist sends to register a version; checked by `rules.check_registration`."""
+
+    model: str
+    task: Task
+    artifact_digest: str
+    columns: tuple[Column, ...] | None
+    sample: tuple[Any, ...]
+    metrics: Any
+    tags: Any
+    description: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class VersionRoute:
+    """As much of a version as serving it takes."""
+
+    model_id: UUID
+    number: int
+    task: Task
+    status: VersionStatus
+    artifact_digest: str
+    size_bytes: int
+    signature: Signature
+    classes: tuple[str, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRoute:
+    """A model's aliases and the versions that they point at."""
+
+    model_id: UUID
+    name: str
+    task: Task
+    aliases: dict[str, int]
+    versions: dict[int, VersionRoute]  # those that an alias points at
+
+
+@dataclass(frozen=True, slots=True)
+class PendingValidation:
+    tenant_id: UUID
+    model_id: UUID
+    number: int

@@ -1,0 +1,128 @@
+"""VALIDATING becomes READY or FAILED: an inspection in the sandbox, claimed by one process of all, begun again where that one died."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import structlog
+
+from app.audit import store as audit
+from app.db.outbox import announce
+from app.errors import AppError, Unavailable
+from app.kernel.inspection import InspectionReport, InspectionRequest
+from app.kernel.signature import Column, Task
+from app.registry import store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from app.db.session import Database
+    from app.kernel.clock import Clock
+    from app.registry.artifacts import ArtifactCache
+    from app.registry.ports import Announcer, Confinement, Inspector
+    from app.registry.types import PendingValidation
+
+_AUDIT_ACTOR = "turnout"
+_RETRY_S = 1.0
+log = structlog.get_logger()
+
+
+class Validator:
+    """Works through pending validations, one at a time a process: inspections cost cores that predictions need."""
+
+    def __init__(
+        self,
+        database: Database,
+        artifacts: ArtifactCache,
+        inspector: Inspector,
+        confinement: Confinement,
+        clock: Clock,
+        announced: Announcer,
+        timeout_s: float,
+    ) -> None:
+        self._database = database
+        self._artifacts = artifacts
+        self._inspector = inspector
+        self._confinement = confinement
+        self._clock = clock
+        self._announced = announced
+        self._timeout_s = timeout_s
+        self._waiting: deque[PendingValidation] = deque()
+        self._wake = asyncio.Event()
+
+    def consider(self, pending: Iterable[PendingValidation]) -> None:
+        """Takes note of versions that wait for validation; ones already noted are not doubled."""
+        known = set(self._waiting)
+        self._waiting.extend(p for p in pending if p not in known)
+        if self._waiting:
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Validates until cancelled."""
+        while True:
+            await self._wake.wait()
+            while self._waiting:
+                pending = self._waiting.popleft()
+                try:
+                    await self._validate(pending)
+                except Unavailable as error:
+                    log.warning("validation_postponed", code=error.code)
+                    self._waiting.append(pending)
+                    await asyncio.sleep(_RETRY_S)
+                except Exception:
+                    log.exception("validation_broke")
+            self._wake.clear()
+
+    async def _validate(self, pending: PendingValidation) -> None:
+        lease = timedelta(seconds=self._timeout_s + 30)
+        async with self._database.tenant_tx(pending.tenant_id) as session:
+            claimed = await store.claim_validation(session, pending.tenant_id, pending.model_id, pending.number, self._clock.now(), lease)
+        if claimed is None:
+            return
+        row, model, task = claimed
+        given = None if row.given_columns is None else tuple(Column.from_json(c) for c in row.given_columns)
+        request = InspectionRequest(Task(task), given, store.unpack_sample(row.sample))
+        report = await self._inspect(pending, str(row.artifact_digest), request)
+        await self._finish(pending, model, report)
+
+    async def _inspect(self, pending: PendingValidation, digest: str, request: InspectionRequest) -> InspectionReport:
+        if refusal := await self._confinement.refusal(digest):
+            return _failed(refusal)
+        try:
+            path = await self._artifacts.path(pending.tenant_id, digest)
+            return await self._inspector.inspect(pending.tenant_id, path, request, self._timeout_s)
+        except Unavailable:
+            await self._unclaim(pending)
+            raise
+        except AppError as error:
+            return _failed(error.message)
+
+    async def _unclaim(self, pending: PendingValidation) -> None:
+        async with self._database.tenant_tx(pending.tenant_id) as session:
+            await store.release_validation(session, pending.tenant_id, pending.model_id, pending.number)
+
+    async def _finish(self, pending: PendingValidation, model: str, report: InspectionReport) -> None:
+        async with self._database.tenant_tx(pending.tenant_id) as session:
+            if not await store.finish_validation(session, pending.tenant_id, pending.model_id, pending.number, report):
+                return
+            await audit.record_by(
+                session,
+                pending.tenant_id,
+                _AUDIT_ACTOR,
+                self._clock,
+                action="validateModelVersion",
+                subject=f"version:{model}/{pending.number}",
+                before={"status": "VALIDATING"},
+                after={"status": "READY" if report.failure is None else "FAILED"},
+                reason=report.failure,
+            )
+            await announce(session, pending.tenant_id)
+        self._announced()
+        log.info("version_validated", model=model, version=pending.number, ready=report.failure is None, estimator=report.estimator)
+
+
+def _failed(why: str) -> InspectionReport:
+    return InspectionReport(failure=why, signature=None, classes=None, estimator="", environment={}, warnings=())
