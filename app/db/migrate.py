@@ -1,0 +1,81 @@
+"""Bringing a database to a revision of the one history under `migrations/`; one migration at a time, whoever starts it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import text
+from sqlalchemy.pool import NullPool
+
+from app.db.engine import make_engine, run_blocking, translated
+from app.db.owner import PATIENT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy import Connection
+
+MIGRATIONS = Path(__file__).resolve().parents[2] / "migrations"
+_LOCK = 0x7475726E6F7574  # "turnout" as a number; every migration of Turnout takes this advisory lock
+
+
+def upgrade(owner_url: str, revision: str = "head", say: Callable[[str], None] = lambda _: None) -> None:
+    """Brings the database up to `revision`; `say` hears one line a migration. Waits up to a minute for another migration to end.
+
+    Raises Unavailable where the database is away or its tables stay locked, ConfigurationError where it refuses the login.
+    """
+    with_owner(owner_url, lambda connection: command.upgrade(_config(connection, say), revision))
+
+
+def downgrade(owner_url: str, revision: str, say: Callable[[str], None] = lambda _: None) -> None:
+    """Takes the database down to `revision`; "base" leaves nothing of ours. Data of dropped tables is gone."""
+    with_owner(owner_url, lambda connection: command.downgrade(_config(connection, say), revision))
+
+
+def current(owner_url: str) -> str | None:
+    """The database's revision; None: nothing was migrated yet."""
+    found: list[str | None] = []
+    with_owner(owner_url, lambda connection: found.append(MigrationContext.configure(connection).get_current_revision()), lock=False)
+    return found[0]
+
+
+def head() -> str | None:
+    """The newest revision there is."""
+    return ScriptDirectory(str(MIGRATIONS)).get_current_head()
+
+
+def is_current(owner_url: str) -> bool:
+    """Whether the database is at the newest revision."""
+    return current(owner_url) == head()
+
+
+def _config(connection: Connection, say: Callable[[str], None]) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config.attributes.update(connection=connection, say=say)
+    return config
+
+
+def with_owner(owner_url: str, work: Callable[[Connection], None], *, lock: bool = True) -> None:
+    """Runs `work` over a connection of the owner, alone among migrations unless `lock` is off."""
+
+    async def run() -> None:
+        engine = make_engine(owner_url, PATIENT, poolclass=NullPool)
+        try:
+            with translated():
+                async with engine.connect() as connection:
+                    if lock:
+                        await connection.execute(text("set lock_timeout = '60s'"))
+                        await connection.execute(text("select pg_advisory_lock(:lock)"), {"lock": _LOCK})
+                        await connection.execute(text(f"set lock_timeout = '{PATIENT.lock_s}s'"))
+                        await connection.commit()  # both outlive this transaction; migrations bring their own
+                    await connection.run_sync(work)
+        finally:
+            await engine.dispose()
+
+    run_blocking(run())

@@ -1,0 +1,77 @@
+"""Who may do what to which table: one table, from which the boot check works and to which the migrations are compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class DatabaseRole(StrEnum):
+    """The four roles, by their names in PostgreSQL. Owner: migrations and maintenance, in the parent process alone."""
+
+    OWNER = "turnout_owner"
+    RUNTIME = "turnout_runtime"
+    LOG = "turnout_log"
+    SYNC = "turnout_sync"
+
+
+SERVING_ROLES = (DatabaseRole.RUNTIME, DatabaseRole.LOG, DatabaseRole.SYNC)
+
+
+class Privilege(StrEnum):
+    SELECT = "SELECT"
+    INSERT = "INSERT"
+    UPDATE = "UPDATE"
+    DELETE = "DELETE"
+    TRUNCATE = "TRUNCATE"
+    REFERENCES = "REFERENCES"
+    TRIGGER = "TRIGGER"
+    MAINTAIN = "MAINTAIN"  # PostgreSQL 17 and newer
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What one role may do to one table. `columns`: only these may be read, and nothing else done."""
+
+    privileges: frozenset[Privilege]
+    columns: frozenset[str] = frozenset()  # empty: the whole table
+
+
+def _on(*privileges: Privilege) -> Grant:
+    return Grant(frozenset(privileges))
+
+
+def _columns(names: str) -> Grant:
+    return Grant(frozenset({Privilege.SELECT}), frozenset(names.split()))
+
+
+_S, _I, _U, _D = Privilege.SELECT, Privilege.INSERT, Privilege.UPDATE, Privilege.DELETE
+
+GRANTS: dict[DatabaseRole, dict[str, Grant]] = {
+    DatabaseRole.RUNTIME: {
+        "tenants": _on(_S, _I, _U),
+        "models": _on(_S, _I, _U),
+        "artifacts": _on(_S, _I),
+        "artifact_chunks": _on(_S, _I, _D),
+        "model_versions": _on(_S, _I, _U),
+        "aliases": _on(_S, _I, _U),
+        "promotions": _on(_S, _I),
+        "audit_entries": _on(_S, _I),
+        "outbox": _on(_I),
+        "routing_generation": _on(_S, _U),
+        "predictions": _on(_S),
+    },
+    DatabaseRole.LOG: {
+        "predictions": _on(_I),
+    },
+    DatabaseRole.SYNC: {
+        "tenants": _columns(
+            "tenant_id id name status limits settings wrapped_secret pseudonym_generation assignment_generation created_at"
+        ),
+        "models": _columns("tenant_id model_id name task cache_seconds fallback"),
+        "model_versions": _columns("tenant_id model_id number status artifact_digest size_bytes runtime signature classes"),
+        "aliases": _columns("tenant_id model_id name number revision"),
+        "outbox": _columns("generation tenant_id at"),
+        "routing_generation": _columns("singleton generation"),
+    },
+}

@@ -1,0 +1,78 @@
+"""The runtime role's database: transactions that belong to one tenant, and no other kind."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from sqlalchemy import event, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.orm import Session
+
+from app.db.engine import Timeouts, is_outage, make_engine, translated
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from sqlalchemy import Connection
+
+_SET_TENANT = text("select set_config('app.tenant_id', cast(:tenant_id as text), true)")
+
+
+class TenantSession(Session):
+    """The synchronous half of a session; its transactions name their tenant to the database or do not begin."""
+
+
+@event.listens_for(TenantSession, "after_begin")
+def _name_tenant(session: Session, _transaction: Any, connection: Connection) -> None:
+    """Runs with every transaction, also with the second one of a session: the setting ends with the transaction that made it."""
+    tenant_id = session.info.get("tenant_id")
+    if not isinstance(tenant_id, UUID):
+        raise TypeError("a transaction was begun without a tenant")  # ours to repair, so no AppError
+    connection.execute(_SET_TENANT, {"tenant_id": str(tenant_id)})
+
+
+class Database:
+    """PostgreSQL as the runtime role sees it; one a process."""
+
+    def __init__(self, url: str, timeouts: Timeouts | None = None, *, pool_size: int = 5, max_overflow: int = 5) -> None:
+        timeouts = timeouts or Timeouts()
+        self._engine = make_engine(
+            url, timeouts, pool_size=pool_size, max_overflow=max_overflow, pool_timeout=timeouts.pool_s, pool_recycle=1800
+        )
+        self._session = async_sessionmaker(self._engine, sync_session_class=TenantSession, expire_on_commit=False)
+
+    @asynccontextmanager
+    async def tenant_tx(self, tenant_id: UUID) -> AsyncIterator[AsyncSession]:
+        """One transaction in which nothing but this tenant's rows exist; committed at exit, rolled back where an exception leaves it.
+
+        Raises Unavailable where the database is away, overloaded or too slow; whether a commit cut off in the middle counted is
+        then unknown, as with every database.
+        """
+        with translated():
+            async with await self._begin(tenant_id) as session:
+                yield session
+                await session.commit()
+
+    async def close(self) -> None:
+        """Closes the pool's connections."""
+        await self._engine.dispose()
+
+    async def _begin(self, tenant_id: UUID) -> AsyncSession:
+        """A session whose transaction has begun. A pooled connection may have died unseen: nothing was asked yet, so once more."""
+        for attempt in (1, 2):
+            session = self._session(info={"tenant_id": tenant_id})
+            try:
+                await session.connection()
+            except DBAPIError as error:
+                await session.close()
+                if attempt == 2 or not is_outage(error):
+                    raise
+            except BaseException:
+                await session.close()
+                raise
+            else:
+                return session
+        raise AssertionError("unreachable")

@@ -1,0 +1,43 @@
+"""Tables of the journal room."""
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import CheckConstraint, Index, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.db.base import Base, Bigint
+
+
+class PredictionRow(Base):
+    """One answered prediction; one partition a day, made ahead, and no default partition: it would slow each new one down.
+
+    `at` is the time inside `id`, so a record that is written twice meets its own key. No reference to other tables: the log
+    outlives what it names, and a reference costs a look-up a row.
+    """
+
+    __tablename__ = "predictions"
+    __table_args__ = (
+        Index("ix_predictions_newest_first", "tenant_id", text("at DESC")),
+        Index("ix_predictions_at", "at", postgresql_using="brin"),
+        CheckConstraint("rows >= 0", name="rows"),
+        CheckConstraint("compute_us >= 0", name="compute_us"),
+        {"postgresql_partition_by": "RANGE (at)"},
+    )
+
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
+    id: Mapped[UUID] = mapped_column(primary_key=True)  # UUIDv7
+    at: Mapped[datetime] = mapped_column(primary_key=True)
+    model: Mapped[str]
+    version: Mapped[int]
+    reason: Mapped[str]
+    unit_hash: Mapped[str | None]
+    key_generation: Mapped[int]
+    experiment: Mapped[str | None]
+    variant: Mapped[str | None]
+    propensity: Mapped[float | None]
+    flag_revision: Mapped[int | None] = mapped_column(Bigint)
+    rows: Mapped[int]
+    compute_us: Mapped[int]
+    score: Mapped[float | None]
+    degraded: Mapped[bool]
