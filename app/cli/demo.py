@@ -1,0 +1,161 @@
+"""`turnout demo`: two tenants with real models, made through the public API as any client would. Safe to run again."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from app.cli import registry
+from app.cli.client import Client, Refused
+from app.cli.demo_plan import EXAMPLE, EXAMPLE_KEY, MODELS, TENANTS, DemoModel
+from app.cli.minting import mint
+from app.cli.options import load_settings, local_url
+from app.cli.output import note
+from app.cli.tenant import CREATE_TENANT
+from app.kernel.context import Role
+
+if TYPE_CHECKING:
+    from app.settings import Settings
+
+_SEEDING_TTL_S = 900
+_SHOWN_TTL_S = 12 * 3600
+_TENANT_EXISTS = "query Tenant($id: String!) { tenant(id: $id) { id } }"
+_CURL_DOCUMENT = (
+    """query($row: FeatureRow!) { predict(model: "tumour", features: $row, unit: "p-1") { label probability version id } }"""
+)
+_DIGESTS = "demo-artifacts.json"
+_EXAMPLE = "demo-example.json"
+
+
+@click.command()
+@click.option("--url", help="The service. Default: the one of this machine.")
+def demo(url: str | None) -> None:
+    """Seed the demo tenants `clinic` and `shop`; what is there already stays."""
+    settings = load_settings()
+    target = (url or local_url(settings)).rstrip("/")
+    _make_tenants(settings, target)
+    for tenant in TENANTS:
+        with Client(target, _token(settings, tenant, _SEEDING_TTL_S)) as client:
+            _seed(settings, client, [model for model in MODELS if model.tenant == tenant])
+    click.echo(banner(target, _token(settings, EXAMPLE.tenant, _SHOWN_TTL_S), _example_row(settings)))
+
+
+def banner(url: str, token: str, row: dict[str, Any]) -> str:
+    """What `make run` ends with: a token, and one line that any shell takes as it is."""
+    return f"""
+Two demo tenants are ready: {" and ".join(TENANTS)}.
+A token for {EXAMPLE.tenant} (role ADMIN, 12 hours; others: turnout token --help):
+
+{token}
+
+Paste this line; a real model answers a real row, {len(row)} measurements of a tumour that it never saw in training:
+
+{curl_line(url, token, row)}
+"""
+
+
+def curl_line(url: str, token: str, row: dict[str, Any]) -> str:
+    """One prediction as a command, quoted for the shell."""
+    body = json.dumps({"query": _CURL_DOCUMENT, "variables": {"row": row}}, separators=(",", ":"))
+    headers = ("-H", f"Authorization: Bearer {token}", "-H", "Content-Type: application/json")
+    return shlex.join(["curl", "-sS", f"{url}/graphql", *headers, "-d", body])
+
+
+def _token(settings: Settings, tenant: str, ttl_s: int) -> str:
+    return mint(settings, tenant, "demo", (Role.ADMIN,), ttl_s)
+
+
+def _make_tenants(settings: Settings, url: str) -> None:
+    with Client(url, mint(settings, None, "demo", (Role.OPERATOR,), _SEEDING_TTL_S)) as client:
+        for tenant, name in TENANTS.items():
+            try:
+                client.query(_TENANT_EXISTS, id=tenant)
+            except Refused as refusal:
+                if refusal.code != "NOT_FOUND":
+                    raise
+                note(f"demo: making tenant {tenant}")
+                client.query(CREATE_TENANT, input={"id": tenant, "name": name})
+
+
+def _seed(settings: Settings, client: Client, wanted: list[DemoModel]) -> None:
+    there = {model["name"]: model for model in registry.models(client)}
+    missing = [version.key for model in wanted for version in model.versions if version.key not in _keys_of(there.get(model.name))]
+    if missing:
+        note(f"demo: training {', '.join(missing)} on data that ships with scikit-learn")
+        with tempfile.TemporaryDirectory(prefix="turnout-demo-") as folder:
+            _train(Path(folder), missing)
+            _remember(settings, Path(folder), missing)
+            for model in wanted:
+                _register(client, Path(folder), model, missing)
+    for model in wanted:
+        if not there.get(model.name, {}).get("aliases"):
+            _serve_first(client, model)
+
+
+def _register(client: Client, folder: Path, model: DemoModel, missing: list[str]) -> None:
+    for version in model.versions:
+        if version.key not in missing:
+            continue
+        given = json.loads((folder / f"{version.key}.json").read_text(encoding="utf-8"))
+        registration = {"model": model.name, "task": model.task, "description": version.description, "tags": {"demo": version.key}, **given}
+        made = registry.register(client, client.upload(folder / f"{version.key}.joblib"), registration)
+        checked = registry.wait_until_checked(client, model.name, made["number"])
+        if checked["status"] != "READY":
+            raise Refused(f"{model.tenant}/{model.name} version {made['number']} is {checked['status']}: {checked['statusReason']}")
+        measured = ", ".join(f"{name} {value:g}" for name, value in given["metrics"].items())
+        note(f"demo: {model.tenant}/{model.name} version {made['number']} is ready ({measured})")
+
+
+def _serve_first(client: Client, model: DemoModel) -> None:
+    found = next(m for m in registry.models(client) if m["name"] == model.name)
+    number = next(v["number"] for v in found["versions"] if (v["tags"] or {}).get("demo") == model.versions[0].key)
+    registry.promote(client, model.name, number, "production", reason="demo")
+    note(f"demo: {model.tenant}/{model.name}: production serves version {number}")
+
+
+def _keys_of(found: dict[str, Any] | None) -> set[str]:
+    return {(version["tags"] or {}).get("demo", "") for version in found["versions"]} if found else set()
+
+
+def _train(folder: Path, keys: list[str]) -> None:
+    command = [sys.executable, "-P", "-m", "app.cli.demo_models", str(folder), *keys]
+    if subprocess.run(command, check=False).returncode:
+        raise Refused("Training the demo models failed; what was printed above says why.")
+
+
+def _remember(settings: Settings, folder: Path, keys: list[str]) -> None:
+    """Notes the artifacts as made on this machine, before anybody is asked to load them: an unconfined kernel loads no others."""
+    path = settings.home / _DIGESTS
+    known = set(json.loads(path.read_text())["digests"]) if path.exists() else set()
+    known |= {sha256((folder / f"{key}.joblib").read_bytes()).hexdigest() for key in keys}
+    _write_private(path, {"digests": sorted(known)})
+    if EXAMPLE_KEY in keys:
+        sample = json.loads((folder / f"{EXAMPLE_KEY}.json").read_text(encoding="utf-8"))["sample"]
+        _write_private(settings.home / _EXAMPLE, sample[0])
+
+
+def _example_row(settings: Settings) -> dict[str, Any]:
+    path = settings.home / _EXAMPLE
+    if not path.exists():  # seeded from another machine: the row comes out of the same data again
+        with tempfile.TemporaryDirectory(prefix="turnout-demo-") as folder:
+            _train(Path(folder), [EXAMPLE_KEY])
+            sample = json.loads((Path(folder) / f"{EXAMPLE_KEY}.json").read_text(encoding="utf-8"))["sample"]
+        _write_private(path, sample[0])
+    return dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def _write_private(path: Path, data: Any) -> None:
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        json.dump(data, file)
+    draft.replace(path)

@@ -1,0 +1,128 @@
+"""`turnout model ...`: the registry from a terminal or a CI job."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from app.cli import registry
+from app.cli.client import Client
+from app.cli.options import Target, json_option, service_options
+from app.cli.output import note, show_json, show_table
+from app.kernel.context import Role
+from app.kernel.signature import Task
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@click.group()
+def model() -> None:
+    """Models, versions and what serves."""
+
+
+@model.command()
+@click.argument("file", type=_FILE)
+@click.option("--model", "name", required=True, help="Name of the model; made with its first version.")
+@click.option("--task", required=True, type=click.Choice([t.value.lower() for t in Task], case_sensitive=False))
+@click.option("--sample", type=_FILE, help="JSON list of 5 to 1,000 rows, run through the model before it may serve.")
+@click.option("--metrics", type=_FILE, help="JSON object of what training measured.")
+@click.option("--description", help="What this version is.")
+@click.option("--wait", is_flag=True, help="Wait for the verdict; exit status 1 where it is FAILED.")
+@service_options
+@json_option
+def register(
+    file: Path, name: str, task: str, sample: Path | None, metrics: Path | None, description: str | None,
+    wait: bool, target: Target, as_json: bool,
+) -> None:  # fmt: skip
+    """Upload FILE (joblib or skops) and register it as the next version."""
+    given: dict[str, Any] = {"model": name, "task": task.upper()}
+    if sample:
+        given["sample"] = _json_file(sample, list, "rows")
+    if metrics:
+        given["metrics"] = _json_file(metrics, dict, "metrics")
+    if description:
+        given["description"] = description
+    roles = (Role.PUBLISHER, Role.READER) if wait else (Role.PUBLISHER,)
+    with Client(target.url, target.token_for(*roles)) as client:
+        note(f"uploading {file} ({file.stat().st_size:,} bytes)")
+        version = registry.register(client, client.upload(file), given)
+        if wait:
+            note(f"{name} version {version['number']}: checking")
+            version = registry.wait_until_checked(client, name, version["number"])
+    _show_version(version, as_json)
+    if wait and version["status"] != "READY":
+        raise SystemExit(1)
+
+
+@model.command()
+@click.argument("name", metavar="MODEL")
+@click.argument("version", type=int)
+@click.option("--alias", default="production", show_default=True)
+@click.option("--reason", help="Why; kept in the history.")
+@click.option("--allow-breaking", is_flag=True, help="Also where the signature breaks the alias's callers.")
+@service_options
+@json_option
+def promote(name: str, version: int, alias: str, reason: str | None, allow_breaking: bool, target: Target, as_json: bool) -> None:
+    """Point an alias of MODEL at VERSION."""
+    with Client(target.url, target.token_for(Role.ADMIN)) as client:
+        _show_promotion(registry.promote(client, name, version, alias, reason=reason, allow_breaking=allow_breaking), as_json)
+
+
+@model.command()
+@click.argument("name", metavar="MODEL")
+@click.option("--alias", default="production", show_default=True)
+@click.option("--reason", help="Why; kept in the history.")
+@service_options
+@json_option
+def rollback(name: str, alias: str, reason: str | None, target: Target, as_json: bool) -> None:
+    """Point an alias of MODEL back at the version that it served before."""
+    with Client(target.url, target.token_for(Role.ADMIN)) as client:
+        _show_promotion(registry.rollback(client, name, alias, reason=reason), as_json)
+
+
+@model.command(name="list")
+@service_options
+@json_option
+def list_(target: Target, as_json: bool) -> None:
+    """Models, what serves and the newest versions."""
+    with Client(target.url, target.token_for(Role.READER)) as client:
+        models = list(registry.models(client))
+    if as_json:
+        show_json(models)
+        return
+    show_table(("model", "task", "serves", "newest versions"), [_model_row(m) for m in models])
+
+
+def _model_row(found: dict[str, Any]) -> tuple[str, ...]:
+    aliases = ", ".join(f"{a['name']} → {a['version']['number']}" for a in found["aliases"])
+    versions = ", ".join(f"{v['number']} {v['status']}" for v in found["versions"])
+    return found["name"], found["task"], aliases, versions
+
+
+def _show_version(version: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        show_json(version)
+        return
+    row = (version["model"], version["number"], version["status"], version["statusReason"], version["artifactDigest"])
+    show_table(("model", "version", "status", "reason", "artifact"), [row])
+
+
+def _show_promotion(promotion: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        show_json(promotion)
+        return
+    row = tuple(promotion[key] for key in ("model", "alias", "version", "previousVersion", "revision", "by"))
+    show_table(("model", "alias", "version", "before", "revision", "by"), [row])
+
+
+def _json_file(path: Path, kind: type, what: str) -> Any:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise click.UsageError(f"{path} is not JSON: {error}.") from None
+    if not isinstance(data, kind):
+        raise click.UsageError(f"{path} must hold a JSON {'list' if kind is list else 'object'} of {what}.")
+    return data

@@ -1,0 +1,135 @@
+"""One child process: started in a session of its own, bound to the parent's life, restarted with growing pauses, stopped in steps."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+_PR_SET_PDEATHSIG = 1
+_FIRST_PAUSE_S = 0.1
+_LONGEST_PAUSE_S = 10.0
+_STEADY_S = 30.0  # a child that lived this long has recovered: its next death starts with the short pause again
+_LIBC = ctypes.CDLL(None, use_errno=True)  # loaded before any fork: between fork and exec nothing may be looked up
+
+
+@dataclass(frozen=True, slots=True)
+class ChildSpec:
+    """What to start. `env` is the whole environment: nothing is inherited."""
+
+    name: str
+    command: tuple[str, ...]
+    env: Mapping[str, str]
+    grace_s: float  # from SIGTERM to SIGKILL
+    fds: tuple[int, ...] = ()  # descriptors handed down, by the same numbers
+
+
+class Child:
+    """A running (or waiting to be restarted) process. Not thread-safe, and `start` belongs to the main thread:
+    the kernel's parent-death signal is tied to the thread that forked.
+    """
+
+    def __init__(self, spec: ChildSpec, now: Callable[[], float] = time.monotonic) -> None:
+        self.spec = spec
+        self._now = now
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started_at = 0.0
+        self._pause_s = _FIRST_PAUSE_S
+        self._restart_at: float | None = None
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    def start(self) -> None:
+        """Fork and exec. The child dies by SIGKILL with its parent, whatever it is doing.
+
+        SIGKILL rather than SIGTERM for every kind of child: the journal is written before an answer is sent and its drain may
+        repeat itself, so there is nothing left that a child must do; a signal that a stuck loop can ignore would leave it behind.
+        """
+        parent = os.getpid()
+
+        def bind_to_parent() -> None:  # runs between fork and exec
+            _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() != parent:  # the parent died before the request reached the kernel
+                os._exit(0)
+
+        self._restart_at = None
+        self._started_at = self._now()
+        self._process = subprocess.Popen(
+            self.spec.command,
+            env=dict(self.spec.env),
+            stdin=subprocess.DEVNULL,
+            pass_fds=self.spec.fds,
+            start_new_session=True,  # the terminal's Ctrl-C reaches the parent alone, which stops the children in order
+            preexec_fn=bind_to_parent,  # noqa: PLW1509  the parent has one thread
+        )
+
+    def exit_status(self) -> int | None:
+        """None while it runs; else what it exited with (negative: the signal that ended it)."""
+        return self._process.poll() if self._process else None
+
+    def supervise(self) -> str | None:
+        """Call often: notices a death, restarts after a pause. What happened, for people, or None."""
+        if self._restart_at is not None:
+            if self._now() >= self._restart_at:
+                self.start()
+            return None
+        status = self.exit_status()
+        if status is None:
+            return None
+        if self._now() - self._started_at >= _STEADY_S:
+            self._pause_s = _FIRST_PAUSE_S
+        pause = self._pause_s
+        self._pause_s = min(pause * 2, _LONGEST_PAUSE_S)
+        self._restart_at = self._now() + pause
+        return f"{self.spec.name} {describe_exit(status)}; starting it again in {pause:g} s"
+
+    def terminate(self) -> None:
+        self._restart_at = None
+        if self._process and self._process.poll() is None:
+            self._process.terminate()
+
+    def kill(self) -> None:
+        """SIGKILL to the child's whole session group: what it started in its own group goes with it."""
+        if self._process and self._process.poll() is None:
+            try:
+                os.killpg(self._process.pid, signal.SIGKILL)
+            except (ProcessLookupError, PermissionError):
+                self._process.kill()
+
+
+def stop_all(children: list[Child], harsh: Callable[[], bool] = lambda: False) -> list[str]:
+    """SIGTERM to all, wait each one's grace, SIGKILL to the rest (at once where `harsh` becomes true). Names of the killed."""
+    for child in children:
+        child.terminate()
+    began = time.monotonic()
+    killed: list[str] = []
+    waiting = [child for child in children if child.pid is not None]
+    while waiting:
+        waited = time.monotonic() - began
+        for child in waiting:
+            if harsh() or waited >= child.spec.grace_s:
+                child.kill()
+                if child.spec.name not in killed and child.exit_status() is None:
+                    killed.append(child.spec.name)
+        waiting = [child for child in waiting if child.exit_status() is None]
+        if waiting:
+            time.sleep(0.01)
+    return killed
+
+
+def describe_exit(status: int) -> str:
+    if status >= 0:
+        return f"exited with status {status}"
+    try:
+        return f"was ended by {signal.Signals(-status).name}"
+    except ValueError:
+        return f"was ended by signal {-status}"

@@ -1,0 +1,48 @@
+"""Ctrl-C, SIGTERM and SIGHUP as one thing: the first asks for an orderly stop, the next for a quick one."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class StopRequested(KeyboardInterrupt):
+    """Raised in the main thread at the first signal. A KeyboardInterrupt, since asyncio lets only that one through."""
+
+
+class StopSignals:
+    """While entered: the first signal raises StopRequested wherever the main thread is, later ones only count."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._stopping = False
+        self._before: dict[signal.Signals, object] = {}
+
+    def __enter__(self) -> Self:
+        for number in _STOPPING:
+            self._before[number] = signal.signal(number, self._on_signal)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]  what signal.signal gave
+
+    def hold(self) -> None:
+        """From here on signals only count: the stop itself must run to its end."""
+        self._stopping = True
+
+    @property
+    def impatient(self) -> bool:
+        """Whether somebody asked twice."""
+        return self.count > 1
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        self.count += 1
+        if not self._stopping:
+            self._stopping = True
+            raise StopRequested(signal.Signals(number).name)

@@ -1,0 +1,149 @@
+"""The parent of everything on one machine: starts it in order, keeps it alive, stops it in the opposite order.
+
+Synchronous and single-threaded on purpose: it must stay alive when everything else dies, and a child's parent-death signal
+belongs to the thread that forked it. It imports nothing heavy: what needs SQLAlchemy (migrations) is imported when it is needed.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from app.supervisor import environment
+from app.supervisor.console import say
+from app.supervisor.database import open_database
+from app.supervisor.home import prepare_home
+from app.supervisor.keys import make_missing_keys
+from app.supervisor.listening import listen, url_of
+from app.supervisor.lock import HomeLock
+from app.supervisor.process import Child, describe_exit, stop_all
+from app.supervisor.readiness import wait_until_ready
+from app.supervisor.signals import StopRequested, StopSignals
+from app.supervisor.sockets import model_host_socket
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Mapping
+
+    from app.settings import Settings
+    from app.supervisor.database import Database
+
+_TICK_S = 0.2
+_CHECK_EVERY_S = 1.0
+_MAINTAIN_EVERY_S = 3600.0
+_READY_WITHIN_S = 60.0
+
+
+def supervise(settings: Settings, environ: Mapping[str, str], *, demo: bool) -> int:
+    """Serves until a signal; the exit status of `turnout serve`. Raises ConfigurationError where it cannot start."""
+    prepare_home(settings.home)
+    lock = HomeLock.acquire(settings.home)
+    try:
+        with StopSignals() as signals:
+            return Supervisor(settings, environ, signals).run(demo=demo)
+    finally:
+        lock.release()
+
+
+class Supervisor:
+    """One run of the service. `run` starts, serves and stops; nothing outlives it."""
+
+    def __init__(self, settings: Settings, environ: Mapping[str, str], signals: StopSignals) -> None:
+        self._settings = settings
+        self._environ = environ
+        self._signals = signals
+        self._listener: socket.socket | None = None
+        self._database: Database | None = None
+        self._host: list[Child] = []
+        self._drain: list[Child] = []
+        self._serving: list[Child] = []
+
+    def run(self, *, demo: bool) -> int:
+        try:
+            url = self._start()
+            if demo:
+                self._seed(url)
+            say(f"serving on {url} (health: {url}/health). Ctrl-C stops everything.")
+            self._keep_alive()
+        except StopRequested as request:
+            say(f"stopping ({request}); once more to hurry")
+        finally:
+            self._stop()
+        return 0
+
+    def _start(self) -> str:
+        settings, environ = self._settings, self._environ
+        self._listener = listen(settings.http.host, settings.http.port)  # first: a taken port is told before anything starts
+        url = url_of(self._listener, settings.http.host)
+        (settings.home / "run" / "url").write_text(f"{url}\n")  # where the command line finds the service
+        say(f"data in {settings.home}")
+        for name in settings.unknown:
+            say(f"warning: nothing reads {name}; docs/settings.md lists the names")
+        make_missing_keys(settings)
+        # The longest import of all (scikit-learn) goes on while the database starts.
+        self._host = [self._begin(environment.model_host(settings, environ, model_host_socket(settings.home)))]
+        self._database = open_database(settings)
+        urls = self._database.start()
+        self._drain = [self._begin(environment.drain(settings, environ, urls))]
+        listener = self._listener.fileno()
+        self._serving = [self._begin(environment.serving(settings, environ, urls, listener, n)) for n in range(settings.http.workers)]
+        wait_until_ready(url, _READY_WITHIN_S, self._first_death)
+        return url
+
+    def _begin(self, spec: environment.ChildSpec) -> Child:
+        child = Child(spec)
+        child.start()
+        return child
+
+    def _first_death(self) -> str | None:
+        """While starting, a dead child is a reason to stop: the same start would fail the same way."""
+        for child in self._children():
+            if (status := child.exit_status()) is not None:
+                return f"{child.spec.name} {describe_exit(status)} while starting; what it printed above says why."
+        return None
+
+    def _seed(self, url: str) -> None:
+        seeding = self._begin(environment.demo(self._settings, self._environ, url))
+        try:
+            while (status := seeding.exit_status()) is None:
+                self._tend()
+                time.sleep(0.01)
+        finally:
+            seeding.kill()
+        if status:
+            say("the demo tenants could not be made (said above); the service goes on without them. Again with: turnout demo")
+
+    def _keep_alive(self) -> None:
+        check_at = maintain_at = time.monotonic()
+        maintain_at += _MAINTAIN_EVERY_S
+        while True:
+            self._tend()
+            now = time.monotonic()
+            if self._database and now >= check_at:
+                check_at = now + _CHECK_EVERY_S
+                self._database.check()
+            if self._database and now >= maintain_at:
+                maintain_at = now + _MAINTAIN_EVERY_S
+                self._database.maintain()
+            time.sleep(_TICK_S)
+
+    def _tend(self) -> None:
+        for child in self._children():
+            if news := child.supervise():
+                say(news)
+
+    def _children(self) -> list[Child]:
+        return [*self._host, *self._drain, *self._serving]
+
+    def _stop(self) -> None:
+        """Serving first, so that the drain sees their last records; the model host; the database, cleanly, last."""
+        self._signals.hold()
+        if self._listener:
+            self._listener.close()
+        for group in (self._serving, self._drain, self._host):
+            for name in stop_all(group, lambda: self._signals.impatient):
+                say(f"{name} did not stop in time and was killed")
+        if self._database:
+            self._database.stop()
+        if self._signals.count:
+            say("stopped")

@@ -1,0 +1,115 @@
+"""Children of the parent: real processes, no sleeps; what is waited for is an end of file or an exit."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from app.supervisor.process import Child, ChildSpec, describe_exit, stop_all
+
+pytestmark = pytest.mark.integration
+
+ENV = {"PATH": os.environ["PATH"], "PYTHONPATH": str(Path(__file__).resolve().parents[3])}
+READY = "import sys, time; sys.stdout.flush(); open({path!r}, 'w').close(); time.sleep(600)"
+
+
+def spec(code: str, grace_s: float = 5.0, fds: tuple[int, ...] = (), **env: str) -> ChildSpec:
+    return ChildSpec("a child", (sys.executable, "-c", code), {**ENV, **env}, grace_s, fds)
+
+
+
+def test_a_child_has_a_session_of_its_own_and_only_the_environment_it_was_given():
+    reader, writer = os.pipe()
+    code = f"import os, json; os.write({writer}, json.dumps([os.getsid(0) == os.getpid(), os.environ.get('SECRET'), os.environ.get('GIVEN')]).encode())"
+    os.environ["SECRET"] = "the parent's"
+    try:
+        child = Child(spec(code, fds=(writer,), GIVEN="yes"))
+        child.start()
+    finally:
+        del os.environ["SECRET"]
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        assert pipe.read() == '[true, null, "yes"]'
+    child._process.wait()
+
+
+def test_a_child_that_ignores_sigterm_is_killed_after_its_grace():
+    reader, writer = os.pipe()
+    code = f"import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); os.write({writer}, b'x'); time.sleep(600)"
+    child = Child(spec(code, grace_s=0.05, fds=(writer,)))
+    child.start()
+    assert os.read(reader, 1) == b"x"
+    assert stop_all([child]) == ["a child"]
+    assert child.exit_status() == -signal.SIGKILL
+    os.close(reader)
+    os.close(writer)
+
+
+def test_an_impatient_stop_does_not_wait_for_the_grace():
+    reader, writer = os.pipe()
+    code = f"import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); os.write({writer}, b'x'); time.sleep(600)"
+    child = Child(spec(code, grace_s=600.0, fds=(writer,)))
+    child.start()
+    assert os.read(reader, 1) == b"x"
+    stop_all([child], harsh=lambda: True)
+    assert child.exit_status() == -signal.SIGKILL
+    os.close(reader)
+    os.close(writer)
+
+
+def test_children_die_with_a_parent_that_was_killed():
+    """The grandchild holds the pipe's only writing end: its death is the end of file."""
+    reader, writer = os.pipe()
+    inner = f"import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); os.write({writer}, b'x'); time.sleep(600)"
+    outer = (
+        "import sys, time; from app.supervisor.process import Child, ChildSpec\n"
+        f"Child(ChildSpec('inner', (sys.executable, '-c', {inner!r}), {ENV!r}, 5.0, ({writer},))).start()\n"
+        "time.sleep(600)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", outer], env=ENV, pass_fds=(writer,))
+    os.close(writer)
+    assert os.read(reader, 1) == b"x"
+    parent.kill()
+    parent.wait()
+    assert os.read(reader, 1) == b""
+    os.close(reader)
+
+
+def test_a_dead_child_is_started_again_after_growing_pauses():
+    now = [100.0]
+    child = Child(spec("raise SystemExit(3)"), now=lambda: now[0])
+    news = []
+    for pause in (0.1, 0.2, 0.4):
+        child.start() if child.pid is None else None
+        child._process.wait()
+        news.append(child.supervise())
+        first = child.pid
+        assert child.supervise() is None
+        assert child.pid == first  # the pause is not over
+        now[0] += pause
+        assert child.supervise() is None
+        assert child.pid != first
+    child._process.wait()
+    assert news == [f"a child exited with status 3; starting it again in {pause} s" for pause in (0.1, 0.2, 0.4)]
+
+
+def test_a_child_that_lived_long_begins_with_the_short_pause_again():
+    now = [0.0]
+    child = Child(spec("raise SystemExit(1)"), now=lambda: now[0])
+    child.start()
+    child._process.wait()
+    assert child.supervise().endswith("in 0.1 s")
+    now[0] += 0.1
+    child.supervise()
+    child._process.wait()
+    now[0] += 30.0
+    assert child.supervise().endswith("in 0.1 s")
+
+
+def test_exits_are_described_in_words():
+    assert describe_exit(2) == "exited with status 2"
+    assert describe_exit(-9) == "was ended by SIGKILL"
+    assert describe_exit(-200) == "was ended by signal 200"
