@@ -8,10 +8,10 @@ import hmac
 import secrets
 from typing import TYPE_CHECKING
 
-from app.db.privileges import DatabaseRole
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from app.db.privileges import DatabaseRole
 
 _ITERATIONS = 4096
 

@@ -192,19 +192,8 @@ create function app_tenant() returns uuid language sql stable parallel safe
   as $$ select nullif(pg_catalog.current_setting('app.tenant_id', true), '')::uuid $$
 """
 
-TENANT_TABLES = [
-    "tenants",
-    "models",
-    "artifacts",
-    "artifact_chunks",
-    "model_versions",
-    "aliases",
-    "promotions",
-    "audit_entries",
-    "outbox",
-    "predictions",
-]
-SYNC_READS_ALL_TENANTS_OF = ["tenants", "models", "model_versions", "aliases", "outbox"]
+SYNC_READS_ALL_TENANTS_OF = ("tenants", "models", "model_versions", "aliases", "outbox")
+TENANT_TABLES = (*SYNC_READS_ALL_TENANTS_OF, "artifacts", "artifact_chunks", "promotions", "audit_entries", "predictions")
 
 # The sub-select makes PostgreSQL call the function once a statement, not once a row.
 ISOLATION = """
@@ -257,7 +246,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     for table in ("predictions", "routing_generation", "outbox", "audit_entries", "promotions", "aliases"):
         op.execute(f"drop table {table}")
-    for table in ("model_versions", "artifact_chunks", "artifacts", "models", "tenants"):
+    for table in ("model_versions", "artifact_chunks", "artifacts", "models", "tenants"):  # what refers to a table before the table
         op.execute(f"drop table {table}")
     op.execute("drop function app_tenant()")
     op.execute("revoke usage on schema public from turnout_runtime, turnout_log, turnout_sync")

@@ -71,14 +71,14 @@ def as_account(account: Account | None) -> dict[str, Any]:
 def find_place(home: Path) -> Place:
     """The place for `home`, with its folders made. Raises ConfigurationError that says what to change."""
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    ours = own_folder(home / "pg")
     if os.geteuid() != 0:
-        binaries = find_binaries(_data_major(ours))
-        return Place(ours, ours, runtime_dir(home), None, binaries)
+        ours = own_folder(home / "pg")
+        return Place(ours, ours, runtime_dir(home), None, find_binaries(_data_major(ours)))
+    ours = own_folder(home / "pg", 0o711)  # the account may pass through; the files in it are for us alone
     store = _known_store(ours)
     account = _account(store)
     if store is None:
-        store = _new_store(home, account)
+        store = ours if _can(account, "-x", ours) else _new_store(home, account)
         (ours / _POINTER).write_text(f"{store}\n")
     sockets = store / "s"
     sockets.mkdir(mode=0o700, exist_ok=True)

@@ -61,7 +61,8 @@ def launch(place: Place, settings: Mapping[str, str], *, die_with_parent: bool) 
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C in the terminal is for the owner, who then stops the server in order
-            preexec_fn=_shut_down_with(os.getpid()) if die_with_parent and sys.platform == "linux" else None,
+            # Only system calls, no lock that another thread could hold; the owner starts it before it has threads anyway.
+            preexec_fn=_shut_down_with(os.getpid()) if die_with_parent and sys.platform == "linux" else None,  # noqa: PLW1509
             **place.as_account(),
         )
 

@@ -183,7 +183,7 @@ def _require_account_name(place: Place) -> None:
 
 
 def _password(place: Place, user: str) -> str:
-    """This user's password: made once, kept in a file that only we read."""
+    """The password of `user`: made once, kept in a file that only we read."""
     file = place.ours / f"{user}.password"
     try:
         return file.read_text()
