@@ -6,6 +6,7 @@ A tenant's new routes are applied when its versions are open, so that no request
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 
 import structlog
@@ -80,10 +81,8 @@ class Refresher:
     async def run(self) -> None:
         """Looks each second, and when woken, until cancelled. A failure keeps the picture as it is."""
         while True:
-            try:
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), POLL_S)
-            except TimeoutError:
-                pass
             self._wake.clear()
             try:
                 await self._look()

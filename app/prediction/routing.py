@@ -1,4 +1,4 @@
-"""Which version answers: an immutable picture of each tenant's aliases, in memory. A change replaces one tenant's entry, never the whole."""
+"""Which version answers: an immutable picture of each tenant's aliases, in memory. A change replaces one entry, never the whole."""
 
 from __future__ import annotations
 

@@ -1,0 +1,86 @@
+"""What a resolver can reach: the verified caller, the services, and loaders that live for one request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import strawberry
+from strawberry.dataloader import DataLoader
+from strawberry.schema_directive import Location
+
+from app.kernel.context import Action, RequestContext
+from app.tenancy.permissions import PERMISSIONS
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from app.audit.service import AuditService
+    from app.prediction.service import Predictor
+    from app.registry.service import RegistryService
+    from app.registry.types import Alias, ModelVersion
+    from app.tenancy.service import TenantService
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Made once by `main.py`."""
+
+    predictor: Predictor
+    registry: RegistryService
+    tenants: TenantService
+    audit: AuditService
+
+
+@dataclass(slots=True)
+class GraphQLContext:
+    """One a request."""
+
+    request: RequestContext
+    services: Services
+    _loaders: Loaders | None = field(default=None)
+
+    @property
+    def loaders(self) -> Loaders:
+        if self._loaders is None:
+            self._loaders = Loaders(self.request, self.services.registry)
+        return self._loaders
+
+
+class Loaders:
+    """Batches of one request: a list of models asks for all their aliases, and all versions behind these, in one query each."""
+
+    def __init__(self, ctx: RequestContext, registry: RegistryService) -> None:
+        self._ctx = ctx
+        self._registry = registry
+        self.aliases: DataLoader[UUID, list[Alias]] = DataLoader(load_fn=self._load_aliases)
+        self.versions: DataLoader[tuple[UUID, int], ModelVersion] = DataLoader(load_fn=self._load_versions)
+
+    async def _load_aliases(self, models: list[UUID]) -> list[list[Alias]]:
+        found = await self._registry.aliases_of(self._ctx, models)
+        return [found[model] for model in models]
+
+    async def _load_versions(self, keys: list[tuple[UUID, int]]) -> list[ModelVersion]:
+        found = await self._registry.versions_by_key(self._ctx, keys)
+        return [found[key] for key in keys]
+
+
+Info = strawberry.Info[GraphQLContext, None]
+
+
+@strawberry.schema_directive(
+    locations=[Location.FIELD_DEFINITION], name="requires", description="Who may use this field: a caller with one of these roles."
+)
+class Requires:
+    roles: list[str]
+
+
+def root_field(action: Action, description: str, **options: Any) -> Any:
+    """A field of Query or Mutation, marked with the roles that the permission table gives. The service checks; this only shows."""
+    directive = Requires(roles=sorted(PERMISSIONS[action]))
+    return strawberry.field(description=description, directives=[directive], metadata={"action": action}, **options)
+
+
+def root_mutation(action: Action, description: str, **options: Any) -> Any:
+    directive = Requires(roles=sorted(PERMISSIONS[action]))
+    return strawberry.mutation(description=description, directives=[directive], metadata={"action": action}, **options)

@@ -1,0 +1,69 @@
+"""Scalars of the contract. Rows and results pass through as plain JSON or arrays: the services check and make them."""
+
+from __future__ import annotations
+
+from typing import Any, NewType
+
+import strawberry
+from strawberry.types.scalar import ScalarDefinition
+
+FeatureRow = NewType("FeatureRow", object)
+FeatureMatrix = NewType("FeatureMatrix", object)
+FloatVector = NewType("FloatVector", object)
+FloatMatrix = NewType("FloatMatrix", object)
+StringVector = NewType("StringVector", object)
+Attributes = NewType("Attributes", object)
+BigInt = NewType("BigInt", int)
+
+_LARGEST_BIG_INT = 2**53
+_MOST_ATTRIBUTES = 64
+_LONGEST_ATTRIBUTE = 256
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _attributes(value: Any) -> Any:
+    """A JSON object of strings; ValueError says what is wrong."""
+    if not isinstance(value, dict) or not all(isinstance(v, str) for v in value.values()):
+        raise ValueError('Attributes must be a JSON object of strings, like {"country": "NO"}.')
+    if len(value) > _MOST_ATTRIBUTES or any(len(k) > _LONGEST_ATTRIBUTE or len(v) > _LONGEST_ATTRIBUTE for k, v in value.items()):
+        raise ValueError(f"Attributes may have {_MOST_ATTRIBUTES} entries of {_LONGEST_ATTRIBUTE} characters each.")
+    return value
+
+
+def _big_int(value: Any) -> int:
+    """A whole number up to 2^53; ValueError otherwise."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or abs(value) > _LARGEST_BIG_INT:
+        raise ValueError("BigInt must be a whole number up to 2^53, as a JSON number.")
+    return value
+
+
+def _scalar(name: str, description: str, parse: Any = _same, serialize: Any = _same) -> ScalarDefinition:
+    return strawberry.scalar(name=name, description=description, serialize=serialize, parse_value=parse)
+
+
+SCALARS: dict[object, ScalarDefinition] = {
+    FeatureRow: _scalar(
+        "FeatureRow",
+        "One row of model input: an object keyed by column name, or a list in the signature's column order. "
+        "null stands for a missing value and is taken only by a column that is not required.",
+    ),
+    FeatureMatrix: _scalar(
+        "FeatureMatrix",
+        'Many rows at once: {"columns": ["age", "city"], "data": [[41, "Oslo"]]}. "columns" may be left out: signature order.',
+    ),
+    FloatVector: _scalar("FloatVector", "A flat JSON list of numbers, one a row."),
+    FloatMatrix: _scalar("FloatMatrix", "A JSON list of lists of numbers, one list a row."),
+    StringVector: _scalar("StringVector", "A flat JSON list of strings, one a row."),
+    Attributes: _scalar("Attributes", "Targeting attributes, a JSON object of strings. The tenant never comes from here.", _attributes),
+    BigInt: _scalar("BigInt", "A whole number up to 2^53, as a JSON number: counts outgrow Int.", _big_int, _big_int),
+}
+
+
+def given(value: Any) -> Any:
+    """An optional argument as the services take it: None where it was left out."""
+    return None if value is strawberry.UNSET else value
