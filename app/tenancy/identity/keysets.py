@@ -1,0 +1,160 @@
+"""Where an issuer's public keys come from: a file read at start, or its JWKS document fetched over HTTP.
+
+Source: RFC 7517 (JSON web keys).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import math
+from base64 import urlsafe_b64decode
+from typing import TYPE_CHECKING, Any, Protocol
+
+import httpx
+
+from app.errors import Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from app.kernel.clock import Clock
+
+FETCH_TIMEOUT_S = 2.0
+TTL_S = 600.0  # a key that the issuer dropped is trusted no longer than this, while the issuer answers
+COOLDOWN_S = 30.0  # between fetches, however many tokens name keys that we do not know
+COLD_COOLDOWN_S = 2.0  # ... while we have no key at all
+STALE_S = 86_400.0  # how long the last good keys serve while the issuer does not answer
+MOST_KEYS = 64
+_LARGEST_DOCUMENT = 512 * 1024
+_RSA_BITS = range(2048, 16_385)
+_CURVES = {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521"}
+_log = logging.getLogger(__name__)
+
+
+class VerificationKey(Protocol):
+    """A key bound to one algorithm."""
+
+    def verify(self, msg: bytes, sig: bytes) -> bool: ...
+
+
+class KeySource(Protocol):
+    """Finds the key that a token names."""
+
+    async def find(self, key_id: str | None, algorithm: str) -> VerificationKey | None:
+        """The key, or None where the issuer has no such key; raises Unavailable where that cannot be told now."""
+        ...
+
+
+class StaticKeys:
+    """One key of a file, whatever key id a token names: it is the only one that could have signed."""
+
+    def __init__(self, by_algorithm: Mapping[str, VerificationKey]) -> None:
+        self._by_algorithm = by_algorithm
+
+    async def find(self, key_id: str | None, algorithm: str) -> VerificationKey | None:  # noqa: ARG002  see the class
+        return self._by_algorithm.get(algorithm)
+
+
+class RemoteKeys:
+    """The keys of a JWKS document, fetched when first needed, refreshed by age and by unknown key ids, one fetch at a time.
+
+    `build(jwk, algorithm)` makes the key. While the issuer does not answer, the last good keys serve for a day.
+    """
+
+    def __init__(self, url: str, algorithms: Iterable[str], build: Callable[[Any, str], VerificationKey], clock: Clock) -> None:
+        self._url, self._algorithms, self._build, self._clock = url, tuple(algorithms), build, clock
+        self._keys: dict[tuple[str | None, str], VerificationKey] = {}  # by key id and algorithm
+        self._fetched_at = -math.inf
+        self._tried_at = -math.inf
+        self._failed = False
+        self._flight: asyncio.Task[None] | None = None
+
+    async def find(self, key_id: str | None, algorithm: str) -> VerificationKey | None:
+        if self._age_s() <= TTL_S and (key := self._known(key_id, algorithm)) is not None:
+            return key
+        await self._refresh()
+        key = self._known(key_id, algorithm) if self._age_s() <= STALE_S else None
+        if key is None and (self._failed or not self._keys):
+            wait_s = max(1.0, self._tried_at + self._cooldown_s() - self._clock.monotonic())
+            raise Unavailable("The keys of the token's issuer cannot be fetched at the moment.", retry_after_ms=math.ceil(wait_s * 1000))
+        return key
+
+    def _age_s(self) -> float:
+        return self._clock.monotonic() - self._fetched_at
+
+    def _cooldown_s(self) -> float:
+        return COOLDOWN_S if self._keys else COLD_COOLDOWN_S
+
+    def _known(self, key_id: str | None, algorithm: str) -> VerificationKey | None:
+        if key_id is not None:
+            return self._keys.get((key_id, algorithm))
+        # A token may leave the key id out where that leaves no choice.
+        fitting = [key for (_, bound), key in self._keys.items() if bound == algorithm]
+        return fitting[0] if len(fitting) == 1 else None
+
+    async def _refresh(self) -> None:
+        if self._flight is None:
+            if self._clock.monotonic() - self._tried_at < self._cooldown_s():
+                return
+            self._flight = asyncio.create_task(self._fetch())
+        await asyncio.shield(self._flight)  # one caller's cancellation is not the others'
+
+    async def _fetch(self) -> None:
+        self._tried_at = self._clock.monotonic()
+        try:
+            async with asyncio.timeout(FETCH_TIMEOUT_S):
+                document = await _download(self._url)
+            keys = self._read(document)
+        except Exception as error:  # noqa: BLE001  whatever network or document do, the last good keys stay
+            keys = {}
+            _log.warning("fetching the issuer's keys failed", extra={"url": self._url, "error": type(error).__name__})
+        finally:
+            self._flight = None
+        self._failed = not keys
+        if keys:
+            self._keys, self._fetched_at = keys, self._clock.monotonic()
+
+    def _read(self, document: Any) -> dict[tuple[str | None, str], VerificationKey]:
+        keys: dict[tuple[str | None, str], VerificationKey] = {}
+        for jwk in document["keys"][:MOST_KEYS]:
+            for algorithm in usable_algorithms(jwk, self._algorithms):
+                keys.setdefault((jwk.get("kid"), algorithm), self._build({**jwk, "alg": algorithm}, algorithm))
+        return keys
+
+
+def usable_algorithms(jwk: Any, allowed: Iterable[str]) -> tuple[str, ...]:
+    """Those of the `allowed` algorithms whose signatures this key may verify; empty for a key that we take nothing from.
+
+    Never a symmetric key out of a public document, an RSA key below 2048 bits, or a curve that is not the algorithm's.
+    """
+    if not isinstance(jwk, dict) or jwk.get("use", "sig") != "sig" or "verify" not in jwk.get("key_ops", ["verify"]):
+        return ()
+    fitting = [name for name in allowed if jwk.get("alg", name) == name and isinstance(jwk.get("kid", ""), str)]
+    if jwk.get("kty") == "RSA" and _bits(jwk.get("n")) in _RSA_BITS:
+        return tuple(name for name in fitting if name.startswith("RS"))
+    if jwk.get("kty") == "EC":
+        return tuple(name for name in fitting if _CURVES.get(name) == jwk.get("crv"))
+    return ()
+
+
+def _bits(number: Any) -> int:
+    try:
+        return int.from_bytes(urlsafe_b64decode(number + "=" * (-len(number) % 4))).bit_length()
+    except (TypeError, ValueError):
+        return 0
+
+
+async def _download(url: str) -> Any:
+    async with (
+        httpx.AsyncClient(timeout=FETCH_TIMEOUT_S, follow_redirects=False) as client,
+        client.stream("GET", url, headers={"Accept": "application/json"}) as response,
+    ):
+        response.raise_for_status()
+        body = bytearray()
+        async for piece in response.aiter_bytes():
+            body += piece
+            if len(body) > _LARGEST_DOCUMENT:
+                raise ValueError("document too large")
+    return json.loads(body)

@@ -1,0 +1,79 @@
+"""Queries over `tenants`: rows in, values out."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from sqlalchemy import insert, select
+from sqlalchemy.exc import IntegrityError
+
+from app.db.engine import violated_constraint
+from app.errors import Conflict, InvalidInput
+from app.tenancy.rows import TenantRow
+from app.tenancy.types import StoredTenant, Tenant, TenantLimits, TenantSettings, TenantStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+    from uuid import UUID
+
+    from sqlalchemy import RowMapping
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+Fields = TypeVar("Fields", TenantLimits, TenantSettings)
+_TAKEN = "uq_tenants_id"
+_log = logging.getLogger(__name__)
+
+
+async def load_tenants(connection: AsyncConnection, tenant_ids: Collection[UUID] | None) -> list[StoredTenant]:
+    """The tenants of these ids, or all of them (None), erased ones included; for the sync role, which sees across tenants."""
+    query = select(TenantRow.__table__)
+    if tenant_ids is not None:
+        query = query.where(TenantRow.tenant_id.in_(tenant_ids))
+    return [_stored(row) for row in (await connection.execute(query)).mappings()]
+
+
+async def insert_tenant(session: AsyncSession, stored: StoredTenant) -> None:
+    """Adds the tenant, in a transaction of that very tenant; raises Conflict where the id is taken."""
+    tenant = stored.tenant
+    row = {
+        "tenant_id": tenant.tenant_id,
+        "id": tenant.id,
+        "name": tenant.name,
+        "status": tenant.status.value,
+        "limits": tenant.limits.to_json(),
+        "settings": tenant.settings.to_json(),
+        "wrapped_secret": stored.wrapped_secret,
+        "pseudonym_generation": stored.pseudonym_generation,
+        "assignment_generation": stored.assignment_generation,
+        "created_at": tenant.created_at,
+    }
+    try:
+        await session.execute(insert(TenantRow).values(row))
+    except IntegrityError as error:
+        if violated_constraint(error) == _TAKEN:
+            raise Conflict(f"There is a tenant {tenant.id!r} already.") from None
+        raise
+
+
+def _stored(row: RowMapping) -> StoredTenant:
+    tenant = Tenant(
+        tenant_id=row["tenant_id"],
+        id=row["id"],
+        name=row["name"],
+        status=TenantStatus(row["status"]),
+        limits=_read(TenantLimits(), row["limits"], row["id"]),
+        settings=_read(TenantSettings(), row["settings"], row["id"]),
+        created_at=row["created_at"],
+    )
+    return StoredTenant(tenant, row["wrapped_secret"], row["pseudonym_generation"], row["assignment_generation"])
+
+
+def _read(value: Fields, data: Mapping[str, Any], slug: str) -> Fields:
+    """What is stored, over the defaults. A field that another version of Turnout wrote otherwise must not stop the whole directory."""
+    for name, item in data.items():
+        try:
+            value = type(value).from_json({name: item}, value)
+        except InvalidInput as error:
+            _log.warning("a stored field of a tenant is passed over", extra={"tenant": slug, "problem": error.message})
+    return value
