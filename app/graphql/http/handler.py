@@ -1,0 +1,233 @@
+"""The `/graphql` endpoint. What must happen on each request happens here, in this order, and never in an extension of the schema:
+
+request id · method and media types · who calls · one token of the rate limit · body · strict JSON · document (known, or looked at for more
+tokens) · introspection · operation · execution under the deadline · errors mapped · answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import structlog
+from graphql import ExecutionResult, OperationType, execute
+from strawberry.execution import optimized_is_awaitable
+
+from app.errors import AppError, BadRequest, ConfigurationError, DeadlineExceeded, RateLimited, Unauthenticated
+from app.graphql.documents import Document, DocumentCache, DocumentStore
+from app.graphql.errors import (
+    MAX_DOCUMENT_ERRORS,
+    MAX_FIELD_ERRORS,
+    DocumentRefused,
+    ErrorMapper,
+    IntrospectionDisabled,
+    PersistedQueryNotFound,
+    Problem,
+    problem_of,
+    unforeseen,
+)
+from app.graphql.http.body import ClientGone, Parameters, from_body, from_query_string, read_body
+from app.graphql.http.cors import CorsPolicy
+from app.graphql.http.exchange import Exchange, headers_of
+from app.graphql.http.negotiation import HttpRefusal, check_request_type, response_type
+from app.graphql.introspection import may_introspect
+
+if TYPE_CHECKING:
+    import strawberry
+    from starlette.types import Receive, Scope, Send
+
+    from app.graphql.http.cors import Headers
+    from app.graphql.http.options import EndpointOptions
+    from app.graphql.http.ports import ContextFactory, Decision, Gatekeeper, Telemetry, Throttle
+    from app.kernel.context import RequestContext
+
+log = structlog.get_logger(__name__)
+
+_ALLOW = ((b"allow", b"GET, POST"),)
+_ALLOW_POST = ((b"allow", b"POST"),)
+
+
+class GraphQLEndpoint:
+    """An ASGI app that serves one schema; mount it with Starlette's `Route("/graphql", endpoint)`.
+
+    Raises ConfigurationError where the schema has extensions or operation directives: they would be left out without a word.
+    Source: GraphQL over HTTP, stage 2 draft.
+    """
+
+    def __init__(
+        self,
+        schema: strawberry.Schema,
+        *,
+        gatekeeper: Gatekeeper,
+        throttle: Throttle,
+        telemetry: Telemetry,
+        context_factory: ContextFactory,
+        options: EndpointOptions,
+    ) -> None:
+        if schema.get_extensions():
+            raise ConfigurationError("The schema has extensions or operation directives, which the endpoint does not run. Take them off.")
+        self._schema = schema._schema  # noqa: SLF001  Strawberry has no public name for the schema that graphql-core runs
+        self._gatekeeper = gatekeeper
+        self._throttle = throttle
+        self._telemetry = telemetry
+        self._context_factory = context_factory
+        self._options = options
+        self._cors = CorsPolicy(options.cors_origins)
+        self._mapper = ErrorMapper(suggestions=options.development)
+        cache = DocumentCache(share_chars=options.document_share_chars, total_chars=options.document_total_chars)
+        self._documents = DocumentStore(
+            self._schema, limits=options.limits, mapper=self._mapper, cache=cache, suggestions=options.development
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one HTTP request."""
+        exchange = Exchange(scope, receive, self._options.request_timeout_s)
+        structlog.contextvars.bind_contextvars(request_id=exchange.request_id)
+        try:
+            status, body, headers = await self._answer(exchange)
+        except ClientGone:
+            return
+        headers.extend(self._cors.headers(exchange.headers.get(b"origin")))
+        await exchange.send(send, status, body, headers)
+        self._telemetry.request(exchange.elapsed_s(), exchange.kind, exchange.code)
+        if exchange.code != "OK":
+            log.info("request_failed", code=exchange.code, status=status, kind=exchange.kind)
+
+    async def _answer(self, exchange: Exchange) -> tuple[int, bytes, Headers]:
+        """Status, body and headers, whatever happens."""
+        if exchange.method == "OPTIONS" and b"access-control-request-method" in exchange.headers:
+            permission = self._cors.preflight(exchange.headers.get(b"origin"))
+            if permission is not None:
+                return 204, b"", permission
+        limit = asyncio.timeout(self._options.request_timeout_s + self._options.grace_s)
+        try:
+            async with limit:
+                return (*await self._serve(exchange), [])
+        except AppError as error:
+            return self._refused(exchange, error)
+        except DocumentRefused as error:
+            return (*exchange.refuse(list(error.problems)), [])
+        except ClientGone:
+            raise
+        except Exception as error:  # noqa: BLE001  the last resort: whatever happens, the caller gets an answer with a request id
+            if isinstance(error, TimeoutError) and limit.expired():
+                return self._refused(exchange, _late(exchange))
+            return (*exchange.refuse([unforeseen(error, exchange.request_id, "request")]), [])
+
+    async def _serve(self, exchange: Exchange) -> tuple[int, bytes]:
+        self._check_form(exchange)
+        ctx = await self._admit(exchange)
+        exchange.decision = self._throttle.take(ctx, 1)
+        _check(exchange.decision)
+        parameters = await self._parameters(exchange)
+        document = self._document(exchange, ctx, parameters)
+        kind = document.kind(parameters.operation_name)
+        exchange.kind = kind.value
+        _check_kind(exchange.method, kind)
+        result = execute(
+            self._schema,
+            document.ast,
+            context_value=self._context_factory(ctx),
+            variable_values=parameters.variables,
+            operation_name=parameters.operation_name,
+            max_coercion_errors=MAX_DOCUMENT_ERRORS - 1,
+            is_awaitable=optimized_is_awaitable,  # type: ignore[arg-type]  # Strawberry says bool where graphql-core says TypeGuard
+            hide_suggestions=not self._options.development,
+        )
+        return self._result(exchange, result if isinstance(result, ExecutionResult) else await result)
+
+    def _check_form(self, exchange: Exchange) -> None:
+        accepted = response_type(exchange.headers.get(b"accept", b""))
+        if accepted is not None:
+            exchange.media_type = accepted
+        if exchange.method not in {"GET", "POST"}:
+            raise HttpRefusal(405, "Send a POST, or a GET for a query.", _ALLOW)
+        if accepted is None:
+            raise HttpRefusal(406, "The answer is application/graphql-response+json or application/json: accept one of them.")
+        if exchange.repeated:
+            raise BadRequest("A header that may stand once stands twice.")
+        if exchange.method == "POST":
+            check_request_type(exchange.headers.get(b"content-type", b""))
+            if exchange.headers.get(b"content-encoding", b"identity").strip().lower() not in {b"", b"identity"}:
+                raise HttpRefusal(415, "Send the body without a Content-Encoding.")
+
+    async def _admit(self, exchange: Exchange) -> RequestContext:
+        authorization = exchange.headers.get(b"authorization")
+        text = None if authorization is None else authorization.decode("latin-1")
+        try:
+            return await self._gatekeeper.admit(text, exchange.request_id, exchange.deadline)
+        except Unauthenticated:
+            _check(self._throttle.take_failure(exchange.client_address))
+            raise
+
+    async def _parameters(self, exchange: Exchange) -> Parameters:
+        if exchange.method == "GET":
+            return from_query_string(exchange.scope["query_string"])
+        exchange.reading = True
+        body = await read_body(exchange.receive, exchange.headers.get(b"content-length"), self._options.max_body_bytes)
+        exchange.reading = False
+        exchange.body_read = True
+        return from_body(body)
+
+    def _document(self, exchange: Exchange, ctx: RequestContext, parameters: Parameters) -> Document:
+        """A document that may be run; one that this tenant has not sent before costs more."""
+        allowed = may_introspect(ctx, development=self._options.development)
+        document = self._documents.find(ctx.tenant_id, parameters.sha256)
+        if document is None:
+            if parameters.text is None:
+                raise PersistedQueryNotFound("PersistedQueryNotFound")
+            self._take_more(exchange, ctx)
+            document = self._documents.prepare(
+                ctx.tenant_id, parameters.text, parameters.sha256, exchange.request_id, may_introspect=allowed
+            )
+        elif document.introspects and not allowed:
+            raise IntrospectionDisabled("The schema may be asked for by operators only.")
+        if document.problems:
+            raise DocumentRefused(document.problems)
+        return document
+
+    def _take_more(self, exchange: Exchange, ctx: RequestContext) -> None:
+        # A limit that is smaller than the price would never let a new document in.
+        cost = min(self._options.unseen_document_cost, (exchange.decision.limit if exchange.decision else 1) - 1)
+        if cost > 0:
+            exchange.decision = self._throttle.take(ctx, cost)
+            _check(exchange.decision)
+
+    def _result(self, exchange: Exchange, result: ExecutionResult) -> tuple[int, bytes]:
+        errors = result.errors
+        if not errors:
+            return exchange.respond({"data": result.data})
+        if result.data is None and not any(error.path for error in errors):
+            # Nothing ran: graphql-core found variables (or conditions on the root) that do not fit their types.
+            return exchange.refuse([self._mapper.input(error, exchange.request_id) for error in errors[:MAX_DOCUMENT_ERRORS]])
+        seen: dict[int, Problem] = {}
+        problems = [self._mapper.execution(error, exchange.request_id, seen) for error in errors[:MAX_FIELD_ERRORS]]
+        exchange.code = problems[0].code.value
+        return exchange.respond({"errors": [problem.wire(exchange.request_id) for problem in problems], "data": result.data})
+
+    @staticmethod
+    def _refused(exchange: Exchange, error: AppError) -> tuple[int, bytes, Headers]:
+        status, body = exchange.refuse([problem_of(error)], error.status if isinstance(error, HttpRefusal) else None)
+        return status, body, headers_of(error, status)
+
+
+def _check(decision: Decision) -> None:
+    if not decision.allowed:
+        wait_ms = decision.retry_after_ms
+        raise RateLimited(
+            "Too many requests. Wait, then try again.",
+            retry_after_ms=max(1, round(decision.reset_s * 1000)) if wait_ms is None else wait_ms,
+        )
+
+
+def _check_kind(method: str, kind: OperationType) -> None:
+    if kind is OperationType.SUBSCRIPTION:
+        raise BadRequest("Subscriptions are not served here.")
+    if method == "GET" and kind is not OperationType.QUERY:
+        raise HttpRefusal(405, "A GET may only carry a query. Send a mutation by POST.", _ALLOW_POST)
+
+
+def _late(exchange: Exchange) -> AppError:
+    if exchange.reading:
+        return HttpRefusal(408, "The body did not arrive in time.")
+    return DeadlineExceeded("The answer was not ready in time. A mutation may have been carried out: look before you repeat it.")

@@ -1,0 +1,52 @@
+"""What the endpoint needs from other rooms; `app/main.py` hands it over."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from app.kernel.clock import Deadline
+    from app.kernel.context import RequestContext
+
+
+class Gatekeeper(Protocol):
+    """Who is calling. `authorization` is the header as it came, None where there is none.
+
+    Raises Unauthenticated, TenantSuspended, or Unavailable where it cannot tell.
+    """
+
+    async def admit(self, authorization: str | None, request_id: str, deadline: Deadline) -> RequestContext: ...
+
+
+class Decision(Protocol):
+    """What a limiter said. `limit` is the most that can be spent at once; `reset_s` is when all of it is there again."""
+
+    @property
+    def allowed(self) -> bool: ...
+    @property
+    def limit(self) -> int: ...
+    @property
+    def remaining(self) -> int: ...
+    @property
+    def retry_after_ms(self) -> int | None: ...
+    @property
+    def reset_s(self) -> float: ...
+
+
+class Throttle(Protocol):
+    """Spends from memory, at once; a refused cost is not spent."""
+
+    def take(self, ctx: RequestContext, cost: int) -> Decision: ...
+    def take_failure(self, address: str) -> Decision: ...  # one failed authentication from this address
+
+
+class Telemetry(Protocol):
+    """`operation_kind`: query, mutation, subscription or none; `code`: OK or the first error's."""
+
+    def request(self, seconds: float, operation_kind: str, code: str) -> None: ...
+
+
+class ContextFactory(Protocol):
+    """Makes what resolvers find as `info.context`: one a request."""
+
+    def __call__(self, ctx: RequestContext) -> Any: ...
