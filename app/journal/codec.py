@@ -1,0 +1,97 @@
+"""Records as checksummed frames: a tear is seen at whatever byte it falls, and a damaged stretch is passed over.
+
+Frame, little-endian: 2 bytes magic · 2 bytes payload length · 4 bytes CRC-32 · payload.
+The checksum starts from the length, so it covers both. Payload: a JSON list that begins with the format number; later
+formats only add at its end. A stretch of zeros, which a power cut can leave behind, is no frame: the magic is not zero.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+from uuid import UUID
+from zlib import crc32
+
+import orjson
+
+from app.journal.types import PredictionRecord
+
+MAGIC = b"\xa7J"
+MAX_PAYLOAD = 0xFFFF
+_HEADER = Struct("<2sHI")
+HEADER_BYTES = _HEADER.size
+MAX_FRAME = HEADER_BYTES + MAX_PAYLOAD
+_FORMAT = 1
+_FIELDS = 15
+
+
+class UnreadableRecord(Exception):
+    """A whole frame, checksum right, that this version of Turnout cannot read: a newer format, or not ours."""
+
+
+def encode(record: PredictionRecord) -> bytes:
+    """`record` as one frame; raises ValueError where it is longer than a frame can be (64 KiB)."""
+    payload = orjson.dumps(
+        (
+            _FORMAT, record.id, record.tenant_id, record.unit_hash, record.key_generation, record.model, record.version,
+            record.reason, record.experiment, record.variant, record.propensity, record.flag_revision, record.rows,
+            record.compute_us, record.score, record.degraded,
+        )
+    )  # fmt: skip
+    size = len(payload)
+    if size > MAX_PAYLOAD:
+        raise ValueError(f"a record of {size} bytes is longer than a frame can be ({MAX_PAYLOAD})")
+    return _HEADER.pack(MAGIC, size, crc32(payload, size)) + payload
+
+
+def decode(payload: bytes) -> PredictionRecord:
+    """The record in one frame's payload; raises UnreadableRecord."""
+    try:
+        number, prediction_id, tenant_id, *rest = orjson.loads(payload)
+        if number >= _FORMAT and len(rest) >= _FIELDS - 2:
+            return PredictionRecord(UUID(prediction_id), UUID(tenant_id), *rest[: _FIELDS - 2])
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UnreadableRecord(str(error)) from None
+    raise UnreadableRecord(f"format {number} with {len(rest) + 3} fields")
+
+
+def split_frames(data: bytes) -> tuple[list[bytes], int]:
+    """The payloads of the whole frames at the beginning of `data`, and how many bytes they take: the rest is torn or damaged."""
+    payloads: list[bytes] = []
+    position, size = 0, len(data)
+    while position + HEADER_BYTES <= size:
+        magic, length, checksum = _HEADER.unpack_from(data, position)
+        end = position + HEADER_BYTES + length
+        if magic != MAGIC or end > size:
+            break
+        payload = data[position + HEADER_BYTES : end]
+        if crc32(payload, length) != checksum:
+            break
+        payloads.append(payload)
+        position = end
+    return payloads, position
+
+
+def read_frames(data: bytes) -> tuple[list[PredictionRecord], int]:
+    """The records at the beginning of `data` up to the first tear, and the length of that clean part. Raises UnreadableRecord."""
+    payloads, clean = split_frames(data)
+    return [decode(payload) for payload in payloads], clean
+
+
+def is_torn(tail: bytes) -> bool:
+    """Whether `tail`, what a segment holds after its last whole frame, is the beginning of one frame that was never finished.
+
+    False means damage: bytes are there that were once a whole record, or that nobody of ours wrote.
+    """
+    if len(tail) < HEADER_BYTES:
+        return MAGIC.startswith(tail[:2])
+    magic, length, _ = _HEADER.unpack_from(tail)
+    return bool(magic == MAGIC and len(tail) < HEADER_BYTES + length)
+
+
+def next_frame(data: bytes, start: int) -> int | None:
+    """Where, from `start` on, the next whole frame with the right checksum begins; None where there is none."""
+    while (start := data.find(MAGIC, start)) >= 0:
+        if split_frames(data[start : start + MAX_FRAME])[1]:
+            return start
+        start += 1
+    return None
