@@ -34,6 +34,6 @@ def check_unit(unit: str) -> str:
     raise InvalidInput(f"unit has {size} bytes of UTF-8; it must have 1 to {MAX_UNIT_BYTES}.")
 
 
-def pascal_case(name: str) -> str:
-    """'credit-risk' as 'CreditRisk': the name of the type that code generators make of a model."""
-    return "".join(part[:1].upper() + part[1:] for part in name.split("-"))
+def folded(name: str) -> str:
+    """The name without its hyphens: two models whose names fold alike would be one type in generated code (CreditRisk, Creditrisk)."""
+    return name.replace("-", "")

@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from app.journal.types import PredictionRecord
-    from app.registry.types import VersionRoute
-    from app.tenancy.types import Durability
+    from app.journal.types import Durability, PredictionRecord
 
 
 class Journal(Protocol):
     """Where each answer is written before it is given."""
 
-    def check_room(self) -> None:
+    def check_room(self, durability: Durability) -> None:
         """Returns where there is room for a record; raises LogUnavailable."""
 
     async def append(self, record: PredictionRecord, durability: Durability) -> None:
@@ -29,9 +27,3 @@ class PredictionTelemetry(Protocol):
 class RowBudget(Protocol):
     def charge(self, tenant_id: UUID, rows: int) -> None:
         """Counts `rows` against the tenant's day; raises QuotaExceeded."""
-
-
-class RuntimeOpener(Protocol):
-    """Makes a version ready to answer."""
-
-    async def open(self, tenant_id: UUID, route: VersionRoute) -> object: ...

@@ -17,6 +17,7 @@ from app.prediction.pool import key_of
 from app.prediction.routing import RoutedVersion, TenantRoutes
 from app.registry.routes import load_pending, load_routes
 from app.registry.types import VersionStatus
+from app.tenancy.store import load_tenants
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from app.registry.types import ModelRoute
     from app.registry.validation import Validator
     from app.tenancy.directory import TenantDirectory
-    from app.tenancy.store import TenantLoader
 
 POLL_S = 1.0
 _WARM_WITHIN_S = 20.0
@@ -43,7 +43,6 @@ class Refresher:
         self,
         database: SyncDatabase,
         directory: TenantDirectory,
-        tenants: TenantLoader,
         table: RoutingTable,
         pool: RuntimePool,
         validator: Validator,
@@ -51,7 +50,6 @@ class Refresher:
     ) -> None:
         self._database = database
         self._directory = directory
-        self._tenants = tenants
         self._table = table
         self._pool = pool
         self._validator = validator
@@ -102,11 +100,11 @@ class Refresher:
                 self._seen(generation)
                 return
             which: Collection[UUID] | None = None if first else changed
-            entries = await self._tenants.load(connection, which)
+            stored = await load_tenants(connection, which)
             models = await load_routes(connection, which)
             pending = await load_pending(connection, which)
-        self._directory.apply(entries)
-        tenants = [entry.tenant.tenant_id for entry in entries]
+        self._directory.apply(stored)
+        tenants = [each.tenant.tenant_id for each in stored]
         await asyncio.gather(*(self._apply(tenant_id, models.get(tenant_id, [])) for tenant_id in tenants))
         self._pool.keep(frozenset(key_of(tenant_id, route) for tenant_id, route in self._table.versions()))
         self._validator.consider(pending)

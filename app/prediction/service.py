@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from app.errors import DeadlineExceeded, InvalidFeatures, InvalidInput, PermissionDenied
+from app.errors import DeadlineExceeded, InvalidFeatures, InvalidInput, NotFound, PermissionDenied
 from app.journal.types import PredictionRecord
 from app.kernel.context import Action
 from app.kernel.names import check_unit
@@ -95,19 +95,22 @@ class Predictor:
     async def _answer(
         self, ctx: RequestContext, request: RouteRequest, unit: str | None, reason: RoutingReason, routed: RoutedVersion, batch: Batch
     ) -> tuple[Scores, UUID]:
-        entry = self._directory.of(ctx.tenant_id)
-        self._journal.check_room()
+        entry = self._directory.by_id(ctx.tenant_id)
+        if entry is None:  # erased since the caller was admitted
+            raise NotFound(f"There is no model named {request.model!r}.")
+        durability = entry.tenant.settings.durability
+        self._journal.check_room(durability)
         self._budget.charge(ctx.tenant_id, batch.rows)
         runtime = self._pool.opened(ctx.tenant_id, routed.route) or await self._open(ctx, routed)
         started = self._clock.monotonic()
         scores = await runtime.infer(batch, ctx.deadline)
         seconds = self._clock.monotonic() - started
-        keys, generation = entry.keys, entry.pseudonym_generation
+        keys = entry.keys
         record = PredictionRecord(
             id=self._mint.mint(keys.ids),
             tenant_id=ctx.tenant_id,
-            unit_hash=None if unit is None else keys.unit_pseudonym(unit, generation),
-            key_generation=generation,
+            unit_hash=None if unit is None else keys.unit_pseudonym(unit),
+            key_generation=keys.pseudonym_generation,
             model=request.model,
             version=routed.route.number,
             reason=reason.value,
@@ -120,7 +123,7 @@ class Predictor:
             score=_score(scores) if batch.rows == 1 else None,
             degraded=False,
         )
-        await self._journal.append(record, entry.tenant.settings.durability)
+        await self._journal.append(record, durability)
         self._telemetry.prediction(
             tenant=ctx.tenant, model=request.model, version=routed.route.number, seconds=seconds, rows=batch.rows, runtime=runtime.kind
         )

@@ -7,11 +7,7 @@ from uuid import UUID
 from sqlalchemy import CheckConstraint, ForeignKeyConstraint, Index, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.db.base import Base, Bigint, Jsonb
-
-
-def _tenant() -> ForeignKeyConstraint:
-    return ForeignKeyConstraint(["tenant_id"], ["tenants.tenant_id"])
+from app.db.base import OF_TENANT, Base, Bigint, Jsonb
 
 
 def _version() -> ForeignKeyConstraint:
@@ -24,18 +20,18 @@ class ModelRow(Base):
 
     __tablename__ = "models"
     __table_args__ = (
-        _tenant(),
         UniqueConstraint("tenant_id", "name"),
-        UniqueConstraint("tenant_id", "pascal_name"),
+        UniqueConstraint("tenant_id", "folded_name"),
         CheckConstraint("task in ('CLASSIFICATION', 'REGRESSION')", name="task"),
         CheckConstraint("cache_seconds >= 0", name="cache_seconds"),
         CheckConstraint("next_number >= 1", name="next_number"),
+        OF_TENANT,
     )
 
     tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
     model_id: Mapped[UUID] = mapped_column(primary_key=True)
     name: Mapped[str]
-    pascal_name: Mapped[str]
+    folded_name: Mapped[str]
     task: Mapped[str]
     description: Mapped[str | None]
     fallback: Mapped[Any] = mapped_column(Jsonb, nullable=True)
@@ -48,7 +44,7 @@ class ArtifactRow(Base):
     """An artifact whose bytes are complete: the chunks of `upload_id`, in order. `mac` binds the digest to the tenant."""
 
     __tablename__ = "artifacts"
-    __table_args__ = (_tenant(), CheckConstraint("size_bytes >= 0", name="size_bytes"))
+    __table_args__ = (CheckConstraint("size_bytes >= 0", name="size_bytes"), OF_TENANT)
 
     tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
     digest: Mapped[str] = mapped_column(primary_key=True)  # sha256, hex
@@ -63,7 +59,7 @@ class ArtifactChunkRow(Base):
     """A piece of an upload. Chunks that no artifact names are of an upload that was cut off or was a duplicate."""
 
     __tablename__ = "artifact_chunks"
-    __table_args__ = (_tenant(), CheckConstraint("seq >= 0", name="seq"))
+    __table_args__ = (CheckConstraint("seq >= 0", name="seq"), OF_TENANT)
 
     tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
     upload_id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -121,7 +117,7 @@ class AliasRow(Base):
 
 
 class PromotionRow(Base):
-    """One change of an alias; append-only. `parent_revision`: what a rollback went back to."""
+    """One change of an alias; append-only. `parent_revision`: the revision that a rollback of this one goes back to."""
 
     __tablename__ = "promotions"
     __table_args__ = (_version(), CheckConstraint("revision >= 1", name="revision"))

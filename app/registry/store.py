@@ -10,7 +10,7 @@ from sqlalchemy import func, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 
 from app.errors import Conflict, NotFound
-from app.kernel.names import pascal_case
+from app.kernel.names import folded
 from app.kernel.signature import Column, Signature, Task
 from app.registry.rows import AliasRow, ArtifactRow, ModelRow, ModelVersionRow, PromotionRow
 from app.registry.types import Alias, Artifact, Fallback, Model, ModelVersion, Promotion, RuntimeKind, VersionStatus
@@ -134,14 +134,14 @@ async def open_model(session: AsyncSession, tenant_id: UUID, registration: Versi
     """The model's row under lock, made where it is the first version; raises Conflict for a clashing name or task, or one too many."""
     name = registration.model
     made = pg_insert(ModelRow).values(
-        tenant_id=tenant_id, model_id=uuid4(), name=name, pascal_name=pascal_case(name), task=registration.task.value
+        tenant_id=tenant_id, model_id=uuid4(), name=name, folded_name=folded(name), task=registration.task.value
     )
     is_new = (await session.execute(made.on_conflict_do_nothing().returning(ModelRow.model_id))).scalar_one_or_none() is not None
     query = select(ModelRow).where(ModelRow.tenant_id == tenant_id)
     row = (await session.execute(query.where(ModelRow.name == name).with_for_update())).scalar_one_or_none()
     if row is None:
-        other = (await session.execute(query.where(ModelRow.pascal_name == pascal_case(name)))).scalar_one()
-        raise Conflict(f"The name {name!r} clashes with your model {other.name!r}: generated code would call both {other.pascal_name}.")
+        other = (await session.execute(query.where(ModelRow.folded_name == folded(name)))).scalar_one()
+        raise Conflict(f"The name {name!r} clashes with your model {other.name!r}: they differ by hyphens alone, so generated code could not.")
     if row.task != registration.task.value:
         raise Conflict(f"The model {name!r} is for {row.task}; register a {registration.task} model under another name.")
     if is_new:

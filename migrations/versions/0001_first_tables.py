@@ -31,7 +31,7 @@ create table models (
   tenant_id uuid not null,
   model_id uuid not null,
   name text not null,
-  pascal_name text not null,
+  folded_name text not null,
   task text not null,
   description text,
   fallback jsonb,
@@ -40,7 +40,7 @@ create table models (
   created_at timestamptz not null default now(),
   constraint pk_models primary key (tenant_id, model_id),
   constraint uq_models_tenant_id_name unique (tenant_id, name),
-  constraint uq_models_tenant_id_pascal_name unique (tenant_id, pascal_name),
+  constraint uq_models_tenant_id_folded_name unique (tenant_id, folded_name),
   constraint fk_models_tenants foreign key (tenant_id) references tenants (tenant_id),
   constraint ck_models_task check (task in ('CLASSIFICATION', 'REGRESSION')),
   constraint ck_models_cache_seconds check (cache_seconds >= 0),
@@ -141,8 +141,7 @@ create table audit_entries (
   before jsonb,
   after jsonb,
   reason text,
-  constraint pk_audit_entries primary key (tenant_id, id),
-  constraint fk_audit_entries_tenants foreign key (tenant_id) references tenants (tenant_id)
+  constraint pk_audit_entries primary key (tenant_id, id)
 );
 create index ix_audit_entries_newest_first on audit_entries (tenant_id, at desc, id desc);
 

@@ -33,7 +33,7 @@ async def database(database_urls: DatabaseUrls) -> AsyncIterator[Database]:
 
 
 def model(tenant_id: UUID, name: str) -> ModelRow:
-    return ModelRow(tenant_id=tenant_id, model_id=uuid4(), name=name, pascal_name=name.title(), task="REGRESSION")
+    return ModelRow(tenant_id=tenant_id, model_id=uuid4(), name=name, folded_name=name.title(), task="REGRESSION")
 
 
 async def names(database: Database, tenant_id: UUID) -> list[str]:

@@ -1,0 +1,128 @@
+"""`POST /artifacts`: raw bytes of a joblib file, streamed into the registry."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import orjson
+import structlog
+
+from app.errors import AppError, BadRequest, DeadlineExceeded, PayloadTooLarge, RateLimited, Unauthenticated
+from app.graphql.errors import problem_of, unforeseen
+from app.graphql.http.body import ClientGone
+from app.graphql.http.cors import CorsPolicy
+from app.graphql.http.exchange import Exchange, headers_of
+from app.graphql.http.negotiation import HttpRefusal
+from app.kernel.context import Action
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from starlette.types import Receive, Scope, Send
+
+    from app.graphql.http.cors import Headers
+    from app.graphql.http.ports import Gatekeeper, Throttle
+    from app.kernel.context import RequestContext
+    from app.registry.artifacts import ArtifactUploads
+
+UPLOAD_TIMEOUT_S = 600.0
+SILENCE_S = 30.0  # a client that sends nothing for so long is gone
+_STATUS = {"FORBIDDEN": 403, "QUOTA_EXCEEDED": 429}
+log = structlog.get_logger(__name__)
+
+
+class UploadEndpoint:
+    """An ASGI app; answers 201 `{"digest": sha256 hex, "sizeBytes": n}`. A refusal has a GraphQL error body and a fitting status."""
+
+    def __init__(self, uploads: ArtifactUploads, gatekeeper: Gatekeeper, throttle: Throttle, cors_origins: tuple[str, ...]) -> None:
+        self._uploads = uploads
+        self._gatekeeper = gatekeeper
+        self._throttle = throttle
+        self._cors = CorsPolicy(cors_origins)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = Exchange(scope, receive, UPLOAD_TIMEOUT_S)
+        structlog.contextvars.bind_contextvars(request_id=exchange.request_id)
+        try:
+            status, body, headers = await self._answer(exchange)
+        except ClientGone:
+            return
+        headers.extend(self._cors.headers(exchange.headers.get(b"origin")))
+        await exchange.send(send, status, body, headers)
+        if exchange.code != "OK":
+            log.info("upload_refused", code=exchange.code, status=status)
+
+    async def _answer(self, exchange: Exchange) -> tuple[int, bytes, Headers]:
+        if exchange.method == "OPTIONS" and b"access-control-request-method" in exchange.headers:
+            permission = self._cors.preflight(exchange.headers.get(b"origin"))
+            if permission is not None:
+                return 204, b"", permission
+        try:
+            if exchange.method != "POST":
+                raise HttpRefusal(405, "Send the file's bytes by POST.", ((b"allow", b"POST"),))
+            return await self._receive(exchange)
+        except AppError as error:
+            forced = error.status if isinstance(error, HttpRefusal) else _STATUS.get(error.code)
+            status, body = exchange.refuse([problem_of(error)], forced)
+            return status, body, headers_of(error, status)
+        except ClientGone:
+            raise
+        except Exception as error:  # noqa: BLE001  the last resort: whatever happens, the caller gets an answer with a request id
+            return (*exchange.refuse([unforeseen(error, exchange.request_id, "upload")], 500), [])
+
+    async def _receive(self, exchange: Exchange) -> tuple[int, bytes, Headers]:
+        ctx = await self._admit(exchange)
+        exchange.decision = self._throttle.take(ctx, 1)
+        if not exchange.decision.allowed:
+            raise RateLimited("Too many requests. Wait, then try again.", retry_after_ms=exchange.decision.retry_after_ms or 1000)
+        ctx.require(Action.UPLOAD_ARTIFACT)
+        _check_length(exchange, self._uploads.max_bytes(ctx))
+        artifact = await self._uploads.receive(ctx, _pieces(exchange))
+        exchange.body_read = True
+        return 201, orjson.dumps({"digest": artifact.digest, "sizeBytes": artifact.size_bytes}), []
+
+    async def _admit(self, exchange: Exchange) -> RequestContext:
+        authorization = exchange.headers.get(b"authorization")
+        text = None if authorization is None else authorization.decode("latin-1")
+        try:
+            return await self._gatekeeper.admit(text, exchange.request_id, exchange.deadline)
+        except Unauthenticated:
+            decision = self._throttle.take_failure(exchange.client_address)
+            if not decision.allowed:
+                raise RateLimited("Too many failed attempts.", retry_after_ms=decision.retry_after_ms or 1000) from None
+            raise
+
+
+def _check_length(exchange: Exchange, most: int) -> None:
+    """Refuses an announced size before a byte is read."""
+    length = exchange.headers.get(b"content-length")
+    if length is None:
+        return
+    if not length.isdigit():
+        raise BadRequest("Content-Length must be a whole number.")
+    if len(length) > 18 or int(length) > most:
+        raise PayloadTooLarge(f"The artifact is larger than {most:,} bytes, the largest that your tenant may upload.")
+    if int(length) == 0:
+        raise BadRequest("The body is empty: send the bytes of a joblib file.")
+
+
+async def _pieces(exchange: Exchange) -> AsyncIterator[bytes]:
+    """The body as it comes; raises DeadlineExceeded for a client that falls silent."""
+    received = 0
+    while True:
+        try:
+            async with asyncio.timeout(min(SILENCE_S, max(0.0, exchange.deadline.remaining_s()))):
+                message = await exchange.receive()
+        except TimeoutError:
+            raise DeadlineExceeded("The upload fell silent or took too long: send it again.") from None
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        piece = message.get("body", b"")
+        received += len(piece)
+        if piece:
+            yield piece
+        if not message.get("more_body", False):
+            break
+    if received == 0:
+        raise BadRequest("The body is empty: send the bytes of a joblib file.")
