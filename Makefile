@@ -4,14 +4,15 @@ SHELL := /bin/sh
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-HOST ?= 127.0.0.1
-PORT ?= 8000
-WORKERS ?= 1
+# make run PORT=9000 WORKERS=4; left out, the TURNOUT_ variables and their defaults count. HOST only from make's own command line:
+# some shells export a variable of that name.
+WHERE = $(if $(filter command line,$(origin HOST)),--host $(HOST)) $(if $(PORT),--port $(PORT)) $(if $(WORKERS),--workers $(WORKERS))
+# Empty is as good as unset: compiled modules are kept, so that a second start is fast.
 export PYTHONDONTWRITEBYTECODE :=
 
 ##@ Set-up
 help: ## show this help
-	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(VENV)/.run ## make the virtual environment with what the service needs
 $(VENV)/.run: requirements/run.lock pyproject.toml tools/bootstrap.py
@@ -22,11 +23,11 @@ $(VENV)/.dev: requirements/dev.lock pyproject.toml tools/bootstrap.py
 
 ##@ Run
 run: $(VENV)/.run ## everything from a fresh clone to a service with demo tenants on http://127.0.0.1:8000 (PORT=9000 moves it)
-	@exec $(BIN)/turnout serve --demo --host $(HOST) --port $(PORT) --workers $(WORKERS)
+	@exec $(BIN)/turnout serve --stop-with-parent --demo $(WHERE)
 serve: $(VENV)/.run ## the service without the demo tenants
-	@exec $(BIN)/turnout serve --host $(HOST) --port $(PORT) --workers $(WORKERS)
+	@exec $(BIN)/turnout serve --stop-with-parent $(WHERE)
 demo: $(VENV)/.run ## seed the demo tenants into a running service (idempotent)
-	@exec $(BIN)/turnout demo --url http://$(HOST):$(PORT)
+	@exec $(BIN)/turnout demo $(if $(PORT),--url http://127.0.0.1:$(PORT))
 
 ##@ Test
 test: $(VENV)/.dev ## the test suite: unit, contract, integration and isolation, real PostgreSQL included

@@ -29,9 +29,7 @@ if TYPE_CHECKING:
 _SEEDING_TTL_S = 900
 _SHOWN_TTL_S = 12 * 3600
 _TENANT_EXISTS = "query Tenant($id: String!) { tenant(id: $id) { id } }"
-_CURL_DOCUMENT = (
-    """query($row: FeatureRow!) { predict(model: "tumour", features: $row, unit: "p-1") { label probability version id } }"""
-)
+_CURL_DOCUMENT = """query($row: FeatureRow!) { predict(model: "tumour", features: $row, unit: "p-1") { label probability version id } }"""
 _DIGESTS = "demo-artifacts.json"
 _EXAMPLE = "demo-example.json"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import urlsplit
 
 import click
@@ -66,7 +66,7 @@ def service_options(command: F) -> F:
         target = Target((url or local_url(load_settings())).rstrip("/"), None if tenant else token, tenant)
         return command(target=target, **rest)
 
-    return wrapper  # type: ignore[return-value]  the wrapper takes what click gives
+    return cast("F", wrapper)
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON for programs in place of a table for people.")

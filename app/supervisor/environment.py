@@ -37,7 +37,9 @@ def model_host(settings: Settings, environ: Mapping[str, str], socket: Path) -> 
         "--memory-bytes", str(settings.registry.worker_memory_bytes),
         "--trust", settings.registry.artifact_trust.value,
     )  # fmt: skip
-    env = _base(environ) | dict.fromkeys(_ONE_THREAD, "1")
+    # Just what the host keeps: anything more, and it would have to start again to be rid of it.
+    env = {name: environ[name] for name in ("PATH", "LANG", "LC_ALL", "LC_CTYPE") if name in environ}
+    env |= {"PYTHONPATH": str(_ROOT)} | dict.fromkeys(_ONE_THREAD, "1")
     return ChildSpec("the model host", _python("app.prediction.worker", *options), env, grace_s=2.0)
 
 

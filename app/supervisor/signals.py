@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import signal
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType
 
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -21,7 +22,7 @@ class StopSignals:
     def __init__(self) -> None:
         self.count = 0
         self._stopping = False
-        self._before: dict[signal.Signals, object] = {}
+        self._before: dict[signal.Signals, Callable[[int, FrameType | None], Any] | int | signal.Handlers | None] = {}
 
     def __enter__(self) -> Self:
         for number in _STOPPING:
@@ -30,7 +31,7 @@ class StopSignals:
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]  what signal.signal gave
+            signal.signal(number, handler)
 
     def hold(self) -> None:
         """From here on signals only count: the stop itself must run to its end."""

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from app.supervisor import environment
 from app.supervisor.console import say
-from app.supervisor.database import open_database
 from app.supervisor.home import prepare_home
 from app.supervisor.keys import make_missing_keys
 from app.supervisor.listening import listen, url_of
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 
     from app.settings import Settings
     from app.supervisor.database import Database
+    from app.supervisor.process import ChildSpec
 
 _TICK_S = 0.2
 _CHECK_EVERY_S = 1.0
@@ -82,6 +82,8 @@ class Supervisor:
         make_missing_keys(settings)
         # The longest import of all (scikit-learn) goes on while the database starts.
         self._host = [self._begin(environment.model_host(settings, environ, model_host_socket(settings.home)))]
+        from app.supervisor.database import open_database  # noqa: PLC0415  a quarter of a second, in the shadow of the host's imports
+
         self._database = open_database(settings)
         urls = self._database.start()
         self._drain = [self._begin(environment.drain(settings, environ, urls))]
@@ -90,7 +92,7 @@ class Supervisor:
         wait_until_ready(url, _READY_WITHIN_S, self._first_death)
         return url
 
-    def _begin(self, spec: environment.ChildSpec) -> Child:
+    def _begin(self, spec: ChildSpec) -> Child:
         child = Child(spec)
         child.start()
         return child

@@ -12,24 +12,19 @@ from app.supervisor.process import Child, ChildSpec, describe_exit, stop_all
 
 pytestmark = pytest.mark.integration
 
-ENV = {"PATH": os.environ["PATH"], "PYTHONPATH": str(Path(__file__).resolve().parents[3])}
-READY = "import sys, time; sys.stdout.flush(); open({path!r}, 'w').close(); time.sleep(600)"
+ENV = {"PATH": os.defpath, "PYTHONPATH": str(Path(__file__).resolve().parents[3])}
 
 
 def spec(code: str, grace_s: float = 5.0, fds: tuple[int, ...] = (), **env: str) -> ChildSpec:
     return ChildSpec("a child", (sys.executable, "-c", code), {**ENV, **env}, grace_s, fds)
 
 
-
-def test_a_child_has_a_session_of_its_own_and_only_the_environment_it_was_given():
+def test_a_child_has_a_session_of_its_own_and_only_the_environment_it_was_given(monkeypatch):
     reader, writer = os.pipe()
     code = f"import os, json; os.write({writer}, json.dumps([os.getsid(0) == os.getpid(), os.environ.get('SECRET'), os.environ.get('GIVEN')]).encode())"
-    os.environ["SECRET"] = "the parent's"
-    try:
-        child = Child(spec(code, fds=(writer,), GIVEN="yes"))
-        child.start()
-    finally:
-        del os.environ["SECRET"]
+    monkeypatch.setenv("SECRET", "the parent's")
+    child = Child(spec(code, fds=(writer,), GIVEN="yes"))
+    child.start()
     os.close(writer)
     with os.fdopen(reader) as pipe:
         assert pipe.read() == '[true, null, "yes"]'

@@ -50,7 +50,6 @@ def test_the_model_host_gets_no_setting_and_no_secret(tmp_path):
         "OPENBLAS_NUM_THREADS",
         "PATH",
         "PYTHONPATH",
-        "PYTHONUNBUFFERED",
     ]
     assert spec.command[2:] == (
         "-m", "app.prediction.worker", "--socket", str(tmp_path / "socket"), "--memory-bytes", str(2048 * 1024 * 1024), "--trust", "restricted",
@@ -63,7 +62,11 @@ def test_the_demo_is_a_client_like_any_other():
 
 @pytest.mark.parametrize(
     "spec",
-    [environment.serving(SETTINGS, ENVIRON, URLS, 7, 0), environment.drain(SETTINGS, ENVIRON, URLS), environment.demo(SETTINGS, ENVIRON, "u")],
+    [
+        environment.serving(SETTINGS, ENVIRON, URLS, 7, 0),
+        environment.drain(SETTINGS, ENVIRON, URLS),
+        environment.demo(SETTINGS, ENVIRON, "u"),
+    ],
 )
 def test_nothing_is_inherited_by_accident(spec):
     assert not {"HOME", "SSH_AUTH_SOCK", "AWS_SECRET_ACCESS_KEY", "TURNOUT_TOKEN", "TURNOUT_DATABASE_OWNER_URL"} & set(spec.env)

@@ -1,0 +1,178 @@
+"""The parent's hold on the database: started or reached, brought up to date, checked for holes, kept in partitions.
+
+Only here does the owner's URL live. Migrating imports Alembic, so it happens where there is something to migrate.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from app.db.embedded.server import EmbeddedPostgres
+from app.db.engine import run_blocking
+from app.db.privileges import DatabaseRole
+from app.db.roles import assert_roles, provision_roles, server_warnings
+from app.errors import AppError, ConfigurationError
+from app.journal.partitions import days_ahead, keep_partitions
+from app.kernel.clock import SystemClock
+from app.supervisor.console import say, step
+from app.supervisor.environment import DatabaseUrls
+from app.supervisor.revision import is_current
+from app.supervisor.role_file import read_role_urls, write_role_urls
+
+if TYPE_CHECKING:
+    from app.settings import Settings
+
+_FEW_DAYS = 3
+_CONFIGURED = "TURNOUT_DATABASE_URL, TURNOUT_DATABASE_LOG_URL and TURNOUT_DATABASE_SYNC_URL"
+
+
+class Database(Protocol):
+    """What the parent does with a database, whoever runs the server."""
+
+    def start(self) -> DatabaseUrls:
+        """Where the serving roles connect, once it is safe to serve; raises ConfigurationError that says what is not."""
+
+    def migrate(self) -> None:
+        """Brings tables, roles and partitions to this version; for `turnout migrate`."""
+
+    def check(self) -> None:
+        """Once a second: starts a dead server of ours again."""
+
+    def maintain(self) -> None:
+        """Once an hour: partitions made ahead, expired ones dropped. Failures are said, not raised."""
+
+    def stop(self) -> None:
+        """Ends cleanly what `start` or `migrate` began."""
+
+
+def open_database(settings: Settings) -> Database:
+    """The embedded server, or the configured one. Nothing is started yet."""
+    return EmbeddedDatabase(settings) if settings.database.embedded else ExternalDatabase(settings)
+
+
+class EmbeddedDatabase:
+    """PostgreSQL below TURNOUT_HOME, ours from start to stop."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._server = EmbeddedPostgres(settings.home)
+
+    def start(self) -> DatabaseUrls:
+        self.migrate()
+        urls = {role: self._server.url(role) for role in DatabaseRole}
+        assert_roles(urls)
+        return _serving(urls)
+
+    def migrate(self) -> None:
+        known = (self._settings.home / "pg").exists()
+        with step("starting the embedded PostgreSQL" if known else "making the embedded PostgreSQL (the first time takes some seconds)"):
+            self._server.start()
+        owner = self._server.url(DatabaseRole.OWNER)
+        if not run_blocking(is_current(owner)):
+            _migrate(owner)
+        _keep_partitions(owner, self._settings.journal.retention_days)
+
+    def check(self) -> None:
+        if self._server.check():
+            say("the embedded PostgreSQL was gone and was started again")
+
+    def maintain(self) -> None:
+        _maintain(self._server.url(DatabaseRole.OWNER), self._settings.journal.retention_days)
+
+    def stop(self) -> None:
+        self._server.stop()
+
+
+class ExternalDatabase:
+    """A PostgreSQL that somebody else runs. Without the owner's URL, migrations and partitions are `turnout migrate`'s to make."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        configured = settings.database
+        self._owner = configured.owner_url.value if configured.owner_url else None
+        given = (configured.runtime_url, configured.log_url, configured.sync_url)
+        if any(given) and not all(given):
+            raise ConfigurationError(f"{_CONFIGURED} belong together: set all three, or none and TURNOUT_DATABASE_OWNER_URL alone.")
+        self._given = [secret.value for secret in given if secret]
+
+    def start(self) -> DatabaseUrls:
+        say("using the configured PostgreSQL")
+        urls = self._urls()
+        if self._owner and not run_blocking(is_current(self._owner)):
+            raise ConfigurationError("The database is not at this version's newest migration: run turnout migrate first.")
+        assert_roles(urls | ({DatabaseRole.OWNER: self._owner} if self._owner else {}))
+        for warning in server_warnings(urls[DatabaseRole.RUNTIME]):
+            say(f"warning: {warning}")
+        if self._owner:
+            _keep_partitions(self._owner, self._settings.journal.retention_days)
+        else:
+            _warn_of_few_partitions(urls[DatabaseRole.LOG])
+        return _serving(urls)
+
+    def migrate(self) -> None:
+        if self._owner is None:
+            raise ConfigurationError("turnout migrate works as the owner of the tables: set TURNOUT_DATABASE_OWNER_URL.")
+        if not self._given and read_role_urls(self._settings.home) is None:
+            with step("making the roles turnout_runtime, turnout_log and turnout_sync"):
+                path = write_role_urls(self._settings.home, provision_roles(self._owner))
+            say(f"their URLs are in {path}: keep it, nobody else knows the passwords")
+        if not run_blocking(is_current(self._owner)):
+            _migrate(self._owner)
+        _keep_partitions(self._owner, self._settings.journal.retention_days)
+        assert_roles(self._urls() | {DatabaseRole.OWNER: self._owner})
+        say("the database is up to date")
+
+    def check(self) -> None:
+        """Nothing: a server that is away is a matter of its owner, and serving goes on without it where it can."""
+
+    def maintain(self) -> None:
+        if self._owner:
+            _maintain(self._owner, self._settings.journal.retention_days)
+
+    def stop(self) -> None:
+        """Nothing of ours runs."""
+
+    def _urls(self) -> dict[DatabaseRole, str]:
+        if self._given:
+            return dict(zip((DatabaseRole.RUNTIME, DatabaseRole.LOG, DatabaseRole.SYNC), self._given, strict=True))
+        urls = read_role_urls(self._settings.home)
+        if urls is None:
+            raise ConfigurationError(
+                f"As whom to connect is not known yet: run turnout migrate, which makes the roles; or set {_CONFIGURED}."
+            )
+        return urls
+
+
+def _serving(urls: dict[DatabaseRole, str]) -> DatabaseUrls:
+    return DatabaseUrls(urls[DatabaseRole.RUNTIME], urls[DatabaseRole.LOG], urls[DatabaseRole.SYNC])
+
+
+def _migrate(owner_url: str) -> None:
+    from app.db.migrate import upgrade
+
+    with step("migrating the database"):
+        upgrade(owner_url, say=lambda line: say(f"  {line}"))
+
+
+def _keep_partitions(owner_url: str, retention_days: int) -> None:
+    made, dropped = keep_partitions(owner_url, retention_days, SystemClock())
+    if made:
+        say(f"made {len(made)} day{'s' * (len(made) > 1)} of the prediction log ahead, to {max(made)}")
+    if dropped:
+        say(f"dropped {len(dropped)} day{'s' * (len(dropped) > 1)} of the prediction log, older than {retention_days} days")
+
+
+def _maintain(owner_url: str, retention_days: int) -> None:
+    try:
+        _keep_partitions(owner_url, retention_days)
+    except (AppError, ConfigurationError) as error:
+        say(f"the prediction log's partitions could not be kept ({error}); the next try is in an hour")
+
+
+def _warn_of_few_partitions(log_url: str) -> None:
+    ahead = run_blocking(days_ahead(log_url, SystemClock()))
+    if ahead < _FEW_DAYS:
+        say(
+            f"warning: the prediction log has room for {max(ahead, 0)} more days, and this process may not make any: "
+            "run turnout migrate daily, or give the parent TURNOUT_DATABASE_OWNER_URL"
+        )
