@@ -11,12 +11,13 @@ import app.journal.rows
 import app.registry.rows
 import app.tenancy.rows  # noqa: F401  with these the metadata knows every table
 from app.db import migrate
-from app.db.base import Base
+from app.db.base import Base, refer_to_tenants
 from app.errors import ConfigurationError
 from app.settings import Settings
 
 
 def run(connection: Connection) -> None:
+    refer_to_tenants(Base.metadata)
     say = context.config.attributes.get("say", lambda _: None)
     context.configure(
         connection=connection,

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any, ClassVar
 from uuid import UUID
 
-from sqlalchemy import BigInteger, DateTime, Double, LargeBinary, MetaData, Text, Uuid
+from sqlalchemy import BigInteger, DateTime, Double, ForeignKeyConstraint, LargeBinary, MetaData, Text, Uuid
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase
 
@@ -18,6 +18,7 @@ NAMING = {
 
 Jsonb = JSONB(none_as_null=True)  # Python's None is SQL's NULL, never the JSON word null
 Bigint = BigInteger()
+OF_TENANT = {"info": {"of_tenant": True}}  # in __table_args__: the database lets these rows exist only for tenants that exist
 
 
 class Base(DeclarativeBase):
@@ -31,3 +32,13 @@ class Base(DeclarativeBase):
         datetime: DateTime(timezone=True),
         UUID: Uuid(),
     }
+
+
+def refer_to_tenants(metadata: MetaData) -> None:
+    """Adds the references of tables marked OF_TENANT; for migrations, which know all rooms.
+
+    Rooms import no other room's rows, and SQLAlchemy writes no row of a table that refers to one that it has not seen.
+    """
+    for table in metadata.tables.values():
+        if table.info.get("of_tenant") and not any(key.column_keys == ["tenant_id"] for key in table.foreign_key_constraints):
+            table.append_constraint(ForeignKeyConstraint(["tenant_id"], ["tenants.tenant_id"]))

@@ -47,6 +47,7 @@ def make_engine(url: str, timeouts: Timeouts, *, server_settings: Mapping[str, s
     settings = {
         "application_name": "turnout",
         "timezone": "UTC",
+        "search_path": "public",  # nothing in a schema of the role's name, or set for the role, takes a table's place
         "statement_timeout": _ms(timeouts.statement_s),
         "lock_timeout": _ms(timeouts.lock_s),
         "idle_in_transaction_session_timeout": _ms(timeouts.idle_in_transaction_s),

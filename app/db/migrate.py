@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,18 +11,21 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from app.db.engine import make_engine, run_blocking, translated
 from app.db.owner import PATIENT
+from app.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from sqlalchemy import Connection
 
 MIGRATIONS = Path(__file__).resolve().parents[2] / "migrations"
 _LOCK = 0x7475726E6F7574  # "turnout" as a number; every migration of Turnout takes this advisory lock
+_NO_PRIVILEGE, _NO_OBJECT = "42501", "42704"
 
 
 def upgrade(owner_url: str, revision: str = "head", say: Callable[[str], None] = lambda _: None) -> None:
@@ -54,6 +58,30 @@ def is_current(owner_url: str) -> bool:
     return current(owner_url) == head()
 
 
+@contextmanager
+def _refused() -> Iterator[None]:
+    """What the owner may not do, or misses, is a matter of set-up."""
+    try:
+        yield
+    except DBAPIError as error:
+        state = getattr(error.orig, "sqlstate", None)
+        if state == _NO_PRIVILEGE:
+            raise ConfigurationError(
+                f"The owner may not migrate the database: {_first_line(error)}. "
+                "It must own the database, or have CREATE on its schema public."
+            ) from error
+        if state == _NO_OBJECT:
+            raise ConfigurationError(
+                f"The database is not ready to be migrated: {_first_line(error)}. Make the roles first: `turnout migrate` does so where "
+                "the owner has CREATEROLE and no other database URL is set."
+            ) from error
+        raise
+
+
+def _first_line(error: DBAPIError) -> str:
+    return str(error.orig.__cause__ if error.orig is not None else error).splitlines()[0]
+
+
 def _config(connection: Connection, say: Callable[[str], None]) -> Config:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
@@ -67,7 +95,7 @@ def with_owner(owner_url: str, work: Callable[[Connection], None], *, lock: bool
     async def run() -> None:
         engine = make_engine(owner_url, PATIENT, poolclass=NullPool)
         try:
-            with translated():
+            with translated(), _refused():
                 async with engine.connect() as connection:
                     if lock:
                         await connection.execute(text("set lock_timeout = '60s'"))

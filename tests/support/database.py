@@ -12,6 +12,7 @@ import itertools
 import secrets
 import shutil
 import tempfile
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,19 +46,26 @@ class DatabaseUrls:
     superuser: str
 
 
-@pytest.fixture(scope="session")
-def embedded_postgres() -> Iterator[EmbeddedPostgres]:
-    """A running server whose database `turnout` is migrated; tests leave that one alone and take clones."""
+@contextmanager
+def temporary_server() -> Iterator[EmbeddedPostgres]:
+    """A running server with the four roles and the empty database `turnout`."""
     home = Path(tempfile.mkdtemp(prefix="turnout-test-"))
     home.chmod(0o711)  # so that root's server, which runs as another user, may lie here
     server = EmbeddedPostgres(home, SPEEDY)
     try:
         server.start()
-        migrate.upgrade(server.url(DatabaseRole.OWNER, _TEMPLATE))
         yield server
     finally:
         server.stop()
         shutil.rmtree(home)
+
+
+@pytest.fixture(scope="session")
+def embedded_postgres() -> Iterator[EmbeddedPostgres]:
+    """A running server whose database `turnout` is migrated; tests leave that one alone and take clones."""
+    with temporary_server() as server:
+        migrate.upgrade(server.url(DatabaseRole.OWNER, _TEMPLATE))
+        yield server
 
 
 @pytest.fixture
