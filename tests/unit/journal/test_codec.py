@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import orjson
 import pytest
@@ -8,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.journal.codec import MAX_FRAME, UnreadableRecord, decode, encode, is_torn, next_frame, read_frames, split_frames
-from app.journal.types import PredictionRecord
 from tests.unit.journal.records import Records, any_record, ids
+
+if TYPE_CHECKING:
+    from app.journal.types import PredictionRecord
 
 pytestmark = pytest.mark.unit
 

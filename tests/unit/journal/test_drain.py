@@ -1,0 +1,342 @@
+"""The drain against a sink of ours that can be told to fail: what moves, what stays, what is set aside."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from app.journal.codec import encode, read_frames
+from app.journal.depth import read_depth
+from app.journal.drain import Drain
+from app.journal.layout import LOCK, pending_bytes, segments_of, take_lock, writer_folders
+from app.journal.sink import PartitionMissing, RecordsRefused, SinkUnavailable
+from app.journal.spool import Spool
+from tests.support.clock import ManualClock
+from tests.unit.journal.records import Records, ids
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+    from uuid import UUID
+
+    from app.journal.types import PredictionRecord
+
+pytestmark = pytest.mark.unit
+MIB = 1024 * 1024
+
+
+class MemorySink:
+    """The table as a dictionary: a record that comes twice meets its own key."""
+
+    def __init__(self) -> None:
+        self.rows: dict[UUID, PredictionRecord] = {}
+        self.away = False
+        self.days_missing: set[str] = set()
+        self.refuses: Callable[[PredictionRecord], bool] = lambda _record: False
+
+    async def insert(self, records: Sequence[PredictionRecord]) -> None:
+        if self.away:
+            raise SinkUnavailable("the database")
+        if any(self.refuses(record) for record in records):
+            raise RecordsRefused("CheckViolationError")
+        if any(record.at.date().isoformat() in self.days_missing for record in records):
+            raise PartitionMissing
+        self.rows.update({record.id: record for record in records})
+
+    async def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "spool"
+
+
+@pytest.fixture
+def sink() -> MemorySink:
+    return MemorySink()
+
+
+@pytest.fixture
+def records(clock: ManualClock) -> Records:
+    return Records(clock)
+
+
+def spool_of(folder: Path, clock: ManualClock, **options: int) -> Spool:
+    return Spool(folder, MIB, clock, **options)
+
+
+def dead_writer(folder: Path, name: str, data: bytes) -> None:
+    (folder / name).mkdir(parents=True, mode=0o700)
+    (folder / name / "1.open").write_bytes(data)
+    (folder / name / LOCK).touch()
+
+
+async def emptied(drain: Drain) -> None:
+    while await drain.step():
+        pass
+
+
+class TestMoving:
+    async def test_records_of_a_living_writer_move_as_they_come(
+        self, folder: Path, clock: ManualClock, sink: MemorySink, records: Records
+    ) -> None:
+        spool, drain = spool_of(folder, clock), Drain(folder, sink, clock)
+        sent = []
+        for _ in range(3):
+            sent.append(records.one())
+            spool.append_now(sent[-1])
+            await emptied(drain)
+            assert list(sink.rows.values()) == sent
+        assert pending_bytes(folder) == 0
+        spool.close()
+
+    async def test_sealed_segments_and_at_last_the_writers_folder_are_deleted(
+        self, folder: Path, clock: ManualClock, sink: MemorySink, records: Records
+    ) -> None:
+        spool = spool_of(folder, clock, segment_bytes=1)
+        drain = Drain(folder, sink, clock)
+        sent = records.many(3)
+        for record in sent:
+            spool.append_now(record)
+        await emptied(drain)
+        assert [segment.sealed for segment in segments_of(writer_folders(folder)[0])] == [False]
+        spool.close()
+        await emptied(drain)
+
+        assert writer_folders(folder) == []
+        assert list(sink.rows.values()) == sent
+
+    async def test_a_batch_is_bounded_and_nothing_is_skipped(
+        self, folder: Path, clock: ManualClock, sink: MemorySink, records: Records
+    ) -> None:
+        spool = spool_of(folder, clock, segment_bytes=5 * len(encode(records.one())))
+        sent = records.many(53)
+        for record in sent:
+            spool.append_now(record)
+        await emptied(Drain(folder, sink, clock, batch=7))
+
+        assert list(sink.rows.values()) == sent
+        spool.close()
+
+    async def test_a_drain_that_starts_again_goes_on_where_the_last_one_committed(
+        self, folder: Path, clock: ManualClock, sink: MemorySink, records: Records
+    ) -> None:
+        spool = spool_of(folder, clock)
+        first, second = records.many(2)
+        spool.append_now(first)
+        await emptied(Drain(folder, sink, clock))
+        sink.rows.clear()
+        spool.append_now(second)
+        await emptied(Drain(folder, sink, clock))
+
+        assert list(sink.rows.values()) == [second]
+        spool.close()
+
+    async def test_an_offset_file_that_cannot_be_read_means_a_harmless_replay(
+        self, folder: Path, clock: ManualClock, sink: MemorySink, records: Records
+    ) -> None:
+        spool = spool_of(folder, clock)
+        sent = records.many(2)
+        spool.append_now(sent[0])
+        await emptied(Drain(folder, sink, clock))
+        next(writer_folders(folder)[0].glob("*.offset")).write_bytes(b"torn")
+        spool.append_now(sent[1])
+        await emptied(Drain(folder, sink, clock))
+
+        assert list(sink.rows.values()) == sent
+        spool.close()
+
+
+class TestTheDead:
+    async def test_a_torn_tail_is_cut_at_every_byte_and_all_whole_records_arrive(
+        self, folder: Path, clock: ManualClock, records: Records
+    ) -> None:
+        whole, torn = records.many(2), encode(records.one())
+        for cut in range(len(torn)):
+            dead_writer(folder, f"{cut}-1-x", b"".join(map(encode, whole)) + torn[:cut])
+            sink = MemorySink()
+            await emptied(Drain(folder, sink, clock))
+            assert list(sink.rows.values()) == whole
+        assert writer_folders(folder) == []
+        assert list((folder / "quarantine").iterdir()) == []
+
+    async def test_a_damaged_stretch_is_kept_aside_and_the_records_behind_it_arrive(
+        self, folder: Path, clock: ManualClock, sink: MemorySink, records: Records
+    ) -> None:
+        sent = records.many(3)
+        frames = [encode(record) for record in sent]
+        frames[1] = frames[1][:-1] + b"?"
+        dead_writer(folder, "1-1-x", b"".join(frames))
+        await emptied(Drain(folder, sink, clock))
+
+        assert list(sink.rows.values()) == [sent[0], sent[2]]
+        assert (folder / "quarantine" / f"1-1-x-1-{len(frames[0])}.bytes").read_bytes() == frames[1]
+
+    async def test_a_damaged_last_record_is_kept_aside_not_cut(
+        self, folder: Path, clock: ManualClock, sink: MemorySink, records: Records
+    ) -> None:
+        damaged = encode(records.one())[:-1] + b"?"
+        dead_writer(folder, "1-1-x", damaged)
+        await emptied(Drain(folder, sink, clock))
+
+        assert (folder / "quarantine" / "1-1-x-1-0.bytes").read_bytes() == damaged
+        assert writer_folders(folder) == []
+
+    async def test_a_megabyte_of_rubbish_does_not_stop_the_drain(
+        self, folder: Path, clock: ManualClock, sink: MemorySink, records: Records
+    ) -> None:
+        last = records.one()
+        rubbish = os.urandom(3 * MIB)
+        dead_writer(folder, "1-1-x", rubbish + encode(last))
+        await emptied(Drain(folder, sink, clock))
+
+        assert list(sink.rows.values()) == [last]
+        kept = sorted((folder / "quarantine").iterdir(), key=lambda path: int(path.stem.rpartition("-")[2]))
+        assert b"".join(path.read_bytes() for path in kept) == rubbish
+
+    async def test_an_open_segment_of_the_living_is_left_alone_where_it_is_torn(
+        self, folder: Path, clock: ManualClock, sink: MemorySink, records: Records
+    ) -> None:
+        record = records.one()
+        dead_writer(folder, "1-1-x", encode(record)[:-1])
+        lock = take_lock(folder / "1-1-x" / LOCK)
+        assert lock is not None
+        drain = Drain(folder, sink, clock)
+        assert await drain.step() == 0
+        (folder / "1-1-x" / "1.open").write_bytes(encode(record))
+        await emptied(drain)
+
+        assert list(sink.rows.values()) == [record]
+        os.close(lock)
+
+
+class TestTheDatabaseAway:
+    async def test_nothing_is_lost_and_nothing_noted_while_it_is_away(
+        self, folder: Path, clock: ManualClock, sink: MemorySink, records: Records
+    ) -> None:
+        spool, drain = spool_of(folder, clock), Drain(folder, sink, clock)
+        sent = records.many(2)
+        spool.append_now(sent[0])
+        sink.away = True
+        with pytest.raises(SinkUnavailable):
+            await drain.step()
+        spool.append_now(sent[1])
+        clock.advance(60)
+        depth = read_depth(folder, clock)
+        assert (depth.bytes, depth.oldest_age_s) == (sum(len(encode(record)) for record in sent), 60.0)
+        sink.away = False
+        await emptied(drain)
+
+        assert list(sink.rows.values()) == sent
+        assert read_depth(folder, clock).bytes == 0
+        spool.close()
+
+    async def test_the_end_says_whether_the_spool_is_empty(
+        self, folder: Path, clock: ManualClock, sink: MemorySink, records: Records
+    ) -> None:
+        stop = asyncio.Event()
+        stop.set()
+        with_record = spool_of(folder, clock)
+        with_record.append_now(records.one())
+        sink.away = True
+        assert not await Drain(folder, sink, clock).run(stop, last_effort_s=5)
+        assert read_depth(folder, clock).drain_age_s == 0.0
+        sink.away = False
+        assert await Drain(folder, sink, clock).run(stop, last_effort_s=5)
+        with_record.close()
+
+
+class TestNoPartition:
+    async def test_todays_records_wait_where_they_are(self, folder: Path, clock: ManualClock, sink: MemorySink, records: Records) -> None:
+        spool, drain = spool_of(folder, clock), Drain(folder, sink, clock)
+        record = records.one()
+        spool.append_now(record)
+        sink.days_missing = {"2026-03-01"}
+        with pytest.raises(SinkUnavailable, match="partition of today"):
+            await drain.step()
+        sink.days_missing = set()
+        await emptied(drain)
+
+        assert list(sink.rows.values()) == [record]
+        spool.close()
+
+    async def test_another_days_record_is_held_lets_the_others_pass_and_arrives_when_its_day_is_made(
+        self, folder: Path, clock: ManualClock, sink: MemorySink, records: Records
+    ) -> None:
+        spool, drain = spool_of(folder, clock), Drain(folder, sink, clock)
+        stray = records.one(id=ids(datetime(2025, 1, 1, tzinfo=UTC)))
+        today = records.one()
+        spool.append_now(stray)
+        spool.append_now(today)
+        sink.days_missing = {"2025-01-01"}
+        await emptied(drain)
+        await drain.retry_held()
+        assert list(sink.rows.values()) == [today]
+        assert pending_bytes(folder) == len(encode(stray))
+
+        sink.days_missing = set()
+        await Drain(folder, sink, clock).retry_held()
+        assert list(sink.rows.values()) == [today, stray]
+        assert pending_bytes(folder) == 0
+        spool.close()
+
+
+class TestPoison:
+    async def test_only_the_refused_records_go_into_quarantine_and_once(
+        self, folder: Path, clock: ManualClock, sink: MemorySink, records: Records
+    ) -> None:
+        spool, drain = spool_of(folder, clock), Drain(folder, sink, clock)
+        sent = [records.one(rows=-1 if n in {0, 17, 41} else 1) for n in range(42)]
+        for record in sent:
+            spool.append_now(record)
+        sink.refuses = lambda record: record.rows < 0
+        sink.days_missing = {"2026-03-01"}
+        for _ in range(3):
+            with pytest.raises(SinkUnavailable):
+                await drain.step()
+        sink.days_missing = set()
+        await emptied(drain)
+
+        assert list(sink.rows.values()) == [record for record in sent if record.rows > 0]
+        assert read_frames((folder / "quarantine" / "2026-03-01.frames").read_bytes())[0] == [r for r in sent if r.rows < 0]
+        spool.close()
+
+    async def test_a_record_of_a_format_that_we_do_not_know_is_kept_aside(
+        self, folder: Path, clock: ManualClock, sink: MemorySink, records: Records
+    ) -> None:
+        from zlib import crc32
+
+        strange = b'["of another make"]'
+        frame = b"\xa7J" + len(strange).to_bytes(2, "little") + crc32(strange, len(strange)).to_bytes(4, "little") + strange
+        record = records.one()
+        dead_writer(folder, "1-1-x", frame + encode(record))
+        await emptied(Drain(folder, sink, clock))
+
+        assert list(sink.rows.values()) == [record]
+        assert (folder / "quarantine" / "1-1-x-1-0.bytes").read_bytes() == strange
+
+
+async def test_a_folder_left_by_a_writer_that_died_at_birth_is_cleared(folder: Path, sink: MemorySink) -> None:
+    unborn = folder / ".new-1-1-x"
+    unborn.mkdir(parents=True)
+    now = ManualClock(datetime.now(UTC) + timedelta(minutes=2))
+    drain = Drain(folder, sink, now)
+    drain._reader.clear_unborn()
+
+    assert not unborn.exists()
+
+
+def test_an_empty_spool_and_none_at_all_have_no_depth(folder: Path, clock: ManualClock) -> None:
+    depth = read_depth(folder, clock)
+
+    assert (depth.bytes, depth.records, depth.oldest_age_s, depth.drain_age_s, depth.waiting_for) == (0, 0, 0.0, None, None)
