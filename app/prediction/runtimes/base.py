@@ -1,0 +1,23 @@
+"""What serves a version: arrays in, arrays out, under a deadline."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from app.kernel.clock import Deadline
+    from app.kernel.tensors import Batch, Scores
+
+
+class Runtime(Protocol):
+    """One version, ready to answer. Safe for any number of callers at once."""
+
+    @property
+    def kind(self) -> str:
+        """How it is served: "sklearn"."""
+
+    async def infer(self, batch: Batch, deadline: Deadline) -> Scores:
+        """The estimator's answers, one a row; raises ModelFailed (with problems), DeadlineExceeded or ModelUnavailable."""
+
+    async def close(self) -> None:
+        """Gives back what it holds; whoever still waits gets ModelUnavailable."""

@@ -1,0 +1,81 @@
+"""The door to this machine's model host: versions made ready, artifacts inspected, confinement told."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from app.errors import ModelUnavailable, Unavailable
+from app.kernel.inspection import Confinement, InspectionReport, InspectionRequest
+from app.prediction.runtimes.answers import read_report
+from app.prediction.runtimes.channel import Channel
+from app.prediction.runtimes.sklearn import SklearnRuntime, Version, describe_fate
+from app.prediction.runtimes.zygote import ZygoteClient
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+    from uuid import UUID
+
+    from app.kernel.signature import Signature, Task
+
+
+class ModelHost:
+    """One a serving process; `socket_path` is where the model host listens. Knows it again after it was started anew."""
+
+    def __init__(self, socket_path: Path) -> None:
+        self._zygote = ZygoteClient(socket_path)
+
+    async def open(
+        self, tenant_id: UUID, digest: str, artifact: Path, signature: Signature, task: Task, classes: Sequence[str]
+    ) -> SklearnRuntime:
+        """A runtime whose child has loaded the artifact; raises ModelFailed with the reason, or ModelUnavailable.
+
+        All runtimes of one tenant and digest on this machine share a child. `artifact` is read again whenever a child is replaced.
+        """
+        version = Version(f"{tenant_id}/{digest}", digest, artifact, signature, task, tuple(classes))
+        runtime = SklearnRuntime(self._zygote, version)
+        try:
+            await runtime.start()
+        except Unavailable as error:
+            raise ModelUnavailable(error.message) from None
+        return runtime
+
+    async def inspect(self, tenant_id: UUID, artifact: Path, request: InspectionRequest, timeout_s: float) -> InspectionReport:
+        """What the artifact is; its faults are in the report and never raised. A child of its own, dead when this returns.
+
+        Raises Unavailable where the model host is away.
+        """
+        question = {"op": "inspect", "cpu_s": math.ceil(timeout_s) + 1, "tenant": str(tenant_id)}
+        sock, key, pid = await self._zygote.channel(question)
+        channel = await Channel.connect(sock, lambda: None)
+        try:
+            async with asyncio.timeout(timeout_s):
+                size = (await asyncio.to_thread(artifact.stat)).st_size
+                answer = await channel.question({"op": "inspect", "size": size}, [orjson.dumps(request.to_json())], artifact)
+            return read_report(answer)
+        except TimeoutError:
+            return InspectionReport.failed(f"The inspection took longer than {timeout_s:g} seconds and was stopped.")
+        except ConnectionError:
+            fate = await self._zygote.kill(key, pid)
+            return InspectionReport.failed(f"The artifact's process died during the inspection: {describe_fate(fate)}.")
+        except OSError:
+            raise ModelUnavailable("The artifact is not at hand on this machine.") from None
+        finally:
+            channel.close()
+            await asyncio.shield(self._zygote.kill(key, pid))
+
+    async def confinement(self) -> Confinement:
+        """What holds the children of this machine; raises Unavailable."""
+        held = (await self.stats())["confinement"]
+        return Confinement(seccomp=held["seccomp"], landlock_abi=held["landlock_abi"], own_uid=held["own_uid"])
+
+    async def stats(self) -> dict[str, Any]:
+        """`pid` of the host, `children` (key, pid, rss_bytes), `confinement`; raises Unavailable."""
+        return await self._zygote.stats()
+
+    async def close(self) -> None:
+        """Nothing is held here: runtimes are closed one by one by whoever opened them."""

@@ -1,0 +1,354 @@
+"""Serves a version by its own scikit-learn estimator, in the machine's locked child for that artifact.
+
+Requests that come while the child is busy gather and go as one call, so a slow estimator is called as rarely as can be. A child
+that dies or outlives its deadline is replaced behind the scenes; what it was working on fails, and what was waiting goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import structlog
+
+from app.errors import AppError, DeadlineExceeded, ModelFailed, ModelUnavailable
+from app.kernel.tensors import Batch, Scores
+from app.prediction.runtimes.answers import Nonsense, answer_bytes, error_text, part, read_scores
+from app.prediction.runtimes.channel import Channel, check_digest
+from app.prediction.worker import wire
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from app.kernel.clock import Deadline
+    from app.kernel.signature import Signature, Task
+    from app.prediction.runtimes.zygote import ZygoteClient
+
+_CELLS_IN_A_THREAD = 20_000  # below this, taking a batch apart costs less than going to a thread
+_MOST_WAITING_ROWS = 200_000
+_LOAD_TIMEOUT_S = 120.0
+_FIRST_BACKOFF_S, _LONGEST_BACKOFF_S = 0.05, 2.0
+_STALE_CHANNELS = 3  # a child that ends for want of clients may be handed out once more
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """What is served, and how long one call may be and take."""
+
+    key: str
+    digest: str
+    artifact: Path
+    signature: Signature
+    task: Task
+    classes: tuple[str, ...]
+    rows_a_call: int = 10_000
+    patience_s: float = 2.0  # a call runs at least so long before the child is killed, however short its deadline was
+
+
+@dataclass(slots=True, eq=False)
+class _Request:
+    batch: Batch
+    deadline: Deadline
+    answer: asyncio.Future[Scores]
+    alone: bool = False
+
+
+class SklearnRuntime:
+    """One version in one serving process. Made by `start`."""
+
+    kind = "sklearn"
+
+    def __init__(self, zygote: ZygoteClient, version: Version) -> None:
+        self._zygote = zygote
+        self._version = version
+        self._waiting: deque[_Request] = deque()
+        self._waiting_rows = 0
+        self._call: list[_Request] = []
+        self._call_number = 0
+        self._kill_timer: asyncio.TimerHandle | None = None
+        self._channel: Channel | None = None
+        self._pid = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._recovering = False
+        self._closed = False
+
+    @property
+    def pid(self) -> int:
+        """The child's process id, 0 where there is none now."""
+        return self._pid
+
+    async def start(self) -> None:
+        """Returns when the child has loaded the artifact; raises ModelFailed with its reason, ModelUnavailable or Unavailable."""
+        await self._connect()
+
+    async def infer(self, batch: Batch, deadline: Deadline) -> Scores:
+        """As `Runtime.infer`. Rows of one batch are never split over calls."""
+        if self._closed:
+            raise ModelUnavailable("The model is being unloaded.")
+        if self._waiting_rows + batch.rows > _MOST_WAITING_ROWS:
+            raise ModelUnavailable("Too many rows wait for this model already.")
+        loop = asyncio.get_running_loop()
+        remaining = deadline.remaining_s()
+        if remaining <= 0:
+            raise DeadlineExceeded("The time for this request is over.")
+        request = _Request(batch, deadline, loop.create_future())
+        timer = loop.call_later(remaining, _expire, request)
+        self._waiting.append(request)
+        self._waiting_rows += batch.rows
+        self._pump()
+        try:
+            return await request.answer
+        finally:
+            timer.cancel()
+
+    async def close(self) -> None:
+        self._closed = True
+        self._fail(self._waiting, ModelUnavailable("The model is being unloaded."))
+        self._waiting.clear()
+        self._waiting_rows = 0
+        for task in self._tasks:
+            task.cancel()
+        if self._channel is not None:
+            self._channel.close()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # --- calls
+
+    def _pump(self) -> None:
+        """Sends what waits, where the child is free."""
+        if self._call or self._closed:
+            return
+        if self._channel is None:
+            self._recover()
+            return
+        call = self._gather()
+        if not call:
+            return
+        self._call = call
+        self._call_number += 1
+        batch = call[0].batch if len(call) == 1 else _joined([request.batch for request in call])
+        self._watch(call)
+        if batch.numbers.size + batch.rows * len(batch.texts) > _CELLS_IN_A_THREAD:
+            self._spawn(self._send_large(self._call_number, batch))
+        else:
+            self._send(self._call_number, batch, _encoded(batch))
+
+    def _gather(self) -> list[_Request]:
+        """The oldest requests that fit one call; expired and abandoned ones are dropped."""
+        call: list[_Request] = []
+        rows = 0
+        while self._waiting:
+            request = self._waiting[0]
+            if not request.answer.done():
+                if call and (request.alone or call[0].alone or rows + request.batch.rows > self._version.rows_a_call):
+                    break
+                call.append(request)
+                rows += request.batch.rows
+            self._waiting.popleft()
+            self._waiting_rows -= request.batch.rows
+        return call
+
+    async def _send_large(self, number: int, batch: Batch) -> None:
+        encoded = await asyncio.to_thread(_encoded, batch)
+        if number == self._call_number and self._call:
+            self._send(number, batch, encoded)
+
+    def _send(self, number: int, batch: Batch, encoded: tuple[dict[str, Any], list[bytes]] | ModelFailed) -> None:
+        if self._channel is None:
+            return  # it died meanwhile, and the call with it
+        if isinstance(encoded, ModelFailed):
+            self._call_failed(encoded)
+            return
+        header, parts = encoded
+        self._channel.ask(
+            {"op": "infer", "id": number, **header},
+            parts,
+            functools.partial(self._answered, batch.rows),
+            largest_body=answer_bytes(self._version.task, batch.rows, len(self._version.classes)),
+        )
+
+    def _answered(self, rows: int, header: dict[str, Any], body: memoryview) -> None:
+        if header.get("ok") is not True:
+            self._call_failed(_model_failed("ESTIMATOR", error_text(header)))
+            return
+        try:
+            if header.get("id") != self._call_number:
+                raise Nonsense("an answer to another call")
+            scores = read_scores(self._version.task, rows, len(self._version.classes), header, body)
+        except Nonsense as error:
+            log.warning("model_answered_nonsense", key=self._version.key, why=str(error))
+            self._kill()
+            return
+        call = self._call_over()
+        start = 0
+        for request in call:
+            stop = start + request.batch.rows
+            if not request.answer.done():
+                request.answer.set_result(scores if len(call) == 1 else part(scores, start, stop))
+            start = stop
+        self._pump()
+
+    def _call_failed(self, error: ModelFailed) -> None:
+        """One request alone hears why; of several each is tried alone, so that a bad row fails only its own request."""
+        call = self._call_over()
+        if len(call) == 1:
+            self._fail(call, error)
+        else:
+            for request in reversed(call):
+                request.alone = True
+                self._waiting.appendleft(request)
+                self._waiting_rows += request.batch.rows
+        self._pump()
+
+    def _call_over(self) -> list[_Request]:
+        if self._kill_timer is not None:
+            self._kill_timer.cancel()
+            self._kill_timer = None
+        call, self._call = self._call, []
+        return call
+
+    def _fail(self, requests: Any, error: AppError) -> None:
+        for request in requests:
+            if not request.answer.done():
+                request.answer.set_exception(type(error)(error.message, **error.details))
+
+    # --- the child's life
+
+    def _watch(self, call: list[_Request]) -> None:
+        """Kills the child when the first deadline of the call has passed and the call has had its patience."""
+        first = min(request.deadline.remaining_s() for request in call)
+        loop = asyncio.get_running_loop()
+        self._kill_timer = loop.call_later(max(first, self._version.patience_s), self._too_long)
+
+    def _too_long(self) -> None:
+        log.warning("model_call_too_long", key=self._version.key, pid=self._pid)
+        self._kill()
+
+    def _kill(self) -> None:
+        """Gives the child up; the model host ends it before it hands out another."""
+        if self._channel is not None:
+            self._channel.close()  # `_died` follows
+
+    def _died(self, channel: Channel) -> None:
+        if channel is not self._channel:
+            return
+        self._channel = None
+        reason = "The model's worker died, or took too long, while it held this request; it is being replaced."
+        self._fail(self._call_over(), _model_failed("WORKER_DIED", reason))
+        if not self._closed:
+            self._recover()
+
+    def _recover(self) -> None:
+        if not self._recovering and not self._closed:
+            self._recovering = True
+            self._spawn(self._replace())
+
+    async def _replace(self) -> None:
+        """Ends what is left of the old child and connects to a new one, again and again until it answers or the runtime is closed."""
+        backoff = _FIRST_BACKOFF_S
+        try:
+            if self._pid:
+                fate = await self._zygote.kill(self._version.key, self._pid)
+                log.warning("model_worker_ended", key=self._version.key, pid=self._pid, exit=fate.get("exit"), killed=fate.get("killed"))
+                self._pid = 0
+            while not self._closed:
+                try:
+                    await self._connect()
+                    break
+                except AppError as error:
+                    failed = ModelUnavailable(f"The model could not be loaded again: {error.message}")
+                    self._fail(self._waiting, failed)
+                    await asyncio.sleep(backoff)
+                    backoff = min(backoff * 2, _LONGEST_BACKOFF_S)
+        finally:
+            self._recovering = False
+        self._pump()
+
+    async def _connect(self) -> None:
+        size = await asyncio.to_thread(check_digest, self._version.artifact, self._version.digest)
+        for attempt in range(_STALE_CHANNELS):
+            try:
+                async with asyncio.timeout(_LOAD_TIMEOUT_S):
+                    await self._open_channel(size)
+                return
+            except TimeoutError:
+                await self._zygote.kill(self._version.key, self._pid)
+                raise ModelFailed(f"The model did not load within {_LOAD_TIMEOUT_S:g} seconds.") from None
+            except ConnectionError:
+                fate = await self._zygote.kill(self._version.key, self._pid)
+                ended_idle = fate.get("exit") == 0 or (fate.get("killed") and fate.get("exit") == -9)
+                if attempt == _STALE_CHANNELS - 1 or not ended_idle:
+                    raise ModelFailed(f"The model's worker died while it loaded: {describe_fate(fate)}.") from None
+
+    async def _open_channel(self, size: int) -> None:
+        version = self._version
+        sock, _, self._pid = await self._zygote.channel({"op": "acquire", "key": version.key})
+        opened: list[Channel] = []
+        channel = await Channel.connect(sock, lambda: self._died(opened[0]) if opened else None)
+        try:
+            terms = {"signature": version.signature.to_json(), "task": version.task.value, "classes": list(version.classes)}
+            answer = await channel.question({"op": "hello", **terms})
+            if answer.get("ok") is True and answer.get("loaded") is False:
+                answer = await channel.question({"op": "load", "size": size}, artifact=version.artifact)
+            if answer.get("ok") is not True:
+                raise ModelFailed(error_text(answer))
+        except BaseException:
+            channel.close()
+            raise
+        opened.append(channel)
+        if not channel.open:
+            raise ConnectionResetError
+        self._channel = channel
+
+    def _spawn(self, coroutine: Any) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def describe_fate(fate: dict[str, Any]) -> str:
+    """Why a child ended, for people."""
+    code = fate.get("exit")
+    if fate.get("killed") and code == -9:
+        return "it was stopped"
+    reasons = {
+        -9: "killed from outside, probably for want of memory",
+        -11: "it crashed (segmentation fault), perhaps for want of memory",
+        -6: "it crashed (abort), perhaps for want of memory",
+        -7: "it crashed (bus error)",
+        -8: "it crashed (arithmetic error)",
+        -24: "it used up its processor time",
+        -31: "it made a forbidden system call",
+    }
+    if type(code) is int:
+        return reasons.get(code, f"it ended by itself (status {code})" if code >= 0 else f"it ended by signal {-code}")
+    return "it is gone"
+
+
+def _expire(request: _Request) -> None:
+    if not request.answer.done():
+        request.answer.set_exception(DeadlineExceeded("The model did not answer in time."))
+
+
+def _model_failed(problem: str, got: str) -> ModelFailed:
+    return ModelFailed(
+        f"The model failed on this input: {got}" if problem == "ESTIMATOR" else got,
+        problems=[{"name": None, "problem": problem, "expected": "an answer for each row", "got": got}],
+    )
+
+
+def _encoded(batch: Batch) -> tuple[dict[str, Any], list[bytes]] | ModelFailed:
+    try:
+        return wire.encode_batch(batch)
+    except ValueError as error:
+        return _model_failed("ENCODING", str(error))
+
+
+def _joined(batches: list[Batch]) -> Batch:
+    texts = tuple(tuple(value for column in columns for value in column) for columns in zip(*(b.texts for b in batches), strict=True))
+    return Batch(sum(b.rows for b in batches), np.concatenate([b.numbers for b in batches]), texts)
