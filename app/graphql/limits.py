@@ -85,10 +85,13 @@ def measure(document: DocumentNode) -> Measurement:
 
 def exceeded(measurement: Measurement, limits: Limits) -> str | None:
     """What a person should change; None where the document is within all limits."""
-    for counts in (*measurement.operations, *measurement.fragments):
+    for counts, root_fields in (
+        *((counts, counts.root_fields) for counts in measurement.operations),
+        *((counts, 0) for counts in measurement.fragments),  # used or not: validation looks at each
+    ):
         for what, count, most in (
             ("levels of nested fields", counts.depth, limits.depth),
-            ("fields at the root", counts.root_fields, limits.root_fields),
+            ("fields at the root", root_fields, limits.root_fields),
             ("fields", counts.fields, limits.fields),
             ("aliases", counts.aliases, limits.aliases),
             ("directives", counts.directives, limits.directives),
@@ -117,9 +120,9 @@ class _Walk:
                 self.steps += 1
                 own.counts.directives += len(selection.directives or ())
                 if isinstance(selection, FieldNode):
-                    below = exempt or self._field(selection, own.counts, depth, at_root, exempt=exempt)
+                    introspection = self._field(selection, own.counts, depth, at_root, exempt=exempt)
                     if selection.selection_set:
-                        todo.append((selection.selection_set, depth + 1, False, below))
+                        todo.append((selection.selection_set, depth + 1, False, exempt or introspection))
                 elif isinstance(selection, InlineFragmentNode):
                     todo.append((selection.selection_set, depth, at_root, exempt))
                 elif isinstance(selection, FragmentSpreadNode):
