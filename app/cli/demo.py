@@ -133,9 +133,9 @@ def _train(folder: Path, keys: list[str]) -> None:
 def _remember(settings: Settings, folder: Path, keys: list[str]) -> None:
     """Notes the artifacts as made on this machine, before anybody is asked to load them: an unconfined kernel loads no others."""
     path = settings.home / _DIGESTS
-    known = set(json.loads(path.read_text())["digests"]) if path.exists() else set()
+    known = set(json.loads(path.read_text())) if path.exists() else set()
     known |= {sha256((folder / f"{key}.joblib").read_bytes()).hexdigest() for key in keys}
-    _write_private(path, {"digests": sorted(known)})
+    _write_private(path, sorted(known))
     if EXAMPLE_KEY in keys:
         sample = json.loads((folder / f"{EXAMPLE_KEY}.json").read_text(encoding="utf-8"))["sample"]
         _write_private(settings.home / _EXAMPLE, sample[0])

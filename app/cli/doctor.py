@@ -1,0 +1,44 @@
+"""`turnout doctor`: what is configured, what is reachable, what is unsafe."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from app.cli.doctor_database import database_findings
+from app.cli.doctor_machine import home_findings, key_findings, model_host_findings, service_findings, setting_findings, spool_findings
+from app.cli.findings import is_healthy
+from app.cli.options import json_option, load_settings
+from app.cli.output import show_json, show_table
+
+if TYPE_CHECKING:
+    from app.cli.findings import Finding
+    from app.settings import Settings
+
+
+@click.command()
+@json_option
+def doctor(as_json: bool) -> None:
+    """What is configured, reachable and unsafe; exit status 1 where something needs doing."""
+    findings = examine(load_settings())
+    if as_json:
+        show_json({"healthy": is_healthy(findings), "findings": [asdict(finding) for finding in findings]})
+    else:
+        show_table(("area", "state", "finding"), [(f.area, f.level.value, f.text) for f in findings])
+    if not is_healthy(findings):
+        raise SystemExit(1)
+
+
+def examine(settings: Settings) -> list[Finding]:
+    """Everything that there is to say, in the order in which one would look. Changes nothing."""
+    return [
+        *setting_findings(settings),
+        *home_findings(settings),
+        *key_findings(settings),
+        *service_findings(settings),
+        *database_findings(settings),
+        *model_host_findings(settings),
+        *spool_findings(settings),
+    ]

@@ -1,0 +1,85 @@
+"""The doctor's look at the database: reachable, of which version, up to date, and without a hole between tenants."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from app.cli.findings import Finding, Level
+from app.db.embedded.server import EmbeddedPostgres
+from app.db.engine import connect, run_blocking
+from app.db.privileges import DatabaseRole
+from app.db.roles import check_roles, server_warnings
+from app.errors import AppError, ConfigurationError
+from app.journal.partitions import days_ahead
+from app.kernel.clock import SystemClock
+from app.supervisor.lock import holder
+from app.supervisor.revision import is_current
+from app.supervisor.role_file import read_role_urls
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from app.settings import Settings
+
+_FEW_DAYS = 3
+
+
+def database_findings(settings: Settings) -> Iterator[Finding]:
+    """Findings about the database; looks only, so an embedded server that does not run stays so."""
+    if settings.database.embedded and holder(settings.home) is None:
+        yield Finding("database", Level.NOTE, "embedded; it runs while the service runs, and is examined then")
+        return
+    try:
+        urls = _urls(settings)
+        if not urls:
+            yield Finding("database", Level.NOTE, "configured, without roles yet: turnout migrate makes them")
+            return
+        yield from _findings(urls, "embedded" if settings.database.embedded else "configured")
+    except (AppError, ConfigurationError) as error:
+        yield Finding("database", Level.UNREACHABLE, str(error))
+
+
+def _findings(urls: Mapping[DatabaseRole, str], kind: str) -> Iterator[Finding]:
+    any_url = urls[DatabaseRole.RUNTIME]
+    yield Finding("database", Level.OK, f"{kind}, PostgreSQL {run_blocking(_server_version(any_url))}")
+    for warning in server_warnings(any_url):
+        yield Finding("database", Level.UNSAFE, warning)
+    holes = check_roles(urls)
+    for hole in holes:
+        yield Finding("tenants apart", Level.UNSAFE, hole)
+    if not holes:
+        yield Finding("tenants apart", Level.OK, f"no hole in the roles {', '.join(urls)}")
+    if owner := urls.get(DatabaseRole.OWNER):
+        current = run_blocking(is_current(owner))
+        yield Finding("migrations", Level.OK if current else Level.UNSAFE, "at the newest" if current else "behind: run turnout migrate")
+    else:
+        yield Finding("migrations", Level.NOTE, "not examined: that takes TURNOUT_DATABASE_OWNER_URL")
+    ahead = run_blocking(days_ahead(any_url, SystemClock()))
+    enough = ahead >= _FEW_DAYS
+    text = f"partitions for {max(ahead, 0)} more days" + ("" if enough else ": run turnout migrate, or give the parent the owner's URL")
+    yield Finding("prediction log", Level.OK if enough else Level.UNSAFE, text)
+
+
+def _urls(settings: Settings) -> dict[DatabaseRole, str]:
+    if settings.database.embedded:
+        server = EmbeddedPostgres(settings.home, die_with_parent=False)
+        server.start()  # joins the one that runs: its parent holds the data folder's lock
+        return {role: server.url(role) for role in DatabaseRole}
+    given = settings.database
+    secrets = {
+        DatabaseRole.RUNTIME: given.runtime_url,
+        DatabaseRole.LOG: given.log_url,
+        DatabaseRole.SYNC: given.sync_url,
+    }
+    urls = {role: secret.value for role, secret in secrets.items() if secret} or read_role_urls(settings.home) or {}
+    if urls and given.owner_url:
+        urls[DatabaseRole.OWNER] = given.owner_url.value
+    return urls
+
+
+async def _server_version(url: str) -> str:
+    connection = await connect(url)
+    try:
+        return str(await connection.fetchval("show server_version"))
+    finally:
+        await connection.close()
