@@ -59,7 +59,9 @@ class Verifier:
 
     def known(self, token: str) -> Principal | None:
         """The principal of a token that was verified in the last minutes and is still good, else None. About 1 µs."""
-        digest = sha256(token.encode(errors="surrogatepass")).digest()
+        if not token.isascii():
+            return None
+        digest = sha256(token.encode()).digest()
         entry = self._seen.get(digest)
         if entry is None:
             return None
@@ -104,7 +106,7 @@ class Verifier:
 
     def _remember(self, token: str, principal: Principal) -> None:
         until_ms = min(principal.expires_at_s * 1000, self._clock.time_ms() + REMEMBERED_S * 1000)
-        self._seen[sha256(token.encode(errors="surrogatepass")).digest()] = (principal, until_ms)
+        self._seen[sha256(token.encode()).digest()] = (principal, until_ms)
         if len(self._seen) > self._capacity:
             self._seen.popitem(last=False)
 

@@ -1,0 +1,180 @@
+"""How much a tenant may ask: requests by the second, rows by the day, and how often a stranger may fail.
+
+slowapi holds the strategy and the storage; its middleware and decorators are not used, because they run after parsing, skip
+a limit whose key is empty and answer in their own words.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv6Address, ip_address
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar, cast
+
+from slowapi import Limiter
+
+from app.errors import QuotaExceeded, RateLimited
+from app.tenancy.limits.gcra import NS, units_left, wait_ns
+from app.tenancy.limits.storage import STRANGERS, STRATEGY, Budget, SharedMemoryStorage, storage_uri
+from app.tenancy.types import QuotaState
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from uuid import UUID
+
+    from app.kernel.clock import Clock
+    from app.tenancy.limits.storage import Gcra
+    from app.tenancy.types import TenantLimits
+
+T = TypeVar("T")
+FILE_NAME = "limits.bin"
+FAILURES_PER_SECOND = 20
+FAILURES_AT_ONCE = 200
+_DAY_MS = 86_400_000
+_FAILURES = Budget(FAILURES_PER_SECOND, FAILURES_AT_ONCE, STRANGERS)
+
+
+class Decision(NamedTuple):  # made on every request: a third of a frozen dataclass's cost
+    """What a budget said. `limit` and `remaining` are in the budget's units, as the RateLimit header fields want them."""
+
+    allowed: bool
+    limit: int
+    remaining: int
+    retry_after_ms: int | None  # 0 where allowed; None: it will never fit, however long one waits
+    reset_s: int  # until the budget is full again
+
+    def require(self) -> None:
+        """Returns where allowed; raises RateLimited that says when to come again, or that it never fits."""
+        if self.allowed:
+            return
+        if self.retry_after_ms is None:
+            raise RateLimited(f"This request costs more than the {self.limit} that may be taken at once: make it smaller.", retryable=False)
+        raise RateLimited("Too many requests: the limit of this tenant is used up.", retry_after_ms=self.retry_after_ms)
+
+
+class RateLimiter:
+    """The budgets of this machine, shared by all its processes through TURNOUT_HOME/limits.bin; one a process, its loop's alone."""
+
+    def __init__(self, path: Path, clock: Clock) -> None:
+        self._clock = clock
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Config file")  # that there is none is the point
+            self._limiter = _Limiter(
+                key_func=_by_decorator,
+                strategy=STRATEGY,
+                storage_uri=storage_uri(path),
+                storage_options=cast("dict[str, str]", {"clock": clock}),  # handed on to the storage as it is
+                config_filename=os.devnull,
+            )
+        self._gcra = cast("Gcra", self._limiter.limiter)
+        self._storage = cast("SharedMemoryStorage", self._gcra.storage)
+        self._budgets: dict[UUID, tuple[TenantLimits, Budget, str]] = {}
+
+    def take(self, tenant_id: UUID, limits: TenantLimits, cost: int = 1) -> Decision:
+        """Takes `cost` requests (0 or more) out of the tenant's budget where they fit; a refusal takes nothing. Under 6 µs."""
+        if cost < 0:
+            raise ValueError("a cost is never negative")
+        budget, key = self._budget(tenant_id, limits)
+        return self._hit(budget, key, cost)
+
+    def take_rows(self, tenant_id: UUID, limits: TenantLimits, rows: int) -> Decision:
+        """Counts `rows` (0 or more) into the tenant's UTC day where they fit; a refusal counts nothing."""
+        if rows < 0:
+            raise ValueError("rows are never negative")
+        day, until_ms = self._today()
+        added, total = self._storage.add_within(_rows_key(tenant_id, day), rows, limits.rows_per_day, until_ms)
+        left_ms = until_ms - self._clock.time_ms()
+        fits = rows <= limits.rows_per_day
+        wait_ms = 0 if added else left_ms if fits else None
+        return Decision(added, limits.rows_per_day, max(0, limits.rows_per_day - total), wait_ms, math.ceil(left_ms / 1000))
+
+    def charge_rows(self, tenant_id: UUID, limits: TenantLimits, rows: int) -> None:
+        """As `take_rows`; raises QuotaExceeded that says what is left and when the day begins anew."""
+        decision = self.take_rows(tenant_id, limits, rows)
+        if decision.allowed:
+            return
+        text = f"This needs {rows} rows of the day's {decision.limit}, of which {decision.remaining} are left"
+        if decision.retry_after_ms is None:
+            raise QuotaExceeded(f"{text}: so many never fit into a day.")
+        raise QuotaExceeded(f"{text} until midnight UTC.", retry_after_ms=decision.retry_after_ms)
+
+    def peek(self, tenant_id: UUID, limits: TenantLimits) -> QuotaState:
+        """What is left of the tenant's requests and rows, taking nothing."""
+        budget, key = self._budget(tenant_id, limits)
+        tat, now = self._gcra.look(budget, key)
+        day, until_ms = self._today()
+        used = self._storage.get(_rows_key(tenant_id, day))
+        return QuotaState(
+            requests_available=units_left(tat, now, budget.period_ns, budget.window_ns),
+            rows_left_today=max(0, limits.rows_per_day - used),
+            resets_at=datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=until_ms),
+        )
+
+    def may_try(self, address: str) -> Decision:
+        """Whether a caller from this address may present a token that nobody knows yet; takes nothing."""
+        tat, now = self._gcra.look(_FAILURES, _network(address))
+        allowed = wait_ns(tat, now, _FAILURES.period_ns, _FAILURES.window_ns) == 0
+        return _decision(allowed, _FAILURES, 1, tat, now)
+
+    def take_failure(self, address: str) -> Decision:
+        """Counts one failed authentication of this address (of its /64 network, for IPv6)."""
+        return self._hit(_FAILURES, _network(address), 1)
+
+    def close(self) -> None:
+        self._storage.memory.close()
+
+    def _hit(self, budget: Budget, key: str, cost: int) -> Decision:
+        allowed = self._limiter.limiter.hit(budget, key, cost=cost)
+        return _decision(allowed, budget, cost, self._gcra.last_tat_ns, self._gcra.last_now_ns)
+
+    def _budget(self, tenant_id: UUID, limits: TenantLimits) -> tuple[Budget, str]:
+        known = self._budgets.get(tenant_id)
+        if known is None or (known[0] is not limits and known[0] != limits):
+            known = (limits, Budget(limits.requests_per_second, limits.burst), str(tenant_id))
+            self._budgets[tenant_id] = known
+        return known[1], known[2]
+
+    def _today(self) -> tuple[int, int]:
+        """The UTC day as a number, and the Unix millisecond at which it ends."""
+        day = self._clock.time_ms() // _DAY_MS
+        return day, (day + 1) * _DAY_MS
+
+
+class _Limiter(Limiter):
+    def get_app_config(self, key: str, default_value: T = None) -> T:  # type: ignore[assignment]  # noqa: ARG002  slowapi's signature
+        """Nothing but its arguments configures the limiter: slowapi would take RATELIMIT_ENABLED from a `.env` or the environment."""
+        return default_value
+
+
+def _decision(allowed: bool, budget: Budget, cost: int, tat: int, now: int) -> Decision:
+    wait: int | None = 0
+    if not allowed:
+        wait = wait_ns(tat, now, cost * budget.period_ns, budget.window_ns)
+    return Decision(
+        allowed,
+        budget.amount,
+        units_left(tat, now, budget.period_ns, budget.window_ns),
+        None if wait is None else -(-wait // 1_000_000),
+        -(-max(0, tat - now) // NS),
+    )
+
+
+def _rows_key(tenant_id: UUID, day: int) -> str:
+    return f"rows/{tenant_id}/{day}"
+
+
+def _network(address: str) -> str:
+    """The address as one caller: a home or a phone has a whole /64 of IPv6, so a single address of it says nothing."""
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return address[:64]
+    if isinstance(parsed, IPv6Address):
+        return str(parsed.ipv4_mapped or f"{IPv6Address(int(parsed) >> 64 << 64)}/64")
+    return str(parsed)
+
+
+def _by_decorator(*_: Any) -> NoReturn:
+    raise TypeError("budgets are taken by RateLimiter, never by slowapi's decorators")

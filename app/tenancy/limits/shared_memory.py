@@ -1,0 +1,154 @@
+"""Small whole numbers by key, shared by all processes of this machine through one mapped file, bounded, and not hurt by kill -9."""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import threading
+import time
+from struct import Struct
+from typing import TYPE_CHECKING
+
+from app.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+    from types import TracebackType
+
+KEY_BYTES = 16
+_HEADER_BYTES = 64
+_NEIGHBOURS = 16  # slots in which a key may lie, from its home on
+_SLOT = Struct("=16sqq")  # key, value, when the value has lost its meaning (in the unit that the table's user counts in)
+_VALUES = Struct("=qq")
+_FREE = bytes(KEY_BYTES)
+_PATIENCE_S = 0.01
+_IMPATIENCE_S = 1.0
+
+
+class Table:
+    """Open addressing over a part of the map. A full neighbourhood gives up what would have lost its meaning first.
+
+    A key is never moved and a slot never becomes free again, so a look-up may stop at the first free slot.
+    Every call is made under the memory's lock.
+    """
+
+    def __init__(self, memory: mmap.mmap, offset: int, slots: int) -> None:
+        self._memory, self._offset, self._slots = memory, offset, slots
+
+    def find(self, key: bytes, now: int) -> tuple[int, int, int]:
+        """(place, value, expiry) of `key`; (where it would go, 0, 0) where it is not there or has expired by `now`."""
+        memory = self._memory
+        place = self._offset + int.from_bytes(key[:4]) % self._slots * _SLOT.size
+        best, best_expiry = place, None
+        for at in range(place, place + _NEIGHBOURS * _SLOT.size, _SLOT.size):
+            found, value, expiry = _SLOT.unpack_from(memory, at)
+            if found == key:
+                return (at, value, expiry) if expiry > now else (at, 0, 0)
+            expiry = expiry if found != _FREE and expiry > now else now
+            if best_expiry is None or expiry < best_expiry:
+                best, best_expiry = at, expiry
+            if found == _FREE:
+                break
+        return best, 0, 0
+
+    def write(self, place: int, key: bytes, value: int, expiry: int) -> None:
+        """Puts `key` where `find` said. A process killed half-way leaves the key with an expired value: nothing."""
+        _SLOT.pack_into(self._memory, place, key, value, expiry)
+
+    def reset(self) -> None:
+        """Forgets everything."""
+        for at in range(self._offset, self._offset + self._slots * _SLOT.size, _SLOT.size):
+            _VALUES.pack_into(self._memory, at + KEY_BYTES, 0, 0)
+
+
+class SharedMemory:
+    """The mapped file at `path` with one table for each name in `tables` (name to number of slots). A context manager: its lock.
+
+    Opened after forking, once a process. Raises ConfigurationError where the file cannot be made.
+    """
+
+    def __init__(self, path: Path, tables: Mapping[str, int]) -> None:
+        layout = ("turnout limits 1 " + " ".join(f"{name}:{slots}" for name, slots in tables.items())).encode()
+        header = layout[:_HEADER_BYTES].ljust(_HEADER_BYTES, b"\0")
+        size = _HEADER_BYTES + sum((slots + _NEIGHBOURS) * _SLOT.size for slots in tables.values())
+        try:
+            self._descriptor = _open(path, header, size)
+            self._memory = mmap.mmap(self._descriptor, size)
+        except OSError as error:
+            raise ConfigurationError(f"The shared limits {path} cannot be made: {error.strerror}.") from None
+        self._tables: dict[str, Table] = {}
+        offset = _HEADER_BYTES
+        for name, slots in tables.items():
+            self._tables[name] = Table(self._memory, offset, slots)
+            offset += (slots + _NEIGHBOURS) * _SLOT.size
+        self._threads = threading.Lock()  # flock is between processes alone
+        self._locked = False
+        self._impatient_until = 0.0
+
+    def table(self, name: str) -> Table:
+        return self._tables[name]
+
+    def close(self) -> None:
+        self._memory.close()
+        os.close(self._descriptor)
+
+    def __enter__(self) -> None:
+        self._threads.acquire()
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._locked = True
+        except BlockingIOError:
+            self._locked = self._wait()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._locked:
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+        self._threads.release()
+
+    def _wait(self) -> bool:
+        """Waits for microseconds as a rule. A holder that was stopped must not stop us: we go on without the lock after a
+        while, at the price that one of two simultaneous changes may be lost, and do not wait again for a second.
+        """
+        start = time.monotonic()
+        if start < self._impatient_until:
+            return False
+        while time.monotonic() - start < _PATIENCE_S:
+            os.sched_yield()
+            try:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            return True
+        self._impatient_until = time.monotonic() + _IMPATIENCE_S
+        return False
+
+
+def _open(path: Path, header: bytes, size: int) -> int:
+    """A descriptor of the file, made or replaced where it has another layout; processes that start together agree on one file."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    guard = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(guard, fcntl.LOCK_EX)
+        if not _fits(path, header, size):
+            draft = path.with_name(f".{path.name}.new")
+            draft.unlink(missing_ok=True)
+            descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                os.posix_fallocate(descriptor, 0, size)  # a page that finds no room on the disk later would kill the process
+                os.pwrite(descriptor, header, 0)
+            finally:
+                os.close(descriptor)
+            draft.rename(path)  # whoever has the old file mapped keeps it; shrinking it would kill them
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    finally:
+        os.close(guard)
+
+
+def _fits(path: Path, header: bytes, size: int) -> bool:
+    try:
+        with path.open("rb") as file:
+            return os.fstat(file.fileno()).st_size == size and file.read(_HEADER_BYTES) == header
+    except FileNotFoundError:
+        return False

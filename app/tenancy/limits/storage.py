@@ -1,0 +1,183 @@
+"""The `limits` library over our shared memory: a storage with a scheme of its own, and the strategy "gcra".
+
+The library brings neither: its memory storage multiplies every limit by the number of processes, and its strategies either
+let a double burst through at a window's border, charge for what they refuse, or store an entry for each unit of cost.
+"""
+
+from __future__ import annotations
+
+import time
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+from urllib.parse import quote, unquote
+
+from limits import RateLimitItem, RateLimitItemPerSecond
+from limits.storage import Storage
+from limits.strategies import STRATEGIES, RateLimiter
+from limits.util import WindowStats
+
+from app.kernel.clock import Clock, SystemClock
+from app.tenancy.limits.gcra import NS, decide, period_ns, units_left, wait_ns
+from app.tenancy.limits.shared_memory import KEY_BYTES, SharedMemory
+
+if TYPE_CHECKING:
+    from app.tenancy.limits.shared_memory import Table
+
+SCHEME = "turnout-shared"
+STRATEGY = "gcra"
+REQUESTS, COUNTERS, STRANGERS = "requests", "counters", "strangers"
+# Strangers have a table of their own: whoever sends from a million addresses pushes out other strangers, never a tenant.
+SLOTS = {REQUESTS: 131_072, COUNTERS: 131_072, STRANGERS: 65_536}
+_REMEMBERED_KEYS = 10_000
+
+
+def storage_uri(path: Path) -> str:
+    """The URI by which `limits` and slowapi find the storage over the file at `path`."""
+    return f"{SCHEME}://{quote(str(path.absolute()))}"
+
+
+class Budget(RateLimitItemPerSecond):
+    """`burst` units at once, `rate_per_s` of them regained a second. Its key leaves the numbers out, so that a tenant
+    whose limits change keeps what it has used.
+    """
+
+    __slots__ = ("period_ns", "window_ns")
+
+    def __init__(self, rate_per_s: int, burst: int, table: str = REQUESTS) -> None:
+        super().__init__(burst, namespace=table)
+        self.period_ns = period_ns(rate_per_s)
+        self.window_ns = burst * self.period_ns
+
+    def key_for(self, *identifiers: bytes | str | float) -> str:
+        return f"{self.namespace}/{str(identifiers[0]) if len(identifiers) == 1 else '/'.join(map(str, identifiers))}"
+
+
+class SharedMemoryStorage(Storage):
+    """Budgets and counters of all processes of this machine."""
+
+    STORAGE_SCHEME: ClassVar[list[str]] = [SCHEME]  # type: ignore[misc]  # the base declares an instance's
+
+    def __init__(self, uri: str, wrap_exceptions: bool = False, clock: Clock | None = None, **_options: Any) -> None:
+        super().__init__(uri, wrap_exceptions)
+        self.clock: Clock = clock or SystemClock()
+        self.memory = SharedMemory(Path(unquote(uri.partition("://")[2])), SLOTS)
+        self._keys: dict[str, bytes] = {}
+
+    @property
+    def base_exceptions(self) -> type[Exception] | tuple[type[Exception], ...]:
+        return OSError
+
+    def budget(self, name: str) -> Table:
+        """The table of budgets of this name."""
+        return self.memory.table(name if name == STRANGERS else REQUESTS)
+
+    def key(self, text: str) -> bytes:
+        """The 16 bytes under which `text` lies in a table."""
+        key = self._keys.get(text)
+        if key is None:
+            if len(self._keys) >= _REMEMBERED_KEYS:
+                self._keys.clear()
+            key = self._keys[text] = blake2b(text.encode(), digest_size=KEY_BYTES).digest()
+        return key
+
+    def add_within(self, key: str, amount: int, limit: int, until_ms: int) -> tuple[bool, int]:
+        """Adds `amount` to the counter where that keeps it within `limit`: (whether it did, the counter now).
+
+        The counter begins anew after `until_ms` (Unix milliseconds). Whole or not at all, across processes.
+        """
+        table, name, now = self.memory.table(COUNTERS), self.key(key), self.clock.time_ms()
+        with self.memory:
+            place, total, _ = table.find(name, now)
+            if total + amount > limit:
+                return False, total
+            table.write(place, name, total + amount, until_ms)
+            return True, total + amount
+
+    def incr(self, key: str, expiry: int, amount: int = 1) -> int:
+        table, name, now = self.memory.table(COUNTERS), self.key(key), self.clock.time_ms()
+        with self.memory:
+            place, total, until = table.find(name, now)
+            table.write(place, name, total + amount, until or now + expiry * 1000)
+        return total + amount
+
+    def get(self, key: str) -> int:
+        return self._counter(key)[0]
+
+    def get_expiry(self, key: str) -> float:
+        return (self._counter(key)[1] or self.clock.time_ms()) / 1000
+
+    def check(self) -> bool:
+        return True
+
+    def reset(self) -> int | None:
+        with self.memory:
+            for name in SLOTS:
+                self.memory.table(name).reset()
+        return None
+
+    def clear(self, key: str) -> None:
+        name = self.key(key)
+        with self.memory:
+            for table in map(self.memory.table, SLOTS):
+                place, _, expiry = table.find(name, -1)
+                if expiry:
+                    table.write(place, name, 0, 0)
+
+    def _counter(self, key: str) -> tuple[int, int]:
+        table = self.memory.table(COUNTERS)
+        with self.memory:
+            _, total, until = table.find(self.key(key), self.clock.time_ms())
+        return total, until
+
+
+class Gcra(RateLimiter):
+    """The strategy "gcra". `last_tat_ns` and `last_now_ns` tell what the latest `hit` saw: asking again would cost as much."""
+
+    def __init__(self, storage: Any) -> None:
+        if not isinstance(storage, SharedMemoryStorage):
+            raise TypeError(f"the strategy {STRATEGY!r} needs a {SCHEME} storage")
+        super().__init__(storage)
+        self._shared = storage
+        self.last_tat_ns = 0
+        self.last_now_ns = 0
+
+    def hit(self, item: RateLimitItem, *identifiers: str, cost: int = 1) -> bool:
+        shared = self._shared
+        key = shared.key(item.key_for(*identifiers))
+        period, window = _shape(item)
+        table, now = shared.budget(item.namespace), int(shared.clock.monotonic() * NS)
+        with shared.memory:
+            place, tat, _ = table.find(key, now)
+            allowed, after = decide(tat, now, cost * period, window)
+            if allowed or after < tat:  # a tat from beyond the window (the machine's clock began anew) is mended for good
+                table.write(place, key, after, after)
+        self.last_tat_ns, self.last_now_ns = after, now
+        return allowed
+
+    def test(self, item: RateLimitItem, *identifiers: str, cost: int = 1) -> bool:
+        period, window = _shape(item)
+        tat, now = self.look(item, *identifiers)
+        return wait_ns(tat, now, cost * period, window) == 0
+
+    def get_window_stats(self, item: RateLimitItem, *identifiers: str) -> WindowStats:
+        tat, now = self.look(item, *identifiers)
+        return WindowStats(time.time() + max(0, tat - now) / NS, units_left(tat, now, *_shape(item)))
+
+    def look(self, item: RateLimitItem, *identifiers: str) -> tuple[int, int]:
+        """(tat, now) of a budget, in nanoseconds, without taking anything."""
+        now = int(self._shared.clock.monotonic() * NS)
+        with self._shared.memory:
+            _, tat, _ = self._shared.budget(item.namespace).find(self._shared.key(item.key_for(*identifiers)), now)
+        return tat, now
+
+
+def _shape(item: RateLimitItem) -> tuple[int, int]:
+    """(period, window) of any limit of the library, in nanoseconds."""
+    if isinstance(item, Budget):
+        return item.period_ns, item.window_ns
+    period = period_ns(item.amount, item.get_expiry())
+    return period, item.amount * period
+
+
+cast("dict[str, Any]", STRATEGIES)[STRATEGY] = Gcra
