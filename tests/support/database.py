@@ -9,6 +9,7 @@ async def test_something(database_urls: DatabaseUrls) -> None:
 from __future__ import annotations
 
 import itertools
+import os
 import secrets
 import shutil
 import tempfile
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 # A test's database need not outlive the power supply.
 SPEEDY = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "shared_buffers": "32MB", "autovacuum": "off"}
 _TEMPLATE = "turnout"
+_ROOMY_BYTES = 1024**3
 _numbers = itertools.count(1)
 
 
@@ -49,7 +51,7 @@ class DatabaseUrls:
 @contextmanager
 def temporary_server() -> Iterator[EmbeddedPostgres]:
     """A running server with the four roles and the empty database `turnout`."""
-    home = Path(tempfile.mkdtemp(prefix="turnout-test-"))
+    home = Path(tempfile.mkdtemp(prefix="turnout-test-", dir=_fast_folder()))
     home.chmod(0o711)  # so that root's server, which runs as another user, may lie here
     server = EmbeddedPostgres(home, SPEEDY)
     try:
@@ -72,7 +74,10 @@ def embedded_postgres() -> Iterator[EmbeddedPostgres]:
 def database_urls(embedded_postgres: EmbeddedPostgres) -> Iterator[DatabaseUrls]:
     """A fresh, migrated database without rows, gone after the test."""
     with_name = f"clone_{next(_numbers)}"
-    execute(embedded_postgres._superuser_url(), f"create database {with_name} template {_TEMPLATE} owner {DatabaseRole.OWNER}")
+    execute(
+        embedded_postgres._superuser_url(),
+        f"create database {with_name} template {_TEMPLATE} owner {DatabaseRole.OWNER} strategy file_copy",
+    )
     yield urls_of(embedded_postgres, with_name)
     execute(embedded_postgres._superuser_url(), f"drop database {with_name} with (force)")
 
@@ -84,6 +89,13 @@ def empty_database_urls(embedded_postgres: EmbeddedPostgres) -> Iterator[Databas
     execute(embedded_postgres._superuser_url(), f"create database {with_name} owner {DatabaseRole.OWNER}")
     yield urls_of(embedded_postgres, with_name)
     execute(embedded_postgres._superuser_url(), f"drop database {with_name} with (force)")
+
+
+def _fast_folder() -> str | None:
+    """Memory, where there is plenty: a clone takes 0.02 s there and 0.3 s on a common disk. None: the system's choice."""
+    memory = Path("/dev/shm")
+    roomy = os.access(memory, os.W_OK | os.X_OK) and shutil.disk_usage(memory).free > _ROOMY_BYTES
+    return str(memory) if roomy else None
 
 
 def urls_of(server: EmbeddedPostgres, database: str) -> DatabaseUrls:

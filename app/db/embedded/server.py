@@ -124,7 +124,7 @@ class EmbeddedPostgres:
         done = place.ours / "provisioned"
         if done.exists():
             return
-        passwords = {role: _password(place, role.value) for role in DatabaseRole}
+        passwords = {user: _password(place, user) for user in (*DatabaseRole, _SUPERUSER)}
 
         async def run() -> None:
             connection = await connect(self._superuser_url())
