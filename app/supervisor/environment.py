@@ -54,7 +54,7 @@ def serving(settings: Settings, environ: Mapping[str, str], urls: DatabaseUrls, 
     env = _base(environ, _NETWORK) | _own_settings(settings, environ)
     env |= {"TURNOUT_DATABASE_URL": urls.runtime, "TURNOUT_DATABASE_SYNC_URL": urls.sync}
     command = _python("app.main", "--fd", str(listener), "--index", str(index))
-    return ChildSpec(f"serving process {index}", command, env, grace_s=4.0, fds=(listener,))
+    return ChildSpec(f"serving process {index}", command, env, grace_s=6.5, fds=(listener,))
 
 
 def demo(settings: Settings, environ: Mapping[str, str], url: str) -> ChildSpec:

@@ -82,7 +82,7 @@ class Supervisor:
         make_missing_keys(settings)
         # The longest import of all (scikit-learn) goes on while the database starts.
         self._host = [self._begin(environment.model_host(settings, environ, model_host_socket(settings.home)))]
-        from app.supervisor.database import open_database  # noqa: PLC0415  a quarter of a second, in the shadow of the host's imports
+        from app.supervisor.database import open_database
 
         self._database = open_database(settings)
         urls = self._database.start()
@@ -142,7 +142,7 @@ class Supervisor:
         self._signals.hold()
         if self._listener:
             self._listener.close()
-        for group in (self._serving, self._drain, self._host):
+        for group in (self._serving, [*self._drain, *self._host]):
             for name in stop_all(group, lambda: self._signals.impatient):
                 say(f"{name} did not stop in time and was killed")
         if self._database:
