@@ -1,0 +1,55 @@
+"""Every instrument that `/metrics` shows: one table. docs/metrics.md says the same in the same order; a test compares them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+TENANT_LABELS = ("tenant", "model", "version")  # shown only to who holds the metrics token
+_FAST = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
+
+
+class Kind(StrEnum):
+    COUNTER = "counter"
+    HISTOGRAM = "histogram"
+    LOWEST = "livemin"  # gauges: how the values of several living processes become one
+    HIGHEST = "livemax"
+    TOTAL = "livesum"
+    READING = "reading"  # a gauge that nobody keeps: read when somebody asks
+
+
+@dataclass(frozen=True, slots=True)
+class Instrument:
+    """`name`, `help` and `labels` as Prometheus shows them."""
+
+    name: str
+    kind: Kind
+    help: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()  # upper bounds in seconds
+
+
+_ALL = (
+    Instrument("turnout_request_seconds", Kind.HISTOGRAM, "Time from a request's head to its answer.", ("operation",), _FAST),
+    Instrument("turnout_errors_total", Kind.COUNTER, "Errors sent, by code of the contract.", ("operation", "code")),
+    Instrument("turnout_refused_total", Kind.COUNTER, "Requests refused before any work, by reason.", ("reason",)),
+    Instrument("turnout_requests_in_flight", Kind.TOTAL, "Requests being answered now."),
+    Instrument("turnout_prediction_seconds", Kind.HISTOGRAM, "Time of a prediction in its model.", (*TENANT_LABELS, "runtime"), _FAST),
+    Instrument("turnout_prediction_rows_total", Kind.COUNTER, "Rows predicted.", (*TENANT_LABELS, "runtime")),
+    Instrument("turnout_models_loaded", Kind.TOTAL, "Model versions ready to answer, summed over serving processes."),
+    Instrument("turnout_model_worker_deaths_total", Kind.COUNTER, "Model workers that died, by reason.", ("reason",)),
+    Instrument("turnout_snapshot_confirmed_timestamp_seconds", Kind.LOWEST, "Unix time at which the oldest routing table was known fresh."),
+    Instrument("turnout_snapshot_generation", Kind.LOWEST, "Generation of the oldest routing table in use."),
+    Instrument("turnout_journal_dropped_records_total", Kind.COUNTER, "Buffered records lost because the disk took nothing."),
+    Instrument("turnout_journal_depth_bytes", Kind.READING, "Bytes in this machine's spool that are not in the database."),
+    Instrument("turnout_journal_depth_records", Kind.READING, "About how many records that is."),
+    Instrument("turnout_journal_oldest_seconds", Kind.READING, "Age of the oldest record that waits; 0 when none does."),
+    Instrument("turnout_journal_held_records", Kind.READING, "Records whose day has no partition; tried again by themselves."),
+    Instrument("turnout_journal_quarantined_records", Kind.READING, "Records that the database refuses; they wait for a person."),
+    Instrument("turnout_journal_drain_stalled", Kind.READING, "1 while the drain cannot get on, else 0."),
+)
+
+
+def instruments() -> tuple[Instrument, ...]:
+    """All instruments in the order in which docs/metrics.md lists them."""
+    return _ALL

@@ -1,0 +1,130 @@
+"""Counting and timing in several processes that one `/metrics` shows as one service.
+
+Each process writes to files of its own below one folder (the multi-process mode of prometheus_client); whoever is asked adds
+them up. What a process counted outlives it: `forget_process` moves its totals to the archive, so that no counter ever falls
+while the service runs.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING, Any
+
+from app.observability.instruments import Instrument, Kind, instruments
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+MAX_PREDICTION_SERIES = 1000  # combinations of tenant, model, version and runtime a process; the rest is "other"
+_MAX_SERIES = 100
+_OTHER = "other"
+_PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
+
+
+class Telemetry:
+    """The instruments of this process; one a process, made before requests are served. `folder`: the machine's metrics folder."""
+
+    def __init__(self, folder: Path) -> None:
+        made = _make_instruments(folder)
+        self._request = _Bounded(_MAX_SERIES, lambda operation: made["turnout_request_seconds"].labels(operation).observe)
+        self._error = _Bounded(_MAX_SERIES, lambda *labels: made["turnout_errors_total"].labels(*labels).inc)
+        self._refused = _Bounded(_MAX_SERIES, lambda reason: made["turnout_refused_total"].labels(reason).inc)
+        self._deaths = _Bounded(_MAX_SERIES, lambda reason: made["turnout_model_worker_deaths_total"].labels(reason).inc)
+        self._prediction = _Bounded(
+            MAX_PREDICTION_SERIES,
+            lambda *labels: (
+                made["turnout_prediction_seconds"].labels(*labels).observe,
+                made["turnout_prediction_rows_total"].labels(*labels).inc,
+            ),
+        )
+        self._in_flight = made["turnout_requests_in_flight"]
+        self._loaded = made["turnout_models_loaded"]
+        self._confirmed = made["turnout_snapshot_confirmed_timestamp_seconds"]
+        self._generation = made["turnout_snapshot_generation"]
+        self._dropped = made["turnout_journal_dropped_records_total"]
+
+    def request(self, seconds: float, operation: str, code: str | None = None) -> None:
+        """One request answered; `operation`: its kind (query, mutation, upload), never a name that a caller chose."""
+        self._request.of(operation)(seconds)
+        if code is not None:
+            self.error(operation, code)
+
+    def error(self, operation: str, code: str) -> None:
+        """One error sent; a request may have several."""
+        self._error.of(operation, code)(1)
+
+    def refused(self, reason: str) -> None:
+        """One request refused before any work: "rate-limit", "token", "size"."""
+        self._refused.of(reason)(1)
+
+    def prediction(self, *, tenant: str, model: str, version: int, seconds: float, rows: int, runtime: str) -> None:
+        """One prediction of `rows` rows that took its model `seconds`. Beyond a thousand series it counts as "other"."""
+        observe, count = self._prediction.of(tenant, model, str(version), runtime)
+        observe(seconds)
+        count(rows)
+
+    def in_flight(self, change: int) -> None:
+        """+1 when a request begins, -1 when it ends."""
+        self._in_flight.inc(change)
+
+    def models_loaded(self, count: int) -> None:
+        self._loaded.set(count)
+
+    def worker_died(self, reason: str) -> None:
+        """One model worker ended by itself, or was killed: "deadline", "memory", "signal"."""
+        self._deaths.of(reason)(1)
+
+    def snapshot_confirmed(self, unix_seconds: float, generation: int) -> None:
+        """The routing table was known to be fresh at this moment."""
+        self._confirmed.set(unix_seconds)
+        self._generation.set(generation)
+
+    def journal_dropped(self, records: int) -> None:
+        self._dropped.inc(records)
+
+
+class _Bounded:
+    """Series made once and kept; at the bound the next ones share "other". Words that are no plain names are "other" at once."""
+
+    def __init__(self, most: int, make: Callable[..., Any]) -> None:
+        self._most, self._make = most, make
+        self._made: dict[tuple[str, ...], Any] = {}
+
+    def of(self, *labels: str) -> Any:
+        try:
+            return self._made[labels]
+        except KeyError:
+            return self._new(labels)
+
+    def _new(self, labels: tuple[str, ...]) -> Any:
+        if len(self._made) < self._most and all(_PLAIN.fullmatch(label) or label.isdigit() for label in labels):
+            series = self._made[labels] = self._make(*labels)
+            return series
+        other = (_OTHER,) * len(labels)
+        if other not in self._made:
+            self._made[other] = self._make(*other)
+        return self._made[other]
+
+
+def _make_instruments(folder: Path) -> dict[str, Any]:
+    """prometheus_client decides at import, by this variable, where values live; and reads it again for each new file."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)  # noqa: TID251  it takes its folder no other way
+    from prometheus_client import Counter, Gauge, Histogram, values
+
+    vars(values)["ValueClass"] = values.MultiProcessValue()  # type: ignore[no-untyped-call]  # whoever imported it before us
+    made: dict[str, Any] = {}
+    for it in instruments():
+        if it.kind is Kind.COUNTER:
+            made[it.name] = Counter(it.name, it.help, it.labels, registry=None)
+        elif it.kind is Kind.HISTOGRAM:
+            made[it.name] = Histogram(it.name, it.help, it.labels, registry=None, buckets=it.buckets)
+        elif it.kind is not Kind.READING:
+            made[it.name] = Gauge(it.name, it.help, it.labels, registry=None, multiprocess_mode=_mode(it))
+    return made
+
+
+def _mode(instrument: Instrument) -> Any:
+    return instrument.kind.value
