@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from app.errors import InvalidInput
+from app.journal.types import Durability
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,14 +27,6 @@ class TenantStatus(StrEnum):
     ACTIVE = "ACTIVE"
     SUSPENDED = "SUSPENDED"  # every request is refused, nothing is lost
     ERASED = "ERASED"  # as if it had never been
-
-
-class Durability(StrEnum):
-    """When an answered prediction is safe; the contract says what each survives."""
-
-    DURABLE = "DURABLE"
-    DURABLE_FSYNC = "DURABLE_FSYNC"
-    BUFFERED = "BUFFERED"
 
 
 @dataclass(frozen=True, slots=True)

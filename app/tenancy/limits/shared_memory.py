@@ -25,6 +25,8 @@ _VALUES = Struct("=qq")
 _FREE = bytes(KEY_BYTES)
 _PATIENCE_S = 0.01
 _IMPATIENCE_S = 1.0
+_SPINS = 8
+_NAP_S = 0.000_05
 
 
 class Table:
@@ -85,6 +87,7 @@ class SharedMemory:
             offset += (slots + _NEIGHBOURS) * _SLOT.size
         self._threads = threading.Lock()  # flock is between processes alone
         self._locked = False
+        self.patience_s = _PATIENCE_S
         self._impatient_until = 0.0
 
     def table(self, name: str) -> Table:
@@ -98,9 +101,11 @@ class SharedMemory:
         self._threads.acquire()
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._locked = True
         except BlockingIOError:
             self._locked = self._wait()
+        else:
+            self._locked = True
+            self._impatient_until = 0.0
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._locked:
@@ -108,14 +113,18 @@ class SharedMemory:
         self._threads.release()
 
     def _wait(self) -> bool:
-        """Waits for microseconds as a rule. A holder that was stopped must not stop us: we go on without the lock after a
-        while, at the price that one of two simultaneous changes may be lost, and do not wait again for a second.
+        """Whether the lock came while we waited: microseconds as a rule, more where its holder waits for a processor.
+
+        A holder that was stopped must not stop us: after our patience we go on without the lock, at the price that one of two
+        simultaneous changes may be lost, and wait for nobody until the lock is seen free again or a second has passed.
         """
         start = time.monotonic()
         if start < self._impatient_until:
             return False
-        while time.monotonic() - start < _PATIENCE_S:
-            os.sched_yield()
+        spins = 0
+        while time.monotonic() - start < self.patience_s:
+            spins += 1
+            time.sleep(0 if spins < _SPINS else _NAP_S)
             try:
                 fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

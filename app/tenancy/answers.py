@@ -1,0 +1,58 @@
+"""What the tenancy room answers to the questions that other rooms write in their ports: limits, seals and budgets by tenant."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from app.errors import NotFound
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from app.kernel.context import RequestContext
+    from app.tenancy.directory import TenantDirectory, TenantEntry
+    from app.tenancy.limits.limiter import Decision, RateLimiter
+    from app.tenancy.types import TenantLimits
+
+_NO_TENANT_YET = "There is no such tenant."
+
+
+class TenantAnswers:
+    """Reads the directory, in memory; one a process."""
+
+    def __init__(self, directory: TenantDirectory, limiter: RateLimiter, operator_limits: TenantLimits) -> None:
+        self._directory = directory
+        self._limiter = limiter
+        self._operator_limits = operator_limits
+
+    def max_models(self, tenant_id: UUID) -> int:
+        return self._entry(tenant_id).tenant.limits.max_models
+
+    def max_artifact_bytes(self, tenant_id: UUID) -> int:
+        return self._entry(tenant_id).tenant.limits.max_artifact_bytes
+
+    def max_stored_bytes(self, tenant_id: UUID) -> int:
+        return self._entry(tenant_id).tenant.limits.max_stored_bytes
+
+    def artifact_mac(self, tenant_id: UUID, digest: str, size_bytes: int) -> bytes:
+        return self._entry(tenant_id).keys.artifact_mac(digest, size_bytes)
+
+    def charge(self, tenant_id: UUID, rows: int) -> None:
+        """Counts predicted rows against the tenant's day; raises QuotaExceeded."""
+        self._limiter.charge_rows(tenant_id, self._entry(tenant_id).tenant.limits, rows)
+
+    def take(self, ctx: RequestContext, cost: int) -> Decision:
+        """Spends request tokens of the caller's tenant; a refused cost is not spent."""
+        entry = self._directory.by_id(ctx.tenant_id)
+        limits = self._operator_limits if entry is None else entry.tenant.limits
+        return self._limiter.take(ctx.tenant_id, limits, cost)
+
+    def take_failure(self, address: str) -> Decision:
+        """One failed authentication from this address."""
+        return self._limiter.take_failure(address)
+
+    def _entry(self, tenant_id: UUID) -> TenantEntry:
+        entry = self._directory.by_id(tenant_id)
+        if entry is None:
+            raise NotFound(_NO_TENANT_YET)
+        return entry
