@@ -30,9 +30,10 @@ class UnreadableRecord(Exception):
 
 def encode(record: PredictionRecord) -> bytes:
     """`record` as one frame; raises ValueError where it is longer than a frame can be (64 KiB)."""
+    # Ids as hex: a driver's subclass of UUID, which orjson refuses, is then an id like any other.
     payload = orjson.dumps(
         (
-            _FORMAT, record.id, record.tenant_id, record.unit_hash, record.key_generation, record.model, record.version,
+            _FORMAT, record.id.hex, record.tenant_id.hex, record.unit_hash, record.key_generation, record.model, record.version,
             record.reason, record.experiment, record.variant, record.propensity, record.flag_revision, record.rows,
             record.compute_us, record.score, record.degraded,
         )

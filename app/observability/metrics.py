@@ -48,7 +48,7 @@ class Telemetry:
     def request(self, seconds: float, operation: str, code: str | None = None) -> None:
         """One request answered; `operation`: its kind (query, mutation, upload), never a name that a caller chose."""
         self._request.of(operation)(seconds)
-        if code is not None:
+        if code not in {None, "OK"}:
             self.error(operation, code)
 
     def error(self, operation: str, code: str) -> None:

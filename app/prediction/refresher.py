@@ -106,7 +106,7 @@ class Refresher:
         self._directory.apply(stored)
         tenants = [each.tenant.tenant_id for each in stored]
         await asyncio.gather(*(self._apply(tenant_id, models.get(tenant_id, [])) for tenant_id in tenants))
-        self._pool.keep(frozenset(key_of(tenant_id, route) for tenant_id, route in self._table.versions()))
+        self._pool.keep(frozenset(key_of(tenant_id, route) for tenant_id, _, route in self._table.versions()))
         self._validator.consider(pending)
         self._seen(generation)
 

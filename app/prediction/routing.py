@@ -55,9 +55,15 @@ class RoutingTable:
     def apply(self, tenant_id: UUID, routes: TenantRoutes) -> None:
         self._tenants[tenant_id] = routes
 
-    def versions(self) -> list[tuple[UUID, VersionRoute]]:
-        """(tenant, version) of all that aliases point at."""
-        return [(tenant_id, routed.route) for tenant_id, routes in self._tenants.items() for routed in routes.aliased.values()]
+    def versions(self) -> list[tuple[UUID, str, VersionRoute]]:
+        """(tenant, model's name, version) of all that aliases point at."""
+        return [
+            (tenant_id, model.name, route)
+            for tenant_id, routes in self._tenants.items()
+            for model in routes.models.values()
+            for route in model.versions.values()
+            if (model.model_id, route.number) in routes.aliased
+        ]
 
 
 def find_model(routes: TenantRoutes, name: str) -> ModelRoute:

@@ -74,9 +74,8 @@ class Predictor:
         unit, reason = _admit(ctx, request)
         count = _count(sent)
         routed = await self._route(ctx, request)
-        check = (lambda: routed.checker.rows(sent.rows)) if sent.rows is not None else (lambda: routed.checker.matrix(sent.matrix))
         large = count * len(routed.route.signature.columns) > _CELLS_OFF_LOOP
-        batch = await asyncio.to_thread(check) if large else check()
+        batch = await asyncio.to_thread(_checked, routed, sent) if large else _checked(routed, sent)
         scores, prediction_id = await self._answer(ctx, request, unit, reason, routed, batch)
         return _many(prediction_id, request, reason, routed, batch.rows, scores)
 
@@ -166,6 +165,10 @@ def _count(sent: BatchRows) -> int:
     if count > LARGEST_BATCH:
         raise InvalidInput(f"There are {count:,} rows; one call takes at most {LARGEST_BATCH:,}.")
     return count
+
+
+def _checked(routed: RoutedVersion, sent: BatchRows) -> Batch:
+    return routed.checker.matrix(sent.matrix) if sent.rows is None else routed.checker.rows(sent.rows)
 
 
 def _score(scores: Scores) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
 
@@ -53,21 +53,17 @@ async def load_routes(connection: AsyncConnection, tenants: Collection[UUID] | N
         aliases = aliases.where(AliasRow.tenant_id.in_(tenants))
         versions = versions.where(ModelVersionRow.tenant_id.in_(tenants))
     pointed: dict[UUID, dict[str, int]] = defaultdict(dict)
-    for row in await connection.execute(aliases):
-        pointed[row.model_id][row.name] = row.number
-    tasks: dict[UUID, Task] = {}
-    model_rows = list(await connection.execute(models))
-    for row in model_rows:
-        tasks[row.model_id] = Task(row.task)
+    for _, model_id, alias, number in (await connection.execute(aliases)).tuples():
+        pointed[model_id][alias] = number
+    model_rows = list((await connection.execute(models)).tuples())
+    tasks = {model_id: Task(task) for _, model_id, _, task in model_rows}
     routed: dict[UUID, dict[int, VersionRoute]] = defaultdict(dict)
     for row in await connection.execute(versions):
         if row.signature is not None and row.model_id in tasks:
             routed[row.model_id][row.number] = _route(row, tasks[row.model_id])
     found: dict[UUID, list[ModelRoute]] = defaultdict(list)
-    for row in model_rows:
-        found[row.tenant_id].append(
-            ModelRoute(row.model_id, row.name, tasks[row.model_id], pointed.get(row.model_id, {}), routed.get(row.model_id, {}))
-        )
+    for tenant_id, model_id, name, _ in model_rows:
+        found[tenant_id].append(ModelRoute(model_id, name, tasks[model_id], pointed.get(model_id, {}), routed.get(model_id, {})))
     return found
 
 
@@ -97,7 +93,8 @@ class VersionLookup:
             raise NotFound(f"There is no version {number} of the model {model.name!r} that can serve: it is {row.status}.")
 
 
-def _route(row: ModelVersionRow, task: Task) -> VersionRoute:
+def _route(row: Any, task: Task) -> VersionRoute:
+    """Of a ModelVersionRow, or of a row with its columns."""
     return VersionRoute(
         model_id=row.model_id,
         number=row.number,

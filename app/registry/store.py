@@ -141,7 +141,7 @@ async def open_model(session: AsyncSession, tenant_id: UUID, registration: Versi
     row = (await session.execute(query.where(ModelRow.name == name).with_for_update())).scalar_one_or_none()
     if row is None:
         other = (await session.execute(query.where(ModelRow.folded_name == folded(name)))).scalar_one()
-        raise Conflict(f"The name {name!r} clashes with your model {other.name!r}: they differ by hyphens alone, so generated code could not.")
+        raise Conflict(f"The name {name!r} clashes with your model {other.name!r}: they differ by hyphens alone.")
     if row.task != registration.task.value:
         raise Conflict(f"The model {name!r} is for {row.task}; register a {registration.task} model under another name.")
     if is_new:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from starlette.routing import Route
 from app.errors import AppError
 from app.kernel.clock import Deadline
 from app.kernel.context import Role
-from app.observability.health import HealthReport
+from app.observability.health import HealthReport, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -69,12 +70,14 @@ class SystemPages:
     async def health(self, request: Request) -> Response:
         """Details without secrets; names of tenants and models for an operator's token alone."""
         report = await HealthReport.collect(self._probes, PROBE_TIMEOUT_S)
-        body = {**report.to_json(), "version": self._version, "models": self._models(await self._is_operator(request))}
-        return JSONResponse(body, 503 if report.status == "down" else 200, headers=_NO_STORE)
+        parts = {name: {"status": result.status.value, **result.details} for name, result in report.probes.items()}
+        models = self._models(await self._is_operator(request))
+        body = {"status": report.status.value, "version": self._version, **parts, "models": models}
+        return JSONResponse(body, 503 if report.status is Status.DOWN else 200, headers=_NO_STORE)
 
     async def metrics(self, request: Request) -> Response:
         """Prometheus text. Tenant, model and version labels need the metrics token; without one set, development shows them."""
-        text = self._exposition(self._shows_tenants(request))
+        text = await asyncio.to_thread(self._exposition, self._shows_tenants(request))
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8", headers=_NO_STORE)
 
     def _shows_tenants(self, request: Request) -> bool:

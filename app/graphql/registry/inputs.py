@@ -83,7 +83,7 @@ class UpdateModelInput:
     def changes(self) -> dict[str, Any]:
         """Only what was sent: null clears, left out stays."""
         sent = {"description": self.description, "fallback": self.fallback, "cache_seconds": self.cache_seconds}
-        changes = {name: value for name, value in sent.items() if value is not strawberry.UNSET}
+        changes: dict[str, Any] = {name: value for name, value in sent.items() if value is not strawberry.UNSET}
         if isinstance(self.fallback, FallbackInput):
             fallback = self.fallback
             changes["fallback"] = types.Fallback(fallback.kind, given(fallback.version), given(fallback.answer))

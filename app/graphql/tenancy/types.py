@@ -9,8 +9,9 @@ import strawberry
 
 from app.graphql.paging import PageInfo
 from app.graphql.scalars import BigInt
+from app.journal.types import Durability
 from app.kernel.context import Role
-from app.tenancy.types import Durability, TenantStatus
+from app.tenancy.types import TenantStatus
 
 strawberry.enum(Role, name="Role")
 strawberry.enum(TenantStatus, name="TenantStatus")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from app.errors import ModelUnavailable
 from app.prediction.worker import wire
@@ -94,8 +94,7 @@ class Channel(asyncio.Protocol):
     _waiting: asyncio.Future[dict[str, Any]] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101  a stream
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # a stream's; uvloop's own class is no asyncio.Transport
 
     def pause_writing(self) -> None:
         self._writable.clear()

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import orjson
 import pytest
+from asyncpg.pgproto.pgproto import UUID as DriversUuid
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -96,3 +98,9 @@ def test_the_time_of_a_record_is_that_inside_its_id_to_the_millisecond() -> None
     at = datetime(2026, 11, 21, 23, 59, 59, 999_000, tzinfo=UTC)
 
     assert Records().one(id=ids(at)).at == at
+
+
+def test_a_drivers_own_kind_of_uuid_is_written_like_any_other() -> None:
+    plain = Records().many(1)[0]
+
+    assert encode(replace(plain, tenant_id=DriversUuid(plain.tenant_id.hex))) == encode(plain)

@@ -1,0 +1,218 @@
+"""`python -m app.main`: one serving process. The one place where objects meet; no logic."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+import uvicorn
+from starlette.applications import Starlette
+from starlette.routing import Route
+
+from app.audit.service import AuditService
+from app.db.embedded.paths import runtime_dir
+from app.db.session import Database
+from app.db.sync import SyncDatabase
+from app.errors import ConfigurationError
+from app.graphql.context import GraphQLContext, Services
+from app.graphql.http.handler import GraphQLEndpoint
+from app.graphql.http.options import EndpointOptions
+from app.graphql.schema import build_schema
+from app.journal.depth import read_depth
+from app.journal.spool import Spool
+from app.kernel.clock import SystemClock
+from app.kernel.ids import IdMint
+from app.observability import logs
+from app.observability.exposition import exposition
+from app.observability.metrics import Telemetry
+from app.prediction.confinement import ConfinementGate
+from app.prediction.pool import RuntimePool
+from app.prediction.refresher import Refresher
+from app.prediction.routing import RoutingTable
+from app.prediction.runtimes.host import ModelHost
+from app.prediction.service import Predictor
+from app.registry.artifacts import ArtifactCache, ArtifactUploads
+from app.registry.routes import VersionLookup
+from app.registry.service import RegistryService
+from app.registry.validation import Validator
+from app.settings import Settings
+from app.tenancy.answers import TenantAnswers
+from app.tenancy.directory import TenantDirectory
+from app.tenancy.identity.gatekeeper import Gatekeeper
+from app.tenancy.identity.trust import build_verifier
+from app.tenancy.keys import MasterKey
+from app.tenancy.limits.limiter import RateLimiter
+from app.tenancy.service import TenantService
+from app.tenancy.types import TenantLimits
+from app.web.pages import not_found
+from app.web.probes import loaded_models, probes_of
+from app.web.system import SystemPages
+from app.web.uploads import UploadEndpoint
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+VERSION = "0.1.0"
+MODEL_HOST_SOCKET = "models.sock"
+METRICS_FOLDER = "run/metrics"
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What one serving process is made of."""
+
+    database: Database
+    sync_database: SyncDatabase
+    directory: TenantDirectory
+    gatekeeper: Gatekeeper
+    limiter: RateLimiter
+    answers: TenantAnswers
+    host: ModelHost
+    pool: RuntimePool
+    table: RoutingTable
+    refresher: Refresher
+    validator: Validator
+    uploads: ArtifactUploads
+    spool: Spool
+    services: Services
+
+
+def build_parts(settings: Settings, telemetry: Telemetry) -> Parts:
+    """Everything made and connected to nothing yet; raises ConfigurationError for keys, folders or URLs that cannot be used."""
+    clock = SystemClock()
+    database, sync_database = Database(_url(settings.database.runtime_url)), SyncDatabase(_url(settings.database.sync_url))
+    master_key = MasterKey.load(settings.master_key_file or settings.home / "master.key")
+    directory = TenantDirectory(master_key)
+    limiter = RateLimiter(settings.home / "limits.bin", clock)
+    answers = TenantAnswers(directory, limiter, TenantLimits())
+    host = ModelHost(runtime_dir(settings.home) / MODEL_HOST_SOCKET)
+    gate = ConfinementGate(host, settings.home)
+    artifacts = ArtifactCache(settings.home / "artifacts", database, answers)
+    pool, table = RuntimePool(host, artifacts, gate), RoutingTable()
+    announced = _Later()
+    validator = Validator(database, artifacts, host, gate, clock, announced, settings.registry.validation_timeout_s)
+    refresher = Refresher(sync_database, directory, table, pool, validator, clock)
+    announced.call = refresher.wake
+    spool = Spool(settings.home / "spool", settings.journal.spool_max_bytes, clock)
+    services = Services(
+        predictor=Predictor(directory, table, VersionLookup(database), pool, spool, answers, IdMint(clock), telemetry, clock),
+        registry=RegistryService(database, clock, answers, announced),
+        tenants=TenantService(database, directory, master_key, limiter, clock, refresher.caught_up),
+        audit=AuditService(database),
+    )
+    uploads = ArtifactUploads(database, clock, answers, answers)
+    gatekeeper = Gatekeeper(build_verifier(settings, clock), directory)
+    return Parts(
+        database, sync_database, directory, gatekeeper, limiter, answers, host, pool, table, refresher, validator, uploads, spool, services
+    )
+
+
+def create_app(settings: Settings, telemetry: Telemetry) -> Starlette:
+    """The ASGI app of one serving process; its lifespan takes the first picture of tenants and routes and keeps it fresh."""
+    parts = build_parts(settings, telemetry)
+    options = EndpointOptions(
+        development=settings.development,
+        max_body_bytes=settings.http.max_body_bytes,
+        request_timeout_s=settings.http.request_timeout_s,
+        cors_origins=settings.http.cors_origins,
+    )
+    graphql = GraphQLEndpoint(
+        build_schema(),
+        gatekeeper=parts.gatekeeper,
+        throttle=parts.answers,
+        telemetry=telemetry,
+        context_factory=lambda ctx: GraphQLContext(ctx, parts.services),
+        options=options,
+    )
+    uploads = UploadEndpoint(parts.uploads, parts.gatekeeper, parts.answers, settings.http.cors_origins)
+    token = settings.http.metrics_token
+    pages = SystemPages(
+        VERSION,
+        probes=probes_of(parts.sync_database, parts.refresher, parts.host, settings.home / "spool", SystemClock()),
+        ready=lambda: None if parts.refresher.refreshed_at is not None else "the first picture of tenants and routes is not there yet",
+        models=lambda named: loaded_models(parts.pool, parts.table, parts.directory, named),
+        exposition=lambda with_tenants: exposition(
+            settings.home / METRICS_FOLDER,
+            with_tenants=with_tenants,
+            readings=read_depth(settings.home / "spool", SystemClock()).readings(),
+        ),
+        gatekeeper=parts.gatekeeper,
+        metrics_token=None if token is None else token.value,
+        development=settings.development,
+    )
+    routes = [Route("/graphql", graphql), Route("/artifacts", uploads), *pages.routes()]
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        await parts.refresher.start()
+        parts.directory.require_readable()
+        tasks = [asyncio.create_task(parts.refresher.run()), asyncio.create_task(parts.validator.run())]
+        try:
+            yield
+        finally:
+            await _stop(parts, tasks)
+
+    return Starlette(routes=routes, lifespan=lifespan, exception_handlers={404: not_found, 405: not_found})
+
+
+async def _stop(parts: Parts, tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.to_thread(parts.spool.close)
+    await parts.pool.close()
+    await parts.host.close()
+    await parts.database.close()
+    await parts.sync_database.close()
+    parts.limiter.close()
+
+
+class _Later:
+    """A call whose target is made after its callers."""
+
+    call: Any = None
+
+    def __call__(self) -> None:
+        self.call()
+
+
+def _url(secret: Any) -> str:
+    if secret is None:
+        raise ConfigurationError("TURNOUT_DATABASE_URL and TURNOUT_DATABASE_SYNC_URL must be set; `turnout serve` sets them.")
+    return str(secret.value)
+
+
+@click.command()
+@click.option("--fd", type=int, required=True, help="The listening socket, inherited from the parent.")
+@click.option("--index", type=int, default=0, help="Which serving process of this machine this is.")
+def main(fd: int, index: int) -> None:
+    """One serving process; `turnout serve` starts as many as TURNOUT_WORKERS says."""
+    settings = Settings.from_env(os.environ)  # noqa: TID251  a process's edge
+    logs.configure(settings.log_level, f"serve-{index}")
+    telemetry = Telemetry(settings.home / METRICS_FOLDER)
+    config = uvicorn.Config(
+        create_app(settings, telemetry),
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        proxy_headers=bool(settings.http.trusted_proxies),
+        forwarded_allow_ips=[str(network) for network in settings.http.trusted_proxies],
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=6,
+        backlog=2048,
+    )
+    uvicorn.Server(config).run(sockets=[socket.socket(fileno=fd)])
+
+
+if __name__ == "__main__":
+    main()

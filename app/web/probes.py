@@ -1,0 +1,90 @@
+"""What `/health` asks: the database, the picture of routes, the model host, the spool; and what is loaded."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import text
+
+from app.journal.depth import read_depth
+from app.observability.health import ProbeResult, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    from app.db.sync import SyncDatabase
+    from app.kernel.clock import Clock
+    from app.observability.health import HealthProbe
+    from app.prediction.pool import RuntimePool
+    from app.prediction.refresher import Refresher
+    from app.prediction.routing import RoutingTable
+    from app.prediction.runtimes.host import ModelHost
+    from app.tenancy.directory import TenantDirectory
+
+_STALE_AFTER_S = 10.0
+_OLDEST_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """One named question. Nothing here is vital: with all of it away, loaded models still answer."""
+
+    name: str
+    ask: Callable[[], Awaitable[ProbeResult]]
+    vital: bool = False
+
+    async def check(self) -> ProbeResult:
+        return await self.ask()
+
+
+def probes_of(database: SyncDatabase, refresher: Refresher, host: ModelHost, spool: Path, clock: Clock) -> list[HealthProbe]:
+    """The probes of one serving process."""
+
+    async def ask_database() -> ProbeResult:
+        async with database.connection() as connection:
+            number = (await connection.execute(text("show server_version_num"))).scalar_one()
+        return ProbeResult(Status.OK, {"version": int(number) // 10_000})
+
+    async def ask_routing() -> ProbeResult:
+        at = refresher.refreshed_at
+        age_s = None if at is None else round(clock.monotonic() - at, 1)
+        fresh = age_s is not None and age_s < _STALE_AFTER_S
+        return ProbeResult(Status.OK if fresh else Status.DEGRADED, {"ageSeconds": age_s})
+
+    async def ask_model_host() -> ProbeResult:
+        confinement = await host.confinement()
+        details = {"landlockAbi": confinement.landlock_abi, "seccomp": confinement.seccomp, "confined": confinement.confined}
+        return ProbeResult(Status.OK if confinement.confined else Status.DEGRADED, details)
+
+    async def ask_spool() -> ProbeResult:
+        depth = await asyncio.to_thread(read_depth, spool, clock)
+        late = depth.oldest_age_s > _OLDEST_S or depth.quarantined > 0 or depth.waiting_for is not None
+        details: dict[str, Any] = {"bytes": depth.bytes, "records": depth.records, "oldestSeconds": round(depth.oldest_age_s, 1)}
+        details |= {"quarantined": depth.quarantined, "waitingFor": depth.waiting_for}
+        return ProbeResult(Status.DEGRADED if late else Status.OK, details)
+
+    async def ask_flags() -> ProbeResult:
+        return ProbeResult(Status.OK, {"source": "none"})
+
+    asked = {"database": ask_database, "routing": ask_routing, "modelHost": ask_model_host, "flags": ask_flags, "spool": ask_spool}
+    return [Probe(name, ask) for name, ask in asked.items()]
+
+
+def loaded_models(pool: RuntimePool, table: RoutingTable, directory: TenantDirectory, named: bool) -> list[dict[str, Any]]:
+    """Each version that an alias points at: its runtime and task; whose it is, only where `named`."""
+    shown = []
+    for tenant_id, model, route in table.versions():
+        runtime = pool.opened(tenant_id, route)
+        item: dict[str, Any] = {
+            "runtime": None if runtime is None else runtime.kind,
+            "task": route.task.value,
+            "loaded": runtime is not None,
+        }
+        if named:
+            entry = directory.by_id(tenant_id)
+            item |= {"tenant": None if entry is None else entry.tenant.id, "model": model, "version": route.number}
+        shown.append(item)
+    return shown
