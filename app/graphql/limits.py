@@ -113,7 +113,9 @@ class _Walk:
         own.counts.directives = len(definition.directives or ())
         if isinstance(definition, OperationDefinitionNode):
             own.counts.directives += sum(len(variable.directives or ()) for variable in definition.variable_definitions or ())
-        todo: list[tuple[SelectionSetNode, int, bool, bool]] = [(definition.selection_set, 0, True, False)]
+        about_schema = isinstance(definition, FragmentDefinitionNode) and definition.type_condition.name.value.startswith("__")
+        self.introspects |= about_schema
+        todo: list[tuple[SelectionSetNode, int, bool, bool]] = [(definition.selection_set, 0, True, about_schema)]
         while todo:
             selection_set, depth, at_root, exempt = todo.pop()
             for selection in selection_set.selections:

@@ -60,10 +60,10 @@ def exchange(port, data, *, bodyless=False):
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             connection.sendall(data)
         with connection.makefile("rb") as stream:
-            return _read(stream, bodyless=bodyless)
+            return read_answer(stream, bodyless=bodyless)
 
 
-def _read(stream, *, bodyless):
+def read_answer(stream, *, bodyless):
     first = stream.readline()
     if not first:
         return None

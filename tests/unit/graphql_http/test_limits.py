@@ -36,7 +36,8 @@ def test_a_cycle_of_fragments_ends(text):
 
 
 @pytest.mark.parametrize(("text", "introspects"), [
-    ("{a}", False), ("{__typename}", False), ("{__schema{types{name}}}", True), ('{a ...F} fragment F on Q {x:__type(name:"A"){name}}', True),
+    ("{a}", False), ("{__typename}", False), ("{__schema{types{name}}}", True),
+        ("{a} fragment F on __Type {name}", True), ('{a ...F} fragment F on Q {x:__type(name:"A"){name}}', True),
 ])  # fmt: skip
 def test_introspection_is_seen_wherever_it_hides(text, introspects):
     assert measure(parse(text)).introspects is introspects
