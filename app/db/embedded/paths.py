@@ -20,11 +20,18 @@ def runtime_dir(home: Path) -> Path:
     `home/run` where that is short enough, else one below the system's temporary folder, named by the user and by `home`.
     Raises ConfigurationError where somebody else's folder is in its place.
     """
-    folder = home / "run"
-    if len(os.fsencode(folder)) > _LONGEST:
-        temp = _TEMP if os.access(_TEMP, os.W_OK | os.X_OK) else Path(tempfile.gettempdir())
-        folder = temp / f"turnout-{os.geteuid()}-{fingerprint(home)}"
-    return own_folder(folder)
+    return own_folder(home / "run" if is_short(home / "run") else temporary_dir(home, "run"))
+
+
+def is_short(folder: Path) -> bool:
+    """Whether sockets may lie in `folder`."""
+    return len(os.fsencode(folder)) <= _LONGEST
+
+
+def temporary_dir(home: Path, purpose: str) -> Path:
+    """The path of a folder below the system's temporary folder, named by the user, by `home` and by its purpose; not made."""
+    temp = _TEMP if os.access(_TEMP, os.W_OK | os.X_OK) else Path(tempfile.gettempdir())
+    return temp / f"turnout-{purpose}-{os.geteuid()}-{fingerprint(home)}"
 
 
 def own_folder(folder: Path, mode: int = 0o700) -> Path:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from app.db.embedded.locate import Binaries, find_binaries
-from app.db.embedded.paths import fingerprint, own_folder, runtime_dir
+from app.db.embedded.paths import fingerprint, is_short, own_folder, runtime_dir, temporary_dir
 from app.errors import ConfigurationError
 
 _ACCOUNTS = ("postgres", "nobody")
@@ -80,10 +80,10 @@ def find_place(home: Path) -> Place:
     if store is None:
         store = ours if _can(account, "-x", ours) else _new_store(home, account)
         (ours / _POINTER).write_text(f"{store}\n")
-    sockets = store / "s"
+    sockets = (store if is_short(store) else own_folder(temporary_dir(home, "database"), 0o711)) / "s"
     sockets.mkdir(mode=0o700, exist_ok=True)
-    os.chown(sockets, account.uid, account.gid)
     place = Place(ours, store, sockets, account, find_binaries(_data_major(store)))
+    place.give(sockets)
     return replace(place, binaries=_reachable_binaries(place, account))
 
 
@@ -152,19 +152,29 @@ def _reachable_binaries(place: Place, account: Account) -> Binaries:
     if not binaries.relocatable:
         raise ConfigurationError(f"The account {account.name} cannot run {binaries.folder}/postgres. Let it, or run as an ordinary user.")
     target = place.store / f"postgresql-{binaries.version}"
-    copied = replace(binaries, folder=target / "bin")
+    copied = replace(binaries, folder=target / binaries.tree.parent.name / binaries.tree.name / "bin")
     if not target.exists():
-        partial = place.store / f"{target.name}.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.copytree(binaries.tree, partial, symlinks=True, ignore=shutil.ignore_patterns("include", "pkgconfig", "*.a"))
-        _open_up(partial)
-        partial.rename(target)
+        _copy(binaries, target)
     if not _runs(account, copied):
         raise ConfigurationError(
             f"The account {account.name} cannot run {copied.folder}/postgres (a file system mounted noexec?). "
             "Run Turnout as an ordinary user, or set TURNOUT_DATABASE_OWNER_URL to a server."
         )
     return copied
+
+
+def _copy(binaries: Binaries, target: Path) -> None:
+    """The wheel's tree and, beside its package as the programs expect them, the libraries that the wheel brings."""
+    partial = target.with_name(f"{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    package = binaries.tree.parent
+    libraries = package.with_name(f"{package.name}.libs")
+    for tree in (binaries.tree, libraries):
+        if tree.exists():
+            needless = shutil.ignore_patterns("include", "pkgconfig", "*.a")
+            shutil.copytree(tree, partial / tree.relative_to(package.parent), symlinks=True, ignore=needless)
+    _open_up(partial)
+    partial.rename(target)
 
 
 def _open_up(tree: Path) -> None:
