@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
+from contextlib import ExitStack
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,11 +25,15 @@ from app.cli.tenant import CREATE_TENANT
 from app.kernel.context import Role
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from app.settings import Settings
 
 _SEEDING_TTL_S = 900
 _SHOWN_TTL_S = 12 * 3600
-_TENANT_EXISTS = "query Tenant($id: String!) { tenant(id: $id) { id } }"
+_TENANTS = (
+    "query Tenants($after: String) { tenants(first: 100, after: $after) { edges { node { id } } pageInfo { endCursor hasNextPage } } }"
+)
 _CURL_DOCUMENT = """query($row: FeatureRow!) { predict(model: "tumour", features: $row, unit: "p-1") { label probability version id } }"""
 _DIGESTS = "demo-artifacts.json"
 _EXAMPLE = "demo-example.json"
@@ -41,9 +46,9 @@ def demo(url: str | None) -> None:
     settings = load_settings()
     target = (url or local_url(settings)).rstrip("/")
     _make_tenants(settings, target)
-    for tenant in TENANTS:
-        with Client(target, _token(settings, tenant, _SEEDING_TTL_S)) as client:
-            _seed(settings, client, [model for model in MODELS if model.tenant == tenant])
+    with ExitStack() as stack:
+        clients = {tenant: stack.enter_context(Client(target, _token(settings, tenant, _SEEDING_TTL_S))) for tenant in TENANTS}
+        _seed(settings, clients)
     click.echo(banner(target, _token(settings, EXAMPLE.tenant, _SHOWN_TTL_S), _example_row(settings)))
 
 
@@ -74,29 +79,37 @@ def _token(settings: Settings, tenant: str, ttl_s: int) -> str:
 
 def _make_tenants(settings: Settings, url: str) -> None:
     with Client(url, mint(settings, None, "demo", (Role.OPERATOR,), _SEEDING_TTL_S)) as client:
+        there = _tenant_ids(client)
         for tenant, name in TENANTS.items():
-            try:
-                client.query(_TENANT_EXISTS, id=tenant)
-            except Refused as refusal:
-                if refusal.code != "NOT_FOUND":
-                    raise
+            if tenant not in there:
                 note(f"demo: making tenant {tenant}")
                 client.query(CREATE_TENANT, input={"id": tenant, "name": name})
 
 
-def _seed(settings: Settings, client: Client, wanted: list[DemoModel]) -> None:
-    there = {model["name"]: model for model in registry.models(client)}
-    missing = [version.key for model in wanted for version in model.versions if version.key not in _keys_of(there.get(model.name))]
+def _tenant_ids(client: Client) -> set[str]:
+    found: set[str] = set()
+    after = None
+    while True:
+        page = client.query(_TENANTS, after=after)["tenants"]
+        found.update(edge["node"]["id"] for edge in page["edges"])
+        if not page["pageInfo"]["hasNextPage"]:
+            return found
+        after = page["pageInfo"]["endCursor"]
+
+
+def _seed(settings: Settings, clients: Mapping[str, Client]) -> None:
+    there = {(tenant, model["name"]): model for tenant, client in clients.items() for model in registry.models(client)}
+    missing = [v.key for model in MODELS for v in model.versions if v.key not in _keys_of(there.get((model.tenant, model.name)))]
     if missing:
         note(f"demo: training {', '.join(missing)} on data that ships with scikit-learn")
         with tempfile.TemporaryDirectory(prefix="turnout-demo-") as folder:
             _train(Path(folder), missing)
             _remember(settings, Path(folder), missing)
-            for model in wanted:
-                _register(client, Path(folder), model, missing)
-    for model in wanted:
-        if not there.get(model.name, {}).get("aliases"):
-            _serve_first(client, model)
+            for model in MODELS:
+                _register(clients[model.tenant], Path(folder), model, missing)
+    for model in MODELS:
+        if not there.get((model.tenant, model.name), {}).get("aliases"):
+            _serve_first(clients[model.tenant], model)
 
 
 def _register(client: Client, folder: Path, model: DemoModel, missing: list[str]) -> None:

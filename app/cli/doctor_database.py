@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from app.cli.findings import Finding, Level
+from app.db.driver import connect, run_blocking
 from app.db.embedded.server import EmbeddedPostgres
-from app.db.engine import connect, run_blocking
 from app.db.privileges import DatabaseRole
 from app.db.roles import check_roles, server_warnings
 from app.errors import AppError, ConfigurationError

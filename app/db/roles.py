@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import asyncpg
 
-from app.db.engine import connect, plain_dsn, run_blocking, translated
+from app.db.driver import connect, plain_dsn, run_blocking, translated
 from app.db.holes import find_holes, find_warnings
 from app.db.privileges import SERVING_ROLES, DatabaseRole
 from app.errors import ConfigurationError
@@ -126,7 +126,9 @@ def _require_none(existing: Iterable[str]) -> None:
 
 
 def _create(role: str, password: str) -> str:
-    attributes = "login nosuperuser nocreatedb nocreaterole noinherit noreplication nobypassrls"
+    # The owner of a database may make tables in it by way of pg_database_owner, of which it is a member.
+    inherit = "inherit" if role == DatabaseRole.OWNER else "noinherit"
+    attributes = f"login nosuperuser nocreatedb nocreaterole {inherit} noreplication nobypassrls"
     return f"create role {role} with {attributes} password '{scram_verifier(password)}'"
 
 

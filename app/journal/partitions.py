@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from app.db.engine import connect, run_blocking, translated
+from app.db.driver import connect, run_blocking, translated
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable

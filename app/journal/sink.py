@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import asyncpg
 
-from app.db.engine import connect
+from app.db.driver import connect
 from app.errors import ConfigurationError, Unavailable
 
 if TYPE_CHECKING:

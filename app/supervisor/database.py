@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from app.db.driver import run_blocking
 from app.db.embedded.server import EmbeddedPostgres
-from app.db.engine import run_blocking
 from app.db.privileges import DatabaseRole
 from app.db.roles import assert_roles, provision_roles, server_warnings
 from app.errors import AppError, ConfigurationError

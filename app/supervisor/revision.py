@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from app.db.engine import connect
+from app.db.driver import connect
 
 _VERSIONS = Path(__file__).resolve().parents[2] / "migrations" / "versions"
 _REVISION = re.compile(r"^(down_)?revision(?::[^=\n]*)? = [\"']([^\"']+)[\"']", re.MULTILINE)

@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from app.db.driver import connect, run_blocking
 from app.db.embedded.place import Place, find_place
 from app.db.embedded.postmaster import PORT, answers, clear_stale_lock, environment, launch
-from app.db.engine import connect, run_blocking
 from app.db.privileges import DatabaseRole
 from app.db.roles import embedded_statements
 from app.errors import ConfigurationError
