@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 KIND = "tenants"
 LONGEST_NAME = 200
+_PATIENCE_S = 2.0  # a refresh may have other tenants' models to load
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _log = logging.getLogger(__name__)
@@ -123,10 +125,11 @@ class TenantService:
         if self._refresh is None:
             return
         try:
-            await self._refresh()
-        except Unavailable as error:
+            async with asyncio.timeout(_PATIENCE_S):
+                await self._refresh()
+        except (Unavailable, TimeoutError) as error:
             # The tenant is made and announced: the next look finds it.
-            _log.warning("the picture was not refreshed after a change", extra={"code": error.code})
+            _log.warning("the picture was not refreshed after a change", extra={"error": type(error).__name__})
 
 
 def _check_title(name: str) -> str:

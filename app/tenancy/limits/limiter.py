@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar, cast
 
 from slowapi import Limiter
 
-from app.errors import QuotaExceeded, RateLimited
+from app.errors import QuotaExceeded
 from app.tenancy.limits.gcra import NS, units_left, wait_ns
 from app.tenancy.limits.storage import STRANGERS, STRATEGY, Budget, SharedMemoryStorage, storage_uri
 from app.tenancy.types import QuotaState
@@ -44,14 +44,6 @@ class Decision(NamedTuple):  # made on every request: a third of a frozen datacl
     remaining: int
     retry_after_ms: int | None  # 0 where allowed; None: it will never fit, however long one waits
     reset_s: int  # until the budget is full again
-
-    def require(self) -> None:
-        """Returns where allowed; raises RateLimited that says when to come again, or that it never fits."""
-        if self.allowed:
-            return
-        if self.retry_after_ms is None:
-            raise RateLimited(f"This request costs more than the {self.limit} that may be taken at once: make it smaller.", retryable=False)
-        raise RateLimited("Too many requests: the limit of this tenant is used up.", retry_after_ms=self.retry_after_ms)
 
 
 class RateLimiter:

@@ -48,21 +48,21 @@ async def write(database: Database, ctx: RequestContext, clock: ManualClock, *nu
 async def test_entries_come_newest_first_page_by_page(database_urls: DatabaseUrls) -> None:
     admin, clock = context(make_tenant(database_urls, "clinic"), Role.ADMIN), ManualClock()
     async with opened(database_urls) as database:
-        for number in range(5):
-            await write(database, admin, clock, number)
-            clock.advance(0.000_001 if number % 2 else 0)  # some at the very same microsecond
+        await write(database, admin, clock, *range(12))  # all at one microsecond: the id decides
+        clock.advance(0.000_001)
+        await write(database, admin, clock, 12)
         audit = AuditService(database)
         seen, after = [], None
         for _ in range(3):
-            page = await audit.entries(admin, 2, after)
+            page = await audit.entries(admin, 5, after)
             seen += [entry.id for entry in page.items]
             after = page.cursors[-1]
         assert page.has_next is False
         assert page.has_previous is True
         whole = await audit.entries(admin, 100)
-    assert len(set(seen)) == 5
+    assert len(set(seen)) == 13
     assert seen == [entry.id for entry in whole.items]
-    assert whole.items[0].subject == "alias:4"
+    assert whole.items[0].subject == "alias:12"
     assert [entry.at for entry in whole.items] == sorted((entry.at for entry in whole.items), reverse=True)
 
 
