@@ -56,6 +56,7 @@ from app.web.uploads import UploadEndpoint
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from uuid import UUID
 
 VERSION = "0.1.0"
 MODEL_HOST_SOCKET = "models.sock"
@@ -97,7 +98,7 @@ def build_parts(settings: Settings, telemetry: Telemetry) -> Parts:
     announced = _Later()
     validator = Validator(database, artifacts, host, gate, clock, announced, settings.registry.validation_timeout_s)
     refresher = Refresher(sync_database, directory, table, pool, validator, clock)
-    announced.call = refresher.wake
+    announced.refresher = refresher
     spool = Spool(settings.home / "spool", settings.journal.spool_max_bytes, clock)
     services = Services(
         predictor=Predictor(directory, table, VersionLookup(database), pool, spool, answers, IdMint(clock), telemetry, clock),
@@ -173,12 +174,15 @@ async def _stop(parts: Parts, tasks: list[asyncio.Task[None]]) -> None:
 
 
 class _Later:
-    """A call whose target is made after its callers."""
+    """The refresher, for those that are made before it and that it knows: an Announcer whose target is set once."""
 
-    call: Any = None
+    refresher: Refresher
 
-    def __call__(self) -> None:
-        self.call()
+    def wake(self) -> None:
+        self.refresher.wake()
+
+    async def caught_up(self, tenant_id: UUID | None = None) -> None:
+        await self.refresher.caught_up(tenant_id)
 
 
 def _url(secret: Any) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from app.errors import AppError, ModelUnavailable
+from app.errors import AppError, ModelUnavailable, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 Key = tuple["UUID", "UUID", int]  # tenant, model, version
 _MOST_PINNED = 64
+_HOST_AWAY_S = 0.05
 log = structlog.get_logger()
 
 
@@ -61,7 +62,10 @@ class RuntimePool:
         return await asyncio.shield(task)
 
     async def warm(self, tenant_id: UUID, routes: Collection[VersionRoute]) -> None:
-        """Returns when each of these versions is open or has failed to open, which is logged: requests then say so."""
+        """Returns when each of these versions is open or has failed to open, which is logged: requests then say so.
+
+        Waits for a model host that is not there yet; the caller bounds the time.
+        """
         await asyncio.gather(*(self._warm_one(tenant_id, route) for route in routes))
 
     def keep(self, needed: frozenset[Key]) -> None:
@@ -87,14 +91,19 @@ class RuntimePool:
 
     def _opened(self, key: Key, done: asyncio.Task[Runtime]) -> None:
         self._opening.pop(key, None)
-        if not done.cancelled() and (error := done.exception()) is not None:
-            log.warning("runtime_not_opened", version=key[2], error=type(error).__name__)
+        if not done.cancelled() and (error := done.exception()) is not None and not isinstance(error, AppError):
+            log.error("runtime_not_opened", version=key[2], exc_info=(type(error), error, error.__traceback__))
 
     async def _warm_one(self, tenant_id: UUID, route: VersionRoute) -> None:
-        try:
-            await self.get(tenant_id, route)
-        except AppError as error:
-            log.warning("version_not_warm", version=route.number, code=error.code, why=error.message)
+        while True:
+            try:
+                await self.get(tenant_id, route)
+            except AppError as error:
+                if error.code == Unavailable.code:  # the model host is being started, or started anew
+                    await asyncio.sleep(_HOST_AWAY_S)
+                    continue
+                log.warning("version_not_warm", version=route.number, code=error.code, why=error.message)
+            return
 
     def _close_soon(self, runtime: Runtime) -> None:
         task = asyncio.create_task(runtime.close())

@@ -33,11 +33,12 @@ if TYPE_CHECKING:
 
 POLL_S = 1.0
 _WARM_WITHIN_S = 20.0
+_CATCH_UP_WITHIN_S = 2.0
 log = structlog.get_logger()
 
 
 class Refresher:
-    """One a serving process. `wake` asks for a look now; `caught_up` waits for one that began after the call."""
+    """One a serving process. `wake` asks for a look now; `caught_up` waits until it is served."""
 
     def __init__(
         self,
@@ -55,22 +56,26 @@ class Refresher:
         self._validator = validator
         self._clock = clock
         self._wake = asyncio.Event()
-        self._looks = 0
+        self._begun = self._ended = 0  # looks
         self._looked = asyncio.Condition()
+        self._applying: dict[UUID, asyncio.Task[None]] = {}
         self.refreshed_at: float | None = None  # monotonic seconds of the last look that succeeded
 
     def wake(self) -> None:
         """Look now rather than at the next poll."""
         self._wake.set()
 
-    async def caught_up(self) -> None:
-        """Returns when a look that began after this call has ended: what was committed before is then served."""
-        async with self._looked:
-            target = self._looks + 2  # one may be under way that began before
-            self._wake.set()
-            while self._looks < target:
-                self._wake.set()
-                await self._looked.wait()
+    async def caught_up(self, tenant_id: UUID | None = None) -> None:
+        """Returns when this process serves what was committed before the call, or after two seconds; of one tenant where it is named."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CATCH_UP_WITHIN_S):
+                async with self._looked:
+                    target = self._begun + 1  # a look under way may have begun before the commit
+                    self._wake.set()
+                    await self._looked.wait_for(lambda: self._ended >= target)
+                applying = None if tenant_id is None else self._applying.get(tenant_id)
+                if applying is not None:
+                    await asyncio.wait([applying])
 
     async def start(self) -> None:
         """The first picture, whole. Raises Unavailable where the database does not answer."""
@@ -82,6 +87,7 @@ class Refresher:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), POLL_S)
             self._wake.clear()
+            self._begun += 1
             try:
                 await self._look()
             except AppError as error:
@@ -89,7 +95,7 @@ class Refresher:
             except Exception:
                 log.exception("routing_refresh_broke")
             async with self._looked:
-                self._looks += 1
+                self._ended = self._begun
                 self._looked.notify_all()
 
     async def _look(self) -> None:
@@ -104,11 +110,27 @@ class Refresher:
             models = await load_routes(connection, which)
             pending = await load_pending(connection, which)
         self._directory.apply(stored)
-        tenants = [each.tenant.tenant_id for each in stored]
-        await asyncio.gather(*(self._apply(tenant_id, models.get(tenant_id, [])) for tenant_id in tenants))
-        self._pool.keep(frozenset(key_of(tenant_id, route) for tenant_id, _, route in self._table.versions()))
+        for tenant_id in (each.tenant.tenant_id for each in stored):
+            self._begin(tenant_id, models.get(tenant_id, []))
         self._validator.consider(pending)
         self._seen(generation)
+        if first:
+            await asyncio.gather(*self._applying.values(), return_exceptions=True)
+
+    def _begin(self, tenant_id: UUID, models: list[ModelRoute]) -> None:
+        """Applies the tenant's routes when its versions are open, beside the others: a slow model holds up no other tenant."""
+        older = self._applying.pop(tenant_id, None)
+        if older is not None:
+            older.cancel()
+        task = asyncio.create_task(self._apply(tenant_id, models))
+        self._applying[tenant_id] = task
+        task.add_done_callback(lambda done: self._applied(tenant_id, done))
+
+    def _applied(self, tenant_id: UUID, done: asyncio.Task[None]) -> None:
+        if self._applying.get(tenant_id) is done:
+            del self._applying[tenant_id]
+        if not done.cancelled() and (error := done.exception()) is not None:
+            log.error("routes_not_applied", exc_info=(type(error), error, error.__traceback__))
 
     def _seen(self, generation: int) -> None:
         self._table.generation = generation
@@ -123,3 +145,4 @@ class Refresher:
             log.warning("versions_still_cold", tenant_id=str(tenant_id))
         ready = {(route.model_id, route.number): RoutedVersion.of(route) for route in routes}
         self._table.apply(tenant_id, TenantRoutes.of(models, ready))
+        self._pool.keep(frozenset(key_of(each, route) for each, _, route in self._table.versions()))

@@ -40,4 +40,8 @@ class Confinement(Protocol):
 class Announcer(Protocol):
     """Told after a commit, so that this process does not wait for its own poll."""
 
-    def __call__(self) -> None: ...
+    def wake(self) -> None:
+        """Have a look soon."""
+
+    async def caught_up(self, tenant_id: UUID | None = None) -> None:
+        """Returns when this process serves what was committed before the call; bounded."""

@@ -102,7 +102,7 @@ class RegistryService:
             after = {"status": version.status.value, "artifactDigest": artifact.digest}
             await self._record(session, ctx, "registerModelVersion", _subject(model, row.number), None, after, None)
             await announce(session, ctx.tenant_id)
-        self._announced()
+        self._announced.wake()
         return version
 
     async def update_model(self, ctx: RequestContext, name: str, changes: dict[str, Any]) -> Model:
@@ -125,7 +125,7 @@ class RegistryService:
             await self._record(session, ctx, "updateModel", f"model:{row.name}", before, _settings_of(row), None)
             await announce(session, ctx.tenant_id)
             value = store.model_value(row)
-        self._announced()
+        self._announced.wake()
         return value
 
     async def blockers(self, ctx: RequestContext, model: str, version: int, alias: str) -> list[PromotionBlocker]:
@@ -172,7 +172,7 @@ class RegistryService:
                 )
             parent = state.revision or None
             promotion = await self._move(session, ctx, row, alias, state, version, parent, "promote", reason)
-        self._announced()
+        await self._announced.caught_up(ctx.tenant_id)
         return promotion
 
     async def rollback(
@@ -191,7 +191,7 @@ class RegistryService:
                     f"The alias {alias!r} of {row.name!r} has no earlier version that can serve: there is nothing to roll back to."
                 )
             promotion = await self._move(session, ctx, row, alias, state, target.number, target.parent_revision, "rollback", reason)
-        self._announced()
+        await self._announced.caught_up(ctx.tenant_id)
         return promotion
 
     async def withdraw(self, ctx: RequestContext, model: str, number: int, reason: str) -> ModelVersion:
@@ -214,7 +214,7 @@ class RegistryService:
                     await self._move(session, ctx, row, alias, state, target.number, target.parent_revision, "rollback", why)
             await self._status_changed(session, ctx, row, version.number, before, VersionStatus.WITHDRAWN, reason)
             value = store.version_value(version, row.name)
-        self._announced()
+        await self._announced.caught_up(ctx.tenant_id)
         return value
 
     async def archive(self, ctx: RequestContext, model: str, number: int, reason: str | None) -> ModelVersion:
@@ -233,7 +233,7 @@ class RegistryService:
             await session.flush()
             await self._status_changed(session, ctx, row, number, before, VersionStatus.ARCHIVED, reason)
             value = store.version_value(version, row.name)
-        self._announced()
+        await self._announced.caught_up(ctx.tenant_id)
         return value
 
     async def _move(

@@ -120,7 +120,7 @@ class Validator:
                 reason=report.failure,
             )
             await announce(session, pending.tenant_id)
-        self._announced()
+        self._announced.wake()
         log.info("version_validated", model=model, version=pending.number, ready=report.failure is None, estimator=report.estimator)
 
 
