@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,12 +50,16 @@ def drain(settings: Settings, environ: Mapping[str, str], urls: DatabaseUrls) ->
     return ChildSpec("the journal drain", _python("app.journal", "--home", str(settings.home)), env, grace_s=2.0)
 
 
-def serving(settings: Settings, environ: Mapping[str, str], urls: DatabaseUrls, listener: int, index: int) -> ChildSpec:
-    """One serving process: the runtime and the sync role."""
+def serving(settings: Settings, environ: Mapping[str, str], listener: int, index: int) -> ChildSpec:
+    """One serving process. It imports while the database starts, and waits to hear where that is: `serving_words`."""
     env = _base(environ, _NETWORK) | _own_settings(settings, environ)
-    env |= {"TURNOUT_DATABASE_URL": urls.runtime, "TURNOUT_DATABASE_SYNC_URL": urls.sync}
-    command = _python("app.main", "--fd", str(listener), "--index", str(index))
-    return ChildSpec(f"serving process {index}", command, env, grace_s=6.5, fds=(listener,))
+    command = _python("app.supervisor.warm", "app.main", "--fd", str(listener), "--index", str(index))
+    return ChildSpec(f"serving process {index}", command, env, grace_s=6.5, fds=(listener,), waits=True)
+
+
+def serving_words(urls: DatabaseUrls) -> bytes:
+    """What a serving process needs to know of the database: the runtime and the sync role."""
+    return json.dumps({"TURNOUT_DATABASE_URL": urls.runtime, "TURNOUT_DATABASE_SYNC_URL": urls.sync}).encode()
 
 
 def demo(settings: Settings, environ: Mapping[str, str], url: str) -> ChildSpec:

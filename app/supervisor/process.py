@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -29,6 +30,7 @@ class ChildSpec:
     env: Mapping[str, str]
     grace_s: float  # from SIGTERM to SIGKILL
     fds: tuple[int, ...] = ()  # descriptors handed down, by the same numbers
+    waits: bool = False  # reads what `Child.tell` says from its standard input before it does anything
 
 
 class Child:
@@ -43,6 +45,7 @@ class Child:
         self._started_at = 0.0
         self._pause_s = _FIRST_PAUSE_S
         self._restart_at: float | None = None
+        self._words: bytes | None = None
 
     @property
     def pid(self) -> int | None:
@@ -66,11 +69,21 @@ class Child:
         self._process = subprocess.Popen(
             self.spec.command,
             env=dict(self.spec.env),
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if self.spec.waits else subprocess.DEVNULL,
             pass_fds=self.spec.fds,
             start_new_session=True,  # the terminal's Ctrl-C reaches the parent alone, which stops the children in order
             preexec_fn=bind_to_parent,  # noqa: PLW1509  the parent has one thread
         )
+        if self._words is not None:
+            self.tell(self._words)
+
+    def tell(self, words: bytes) -> None:
+        """Lets a child that waits go on; one that is started again hears the same at once."""
+        self._words = words
+        if self._process and self._process.stdin:
+            with contextlib.suppress(BrokenPipeError):  # it died meanwhile: `supervise` sees to that
+                self._process.stdin.write(words)
+                self._process.stdin.close()
 
     def exit_status(self) -> int | None:
         """None while it runs; else what it exited with (negative: the signal that ended it)."""

@@ -80,16 +80,18 @@ class Supervisor:
         for name in settings.unknown:
             say(f"warning: nothing reads {name}; docs/settings.md lists the names")
         make_missing_keys(settings)
-        # The longest import of all (scikit-learn) goes on while the database starts.
+        # What takes longest are imports: of scikit-learn, of everything that serves. They go on while the database starts.
+        listener = self._listener.fileno()
+        self._serving = [self._begin(environment.serving(settings, environ, listener, n)) for n in range(settings.http.workers)]
         self._host = [self._begin(environment.model_host(settings, environ, model_host_socket(settings.home)))]
         from app.supervisor.database import open_database
 
         self._database = open_database(settings)
         urls = self._database.start()
-        self._drain = [self._begin(environment.drain(settings, environ, urls))]
-        listener = self._listener.fileno()
-        self._serving = [self._begin(environment.serving(settings, environ, urls, listener, n)) for n in range(settings.http.workers)]
+        for child in self._serving:
+            child.tell(environment.serving_words(urls))
         wait_until_ready(url, _READY_WITHIN_S, self._first_death)
+        self._drain = [self._begin(environment.drain(settings, environ, urls))]  # nothing to drain before the first answer
         return url
 
     def _begin(self, spec: ChildSpec) -> Child:

@@ -108,3 +108,33 @@ def test_exits_are_described_in_words():
     assert describe_exit(2) == "exited with status 2"
     assert describe_exit(-9) == "was ended by SIGKILL"
     assert describe_exit(-200) == "was ended by signal 200"
+
+
+def test_a_child_that_waits_goes_on_when_told_and_hears_it_again_when_started_again():
+    reader, writer = os.pipe()
+    code = f"import os, sys; os.write({writer}, sys.stdin.buffer.read() or b'nothing')"
+    now = [0.0]
+    child = Child(ChildSpec("a child", (sys.executable, "-c", code), ENV, 5.0, (writer,), waits=True), now=lambda: now[0])
+    child.start()
+    child.tell(b"go")
+    child._process.wait()
+    child.supervise()
+    now[0] += 1
+    child.supervise()
+    child._process.wait()
+    assert os.read(reader, 64) == b"gogo"
+    os.close(reader)
+    os.close(writer)
+
+
+def test_a_warm_process_imports_first_and_gives_up_with_its_parent(tmp_path):
+    (tmp_path / "program.py").write_text(
+        "import os, sys\nprint('imported', flush=True)\ndef main():\n    print(sys.argv, os.environ['TOLD'], flush=True)\n"
+    )
+    command = [sys.executable, "-P", "-m", "app.supervisor.warm", "program", "--fd", "7"]
+    environment = {**ENV, "PYTHONPATH": f"{ENV['PYTHONPATH']}:{tmp_path}"}
+    for words, printed, status in ((b'{"TOLD": "yes"}', "['program', '--fd', '7'] yes\n", 0), (b"", "", 0)):
+        with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+            assert process.stdout.readline() == b"imported\n"
+            rest, _ = process.communicate(words)
+            assert (rest.decode(), process.returncode) == (printed, status)

@@ -1,5 +1,7 @@
 """What children get to know. The owner's database URL is in the parent alone."""
 
+import json
+
 import pytest
 
 from app.settings import Settings
@@ -30,9 +32,13 @@ def database_urls(spec):
 
 
 def test_serving_processes_get_the_runtime_and_the_sync_role():
-    spec = environment.serving(SETTINGS, ENVIRON, URLS, listener=7, index=2)
-    assert database_urls(spec) == {"TURNOUT_DATABASE_URL": "postgresql://runtime", "TURNOUT_DATABASE_SYNC_URL": "postgresql://sync"}
-    assert spec.command[2:] == ("-m", "app.main", "--fd", "7", "--index", "2")
+    spec = environment.serving(SETTINGS, ENVIRON, listener=7, index=2)
+    assert database_urls(spec) == {}
+    assert json.loads(environment.serving_words(URLS)) == {
+        "TURNOUT_DATABASE_URL": "postgresql://runtime",
+        "TURNOUT_DATABASE_SYNC_URL": "postgresql://sync",
+    }
+    assert spec.command[2:] == ("-m", "app.supervisor.warm", "app.main", "--fd", "7", "--index", "2")
     assert spec.fds == (7,)
     assert spec.env["TURNOUT_MASTER_KEY_FILE"] == "/keys/master"
 
@@ -63,7 +69,7 @@ def test_the_demo_is_a_client_like_any_other():
 @pytest.mark.parametrize(
     "spec",
     [
-        environment.serving(SETTINGS, ENVIRON, URLS, 7, 0),
+        environment.serving(SETTINGS, ENVIRON, 7, 0),
         environment.drain(SETTINGS, ENVIRON, URLS),
         environment.demo(SETTINGS, ENVIRON, "u"),
     ],

@@ -1,0 +1,29 @@
+"""`python -m app.supervisor.warm MODULE OPTION...`: imports MODULE now, and runs its `main` once the parent says go.
+
+A serving process imports for a second; meanwhile the parent starts and checks the database. What comes down standard input is
+JSON: the variables to add to the environment. Database URLs among them are so in no process listing. End of file first: the
+parent has given up, and so does this.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+
+
+def main(arguments: list[str]) -> None:
+    """Never returns before the module's `main` does."""
+    module, *options = arguments
+    program = importlib.import_module(module)
+    words = sys.stdin.buffer.read()
+    if not words:
+        raise SystemExit(0)
+    os.environ.update(json.loads(words))  # noqa: TID251  what an environment would have brought, had it been known in time
+    sys.argv = [module, *options]
+    program.main()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
