@@ -67,13 +67,18 @@ def _first(values: Iterator[Any]) -> Any:
 
 def _same_input(estimator: Any, depth: int = 0) -> Iterator[Any]:
     """The estimator, and those within that are given the very same input."""
-    if not isinstance(estimator, BaseEstimator) and type(estimator).__module__ != "sklearn.calibration":
+    if not _is_estimator(estimator):
         return
     yield estimator
     if depth > 8:
         return
     for held in _receivers(estimator):
         yield from _same_input(held, depth + 1)
+
+
+def _is_estimator(found: Any) -> bool:
+    """CalibratedClassifierCV holds its parts in a class that is no BaseEstimator."""
+    return isinstance(found, BaseEstimator) or type(found).__module__ == "sklearn.calibration"
 
 
 def _receivers(estimator: Any) -> list[Any]:
@@ -106,14 +111,13 @@ def _takes_texts(estimator: Any, depth: int = 0) -> bool:
             if isinstance(step, BaseEstimator):
                 return _takes_texts(step, depth + 1)
         return False
-    receivers = _receivers(estimator) if isinstance(estimator, BaseEstimator) or type(estimator).__module__ == "sklearn.calibration" else []
-    return any(_takes_texts(held, depth + 1) for held in receivers)
+    return _is_estimator(estimator) and any(_takes_texts(held, depth + 1) for held in _receivers(estimator))
 
 
 def _note(estimator: Any, at: list[int], hints: dict[int, Hint], depth: int = 0) -> None:
     """Walks down while the columns `at` (positions in the model's input) stay recognisable, and notes what each part says."""
-    if depth > 12:
-        return
+    if depth > 12 or not _is_estimator(estimator):
+        return  # "drop" and "passthrough" are texts
     if isinstance(estimator, _ENCODERS):
         _note_encoder(estimator, at, hints)
     elif isinstance(estimator, _VECTORISERS):

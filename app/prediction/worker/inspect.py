@@ -79,14 +79,17 @@ def _examine(estimator: Any, request: InspectionRequest) -> tuple[Signature, tup
     reading = read_columns(estimator)
     draft = draft_signature(reading, request)
     caller = Caller(estimator, draft, request.task, classes)
-    if request.sample:
-        sample = _sample_batch(draft, request)
+    sample = _sample_batch(draft, request) if request.sample else None
+    if sample is not None:
         _run_sample(caller, sample)
-    else:
-        sample = None
-    base = base_batch(caller, draft, _hints_in_order(reading, draft), sample)
-    if base is None:
-        raise Misfit("The model could not be tried out without real rows: register it again with a sample of 5 or more rows.")
+    try:
+        base = base_batch(caller, draft, _hints_in_order(reading, draft), sample)
+    except CallFailed:
+        raise  # the task's promises are broken, whatever the row
+    except Exception as error:  # noqa: BLE001  estimators raise all kinds
+        raise Misfit(
+            f"The model could not be tried out without real rows ({_say(error)}): register it again with a sample of 5 or more rows."
+        ) from None
     return _settle_required(caller, draft, base, request), classes or None
 
 

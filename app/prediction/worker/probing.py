@@ -25,18 +25,20 @@ def rows_of(batch: Batch) -> Iterator[Batch]:
         yield Batch(1, batch.numbers[i : i + 1], tuple((column[i],) for column in batch.texts))
 
 
-def base_batch(call: Callable[[Batch], Any], signature: Signature, hints: dict[int, Hint], sample: Batch | None) -> Batch | None:
-    """One row that the estimator answers: the sample's fullest, else one made up; None where none was found."""
+def base_batch(call: Callable[[Batch], Any], signature: Signature, hints: dict[int, Hint], sample: Batch | None) -> Batch:
+    """One row that the estimator answers: the sample's fullest, else one made up; raises its last error where it answers none."""
     if sample is not None and sample.rows:
         gaps = np.isnan(sample.numbers).sum(axis=1) + sum(
             (np.array([value is None for value in column]) for column in sample.texts), np.zeros(sample.rows)
         )
         return list(rows_of(sample))[int(np.argmin(gaps))]
-    for number in _NUMBERS_TO_TRY:
+    for number in _NUMBERS_TO_TRY[:-1]:
         row = _made_up(signature, hints, number)
         if _answers(call, row):
             return row
-    return None
+    row = _made_up(signature, hints, _NUMBERS_TO_TRY[-1])
+    call(row)
+    return row
 
 
 def find_optional(call: Callable[[Batch], Any], signature: Signature, base: Batch, wanted: Sequence[int]) -> frozenset[int]:

@@ -9,6 +9,7 @@ import io
 import lzma
 import pickle  # noqa: TID251  in a locked child, through an allow-list
 import warnings
+import zlib
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Self
@@ -141,7 +142,9 @@ def _not_here(error: Exception) -> str:
 def _broken(magic: bytes, error: Exception) -> str:
     if magic.startswith(b"PK"):
         return "The artifact is a zip archive, not a joblib file: save the fitted estimator with joblib.dump."
-    if isinstance(error, EOFError | lzma.LZMAError | OSError) or "truncated" in str(error) or "EOF" in str(error):
+    if isinstance(error, PermissionError) or (isinstance(error, RuntimeError) and "thread" in str(error)):
+        return f"The artifact tried something that a model may not do here ({type(error).__name__}: {error})."
+    if isinstance(error, EOFError | lzma.LZMAError | OSError | zlib.error) or "truncated" in str(error) or "EOF" in str(error):
         return f"The artifact is cut short or damaged ({type(error).__name__}: {error}): upload it again."
     if isinstance(error, pickle.UnpicklingError | ValueError | KeyError | IndexError | UnicodeError):
         return f"The artifact is no joblib file, or is damaged ({type(error).__name__}: {error})."

@@ -69,4 +69,6 @@ def _use_what_is_lazy() -> None:
         KNeighborsClassifier(),
     ):
         make_pipeline(columns, estimator).fit(frame, y).predict_proba(frame)
-    make_pipeline(TfidfVectorizer(strip_accents="unicode"), LogisticRegression()).fit(["été bon", "chat dit"], [0, 1]).predict_proba(["bon"])
+    make_pipeline(TfidfVectorizer(strip_accents="unicode"), LogisticRegression()).fit(["été bon", "chat dit"], [0, 1]).predict_proba(
+        ["bon"]
+    )
