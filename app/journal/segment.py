@@ -40,11 +40,7 @@ class SegmentWriter:
         """
         if self._size and (self._size >= self._max_bytes or self._clock.monotonic() >= self._old_at):
             self.renew()
-        try:
-            landed = os.write(self._descriptor, data)
-        except OSError:
-            self._cut_back()
-            raise
+        landed = os.write(self._descriptor, data)
         if landed == len(data):
             self._size += landed
             return landed

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 import pytest
-from asyncpg.pgproto.pgproto import UUID as DriversUuid
+from asyncpg.pgproto.pgproto import UUID as DriversUuid  # noqa: N811  a class, whatever its capitals
 from hypothesis import given
 from hypothesis import strategies as st
 

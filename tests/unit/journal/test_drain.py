@@ -142,14 +142,15 @@ class TestMoving:
         assert list(sink.rows.values()) == [second]
         spool.close()
 
+    @pytest.mark.parametrize("content", [b"torn", b"\xff\x00\x00\x00\x00\x00\x00\x00torn"])
     async def test_an_offset_file_that_cannot_be_read_means_a_harmless_replay(
-        self, folder: Path, clock: ManualClock, sink: MemorySink, records: Records
+        self, folder: Path, clock: ManualClock, sink: MemorySink, records: Records, content: bytes
     ) -> None:
         spool = spool_of(folder, clock)
         sent = records.many(2)
         spool.append_now(sent[0])
         await emptied(Drain(folder, sink, clock))
-        next(writer_folders(folder)[0].glob("*.offset")).write_bytes(b"torn")
+        next(writer_folders(folder)[0].glob("*.offset")).write_bytes(content)
         spool.append_now(sent[1])
         await emptied(Drain(folder, sink, clock))
 
@@ -192,11 +193,12 @@ class TestTheDead:
         assert (folder / "quarantine" / "1-1-x-1-0.bytes").read_bytes() == damaged
         assert writer_folders(folder) == []
 
+    @pytest.mark.parametrize("size_bytes", [3 * MIB, MIB - 100, 2 * MIB - 200_000])
     async def test_a_megabyte_of_rubbish_does_not_stop_the_drain(
-        self, folder: Path, clock: ManualClock, sink: MemorySink, records: Records
+        self, folder: Path, clock: ManualClock, sink: MemorySink, records: Records, size_bytes: int
     ) -> None:
         last = records.one()
-        rubbish = os.urandom(3 * MIB)
+        rubbish = os.urandom(size_bytes)
         dead_writer(folder, "1-1-x", rubbish + encode(last))
         await emptied(Drain(folder, sink, clock))
 

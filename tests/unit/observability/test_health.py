@@ -90,3 +90,17 @@ async def test_one_that_neither_answers_nor_ends_holds_nobody_back() -> None:
 
     assert report.probes["slow"] == ProbeResult(Status.DOWN, {"error": "timeout"})
     assert report.probes["b"].status is Status.OK
+
+
+async def test_one_that_is_too_slow_is_told_to_stop() -> None:
+    stopped = asyncio.Event()
+
+    async def slow() -> ProbeResult:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.set()
+        return ProbeResult(Status.OK)
+
+    await HealthReport.collect([Probe("slow", slow)], 0.01)
+    await stopped.wait()
