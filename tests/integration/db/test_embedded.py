@@ -24,7 +24,7 @@ from app.db.embedded.paths import runtime_dir
 from app.db.embedded.server import EmbeddedPostgres
 from app.db.privileges import DatabaseRole
 from app.errors import ConfigurationError
-from tests.support.database import SPEEDY, _fast_folder, execute
+from tests.support.database import SPEEDY, _fast_folder, execute, remove_home
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -62,10 +62,7 @@ class temporary_home:  # noqa: N801  used like a function
         return self.path
 
     def __exit__(self, *_: object) -> None:
-        pointer = self.path / "pg" / "location"
-        store = Path(pointer.read_text().strip()) if pointer.exists() else self.path
-        if not store.is_relative_to(self.path):
-            shutil.rmtree(store)
+        remove_home(self.path)
         shutil.rmtree(self._base)
 
 
