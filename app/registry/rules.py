@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ _MOST_COLUMNS = 2_000
 _LONGEST_COLUMN_NAME = 256
 _LARGEST_JSON_BYTES = 64 * 1024
 _LONGEST_TEXT = 10_000
+_LARGEST_WHOLE = 2**53
 _WIDER_TYPES = {(ColumnType.INTEGER, ColumnType.NUMBER)}  # what callers of the left send, the right takes
 
 
@@ -34,9 +36,11 @@ def check_registration(registration: VersionRegistration) -> None:
         raise InvalidInput(f"sample has {len(registration.sample)} rows; it must have 5 to 1,000, or be left out.")
     if registration.columns is not None:
         check_columns(registration.columns)
+    check_storable("sample", list(registration.sample))
     for name, value in (("metrics", registration.metrics), ("tags", registration.tags)):
         if value is not None and not isinstance(value, dict):
             raise InvalidInput(f"{name} must be a JSON object.")
+        check_storable(name, value)
         if len(orjson.dumps(value)) > _LARGEST_JSON_BYTES:
             raise InvalidInput(f"{name} is larger than 64 KiB.")
     check_text("description", registration.description)
@@ -48,6 +52,25 @@ def check_text(name: str, text: str | None) -> None:
         raise InvalidInput(f"{name} has {len(text)} characters; at most {_LONGEST_TEXT:,} are kept.")
     if text is not None and "\0" in text:
         raise InvalidInput(f"{name} holds a NUL character, which cannot be stored.")
+
+
+def check_storable(name: str, value: Any) -> None:
+    """Returns where the JSON value can be stored and read again unchanged; raises InvalidInput for what cannot."""
+    level = [value]
+    while level:
+        inner: list[Any] = []
+        for item in level:
+            if isinstance(item, dict):
+                inner += [*item, *item.values()]
+            elif isinstance(item, list):
+                inner += item
+            elif isinstance(item, str) and "\0" in item:
+                raise InvalidInput(f"{name} holds a NUL character, which cannot be stored.")
+            elif isinstance(item, int) and abs(item) > _LARGEST_WHOLE:
+                raise InvalidInput(f"{name} holds a whole number beyond 2^53, which JSON does not carry exactly.")
+            elif isinstance(item, float) and not math.isfinite(item):
+                raise InvalidInput(f"{name} holds a number that is not finite.")
+        level = inner
 
 
 def check_columns(columns: tuple[Column, ...]) -> None:
@@ -65,6 +88,7 @@ def check_columns(columns: tuple[Column, ...]) -> None:
         ranged = column.minimum is not None or column.maximum is not None
         if ranged and column.type not in (ColumnType.NUMBER, ColumnType.INTEGER):
             raise InvalidInput(f"{where} is {column.type}: minimum and maximum are for NUMBER and INTEGER.")
+        check_storable(where, [column.minimum, column.maximum, list(column.categories or ())])
         if column.minimum is not None and column.maximum is not None and column.minimum > column.maximum:
             raise InvalidInput(f"{where} has a minimum above its maximum.")
         if column.categories is not None and column.type is not ColumnType.STRING:
@@ -81,6 +105,7 @@ def check_fallback(fallback: Fallback | None) -> None:
         raise InvalidInput("fallback.answer goes with kind ANSWER, and only with it.")
     if fallback.answer is not None and not isinstance(fallback.answer, str | int | float):
         raise InvalidInput("fallback.answer must be a label (a text) or a number.")
+    check_storable("fallback.answer", fallback.answer)
 
 
 def registration_hash(registration: VersionRegistration) -> str:

@@ -141,7 +141,7 @@ def test_a_withdrawn_version_leaves_every_route_and_its_alias_steps_back(admin: 
     assert admin.predict("withdrawn", [1, 2])["version"] == 3
     admin.ask('mutation { withdrawModelVersion(model: "withdrawn", version: 3, reason: "worse data") { status } }')
     assert admin.predict("withdrawn", [1, 2])["version"] == 1
-    pinned = admin.refused("{ predict(model: \"withdrawn\", features: [1, 2], version: 3) { version } }")
+    pinned = admin.refused('{ predict(model: "withdrawn", features: [1, 2], version: 3) { version } }')
     assert pinned["extensions"]["code"] == "NOT_FOUND"
 
 
@@ -224,8 +224,11 @@ def test_lists_page_in_their_order(service: Service) -> None:
 
 def test_a_model_can_be_changed_and_says_how(admin: Client) -> None:
     admin.ready("changed", "CLASSIFICATION", constant(1))
-    update = "mutation($input: UpdateModelInput!) { updateModel(name: \"changed\", input: $input) { description fallback { kind version } } }"
+    update = 'mutation($input: UpdateModelInput!) { updateModel(name: "changed", input: $input) { description fallback { kind version } } }'
     changed = admin.ask(update, input={"description": "who leaves", "fallback": {"kind": "VERSION", "version": 1}})["updateModel"]
     assert changed == {"description": "who leaves", "fallback": {"kind": "VERSION", "version": 1}}
-    assert admin.ask(update, input={"description": None})["updateModel"] == {"description": None, "fallback": {"kind": "VERSION", "version": 1}}
+    assert admin.ask(update, input={"description": None})["updateModel"] == {
+        "description": None,
+        "fallback": {"kind": "VERSION", "version": 1},
+    }
     assert admin.refused(update, input={"fallback": {"kind": "VERSION", "version": 9}})["extensions"]["code"] == "NOT_FOUND"

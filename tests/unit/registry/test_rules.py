@@ -108,6 +108,11 @@ def test_what_breaks_nobody_twice_breaks_nobody(a: Signature, b: Signature, c: S
         ({"metrics": [1]}, "metrics must be a JSON object"),
         ({"tags": {"a": "x" * 70_000}}, "tags is larger"),
         ({"description": "a\0b"}, "NUL"),
+        ({"tags": {"a": ["b\0"]}}, "tags holds a NUL"),
+        ({"metrics": {"a": float("inf")}}, "metrics holds a number that is not finite"),
+        ({"metrics": {"a": 10**30}}, "beyond 2"),
+        ({"sample": ({"a": "x\0"},) * 5}, "sample holds a NUL"),
+        ({"columns": (replace(AGE, maximum=float("inf")),)}, "not finite"),
     ],
 )
 def test_a_bad_registration_is_refused_with_the_field_named(wrong: dict, word: str) -> None:
@@ -133,7 +138,12 @@ def test_a_sample_keeps_the_order_of_its_keys_through_the_database() -> None:
 
 @pytest.mark.parametrize(
     "fallback",
-    [Fallback(FallbackKind.VERSION), Fallback(FallbackKind.NONE, version=1), Fallback(FallbackKind.ANSWER), Fallback(FallbackKind.ANSWER, answer=[1])],
+    [
+        Fallback(FallbackKind.VERSION),
+        Fallback(FallbackKind.NONE, version=1),
+        Fallback(FallbackKind.ANSWER),
+        Fallback(FallbackKind.ANSWER, answer=[1]),
+    ],
 )
 def test_a_fallback_that_is_not_whole_is_refused(fallback: Fallback) -> None:
     with pytest.raises(InvalidInput):

@@ -1,0 +1,191 @@
+"""What is another tenant's does not exist: every field of the schema, called as one tenant with the other's names, ids and cursors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from graphql import (
+    GraphQLEnumType,
+    GraphQLInputObjectType,
+    GraphQLList,
+    GraphQLNonNull,
+    GraphQLObjectType,
+    GraphQLScalarType,
+    build_schema,
+)
+from sklearn.dummy import DummyClassifier
+
+from app.graphql.export import sdl
+from tests.support.service import PROMOTE
+
+if TYPE_CHECKING:
+    from tests.support.service import Client, Service
+
+pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("service")]
+
+SCHEMA = build_schema(sdl())
+SECRET = "zebra-secret"
+ROOTS = [(kind, name) for kind, root in (("query", SCHEMA.query_type), ("mutation", SCHEMA.mutation_type)) for name in root.fields]
+# Fields that answer about the caller alone, or about the platform for operators alone; each is held to that below.
+OWN = {"viewer", "unitHash"}
+OPERATORS = {"tenants", "tenant", "createTenant"}
+LISTS = {"models", "auditLog"}
+
+
+@pytest.fixture(scope="module")
+def victim(service: Service) -> Client:
+    """A tenant whose every name, text and value is recognisable."""
+    admin = service.new_tenant("isolated-victim")
+    estimator = DummyClassifier(strategy="constant", constant=SECRET).fit([[0], [1]], [SECRET, "other"])
+    more = {"description": SECRET, "metrics": {SECRET: 1}, "tags": {SECRET: SECRET}}
+    admin.serve(SECRET, "CLASSIFICATION", estimator, **more)
+    admin.ask(PROMOTE, model=SECRET, version=1, alias=SECRET, reason=SECRET)
+    return admin
+
+
+@pytest.fixture(scope="module")
+def stranger(service: Service) -> Client:
+    return service.new_tenant("isolated-stranger")
+
+
+@pytest.fixture(scope="module")
+def foreign(victim: Client) -> dict[str, Any]:
+    """The victim's values by argument name."""
+    listed = victim.ask(
+        "{ models { pageInfo { endCursor } edges { node { version(number: 1) { artifactDigest } } } } auditLog { pageInfo { endCursor } } }"
+    )
+    digest = listed["models"]["edges"][0]["node"]["version"]["artifactDigest"]
+    return {
+        "models.after": listed["models"]["pageInfo"]["endCursor"],
+        "auditLog.after": listed["auditLog"]["pageInfo"]["endCursor"],
+        "artifactDigest": digest,
+        "subject": f"alias:{SECRET}/production",
+        "features": [1],
+        "rows": [[1]],
+    }
+
+
+def value_for(root: str, name: str, kind: Any, foreign: dict[str, Any]) -> Any:
+    """Something of the victim's that fits this argument."""
+    if f"{root}.{name}" in foreign:
+        return foreign[f"{root}.{name}"]
+    if isinstance(kind, GraphQLNonNull):
+        return value_for(root, name, kind.of_type, foreign)
+    if name in foreign:
+        return foreign[name]
+    if isinstance(kind, GraphQLList):
+        return None
+    if isinstance(kind, GraphQLInputObjectType):
+        fields = {
+            n: value_for(root, n, f.type, foreign) for n, f in kind.fields.items() if n not in ("signature", "sample", "cacheSeconds")
+        }
+        return {n: v for n, v in fields.items() if v is not None}
+    if isinstance(kind, GraphQLEnumType):
+        return "NONE" if "NONE" in kind.values else next(iter(kind.values))
+    assert isinstance(kind, GraphQLScalarType)
+    plain = {"Int": 1, "BigInt": 1, "Boolean": False, "Float": 1.0, "JSON": None, "FeatureMatrix": None, "Attributes": None}
+    return plain.get(kind.name, SECRET)
+
+
+def selection(kind: Any, depth: int = 4) -> str:
+    """Every field of a type that needs no argument, to a depth."""
+    while isinstance(kind, GraphQLNonNull | GraphQLList):
+        kind = kind.of_type
+    if not isinstance(kind, GraphQLObjectType):
+        return ""
+    parts = []
+    for name, field in kind.fields.items():
+        arguments = "(number: 1)" if any(isinstance(a.type, GraphQLNonNull) for a in field.args.values()) else ""
+        inner = selection(field.type, depth - 1)
+        leaf = not isinstance(_named(field.type), GraphQLObjectType)
+        if leaf or (depth > 1 and inner):
+            parts.append(f"{name}{arguments} {inner}")
+    return "{ " + " ".join(parts) + " }" if parts else ""
+
+
+def _named(kind: Any) -> Any:
+    while isinstance(kind, GraphQLNonNull | GraphQLList):
+        kind = kind.of_type
+    return kind
+
+
+def call(root_kind: str, name: str, foreign: dict[str, Any], without: frozenset[str]) -> tuple[str, dict[str, Any]]:
+    root = SCHEMA.query_type if root_kind == "query" else SCHEMA.mutation_type
+    assert root is not None
+    field = root.fields[name]
+    arguments = {n: a for n, a in field.args.items() if n not in without}
+    variables = {n: value_for(name, n, a.type, foreign) for n, a in arguments.items()}
+    declared = ", ".join(f"${n}: {a.type}" for n, a in arguments.items())
+    passed = ", ".join(f"{n}: ${n}" for n in arguments)
+    head = f"{root_kind}({declared}) {{ {name}({passed})" if arguments else f"{root_kind} {{ {name}"
+    return f"{head} {selection(field.type)} }}", variables
+
+
+# predict takes alias or version, and matrix or rows: each is tried.
+WAYS = [frozenset({"version", "matrix"}), frozenset({"alias", "matrix"}), frozenset({"alias", "version", "matrix"})]
+
+
+@pytest.mark.parametrize(("kind", "name"), ROOTS, ids=[name for _, name in ROOTS])
+def test_no_field_with_any_argument_shows_or_changes_what_is_another_tenants(
+    victim: Client, stranger: Client, foreign: dict[str, Any], kind: str, name: str
+) -> None:
+    before = victim.ask(f'{{ model(name: "{SECRET}") {selection(SCHEMA.type_map["Model"])} }}')
+    for without in WAYS if name.startswith("predict") else [frozenset()]:
+        query, variables = call(kind, name, foreign, without)
+        answer = stranger.post(query, **variables).json()
+        data, errors = answer.get("data"), answer.get("errors", [])
+        codes = {e["extensions"]["code"] for e in errors}
+        if name in OWN:
+            assert not errors
+        elif name in LISTS:
+            assert SECRET not in str(data)
+            assert codes <= {"BAD_USER_INPUT"}
+        elif name in OPERATORS:
+            assert codes == {"FORBIDDEN"}
+        else:
+            assert codes <= {"NOT_FOUND", "BAD_USER_INPUT"}, answer
+            assert codes, answer
+    assert victim.ask(f'{{ model(name: "{SECRET}") {selection(SCHEMA.type_map["Model"])} }}') == before
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "{ model(name: NAME) { name } }",
+        "{ predict(model: NAME, features: [1]) { id } }",
+        "{ predict(model: NAME, features: [1], version: 1) { id } }",
+        "{ predictBatch(model: NAME, rows: [[1]]) { id } }",
+        "{ promotionBlockers(model: NAME, version: 1) { code } }",
+        "mutation { promote(model: NAME, version: 1) { revision } }",
+        "mutation { rollback(model: NAME) { revision } }",
+        'mutation { updateModel(name: NAME, input: {description: "x"}) { name } }',
+        'mutation { withdrawModelVersion(model: NAME, version: 1, reason: "x") { status } }',
+        "mutation { archiveModelVersion(model: NAME, version: 1) { status } }",
+    ],
+)
+def test_the_answer_is_word_for_word_that_for_a_thing_that_does_not_exist(victim: Client, stranger: Client, query: str) -> None:
+    def errors(name: str) -> str:
+        error = stranger.refused(query.replace("NAME", f'"{name}"'))
+        error["extensions"].pop("requestId")
+        error.pop("locations")
+        return str(error).replace(name, "NAME")
+
+    assert victim.ask(f'{{ model(name: "{SECRET}") {{ name }} }}') == {"model": {"name": SECRET}}
+    assert errors(SECRET) == errors("never-there")
+
+
+def test_a_foreign_artifact_is_not_there(victim: Client, stranger: Client, foreign: dict[str, Any]) -> None:
+    register = "mutation($i: RegisterModelVersionInput!) { registerModelVersion(input: $i) { number } }"
+
+    def message(digest: str) -> str:
+        error = stranger.refused(register, i={"model": "mine", "task": "CLASSIFICATION", "artifactDigest": digest})
+        return error["extensions"]["code"] + error["message"].replace(digest, "DIGEST")
+
+    assert message(foreign["artifactDigest"]) == message("f" * 64)
+
+
+def test_two_tenants_pseudonyms_of_one_unit_differ(victim: Client, stranger: Client) -> None:
+    query = '{ unitHash(unit: "user-1") }'
+    assert victim.ask(query) == victim.ask(query)
+    assert victim.ask(query) != stranger.ask(query)
