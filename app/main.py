@@ -49,6 +49,7 @@ from app.tenancy.keys import MasterKey
 from app.tenancy.limits.limiter import RateLimiter
 from app.tenancy.service import TenantService
 from app.tenancy.types import TenantLimits
+from app.web.gauges import Gauges
 from app.web.pages import not_found
 from app.web.probes import loaded_models, probes_of
 from app.web.system import SystemPages
@@ -152,7 +153,8 @@ def create_app(settings: Settings, telemetry: Telemetry) -> Starlette:
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         await parts.refresher.start()
         parts.directory.require_readable()
-        tasks = [asyncio.create_task(parts.refresher.run()), asyncio.create_task(parts.validator.run())]
+        gauges = Gauges(telemetry, parts.spool, parts.pool, parts.table, parts.refresher, SystemClock())
+        tasks = [asyncio.create_task(task.run()) for task in (parts.refresher, parts.validator, gauges)]
         try:
             yield
         finally:

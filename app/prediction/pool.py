@@ -42,6 +42,11 @@ class RuntimePool:
         self._needed: frozenset[Key] = frozenset()
         self._closing: set[asyncio.Task[None]] = set()
 
+    @property
+    def size(self) -> int:
+        """How many versions are open."""
+        return len(self._open)
+
     def opened(self, tenant_id: UUID, route: VersionRoute) -> Runtime | None:
         """The version's runtime where it is open: no waiting."""
         return self._open.get((tenant_id, route.model_id, route.number))

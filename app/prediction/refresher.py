@@ -17,7 +17,6 @@ from app.prediction.pool import key_of
 from app.prediction.routing import RoutedVersion, TenantRoutes
 from app.registry.routes import load_pending, load_routes
 from app.registry.types import VersionStatus
-from app.tenancy.store import load_tenants
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -106,7 +105,7 @@ class Refresher:
                 self._seen(generation)
                 return
             which: Collection[UUID] | None = None if first else changed
-            stored = await load_tenants(connection, which)
+            stored = await self._directory.load(connection, which)
             models = await load_routes(connection, which)
             pending = await load_pending(connection, which)
         self._directory.apply(stored)

@@ -19,6 +19,8 @@ import httpx
 import joblib
 import pytest
 
+from tests.support.database import remove_home
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -198,6 +200,7 @@ def service() -> Iterator[Service]:
     finally:
         status = running.stop()
         text = running.log.read_text()
+        remove_home(folder / "home")
         shutil.rmtree(folder, ignore_errors=True)
         assert status == 0, text[-3000:]
         assert "unexpected_error" not in text, text[-5000:]

@@ -1,0 +1,47 @@
+"""Values that nobody changes at one place, copied into their instruments once a second."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from app.journal.spool import Spool
+    from app.kernel.clock import Clock
+    from app.observability.metrics import Telemetry
+    from app.prediction.pool import RuntimePool
+    from app.prediction.refresher import Refresher
+    from app.prediction.routing import RoutingTable
+
+EVERY_S = 1.0
+
+
+class Gauges:
+    """Copies until cancelled; one a serving process."""
+
+    def __init__(
+        self, telemetry: Telemetry, spool: Spool, pool: RuntimePool, table: RoutingTable, refresher: Refresher, clock: Clock
+    ) -> None:
+        self._telemetry = telemetry
+        self._spool = spool
+        self._pool = pool
+        self._table = table
+        self._refresher = refresher
+        self._clock = clock
+        self._dropped = 0
+
+    async def run(self) -> None:
+        while True:
+            self.copy()
+            await asyncio.sleep(EVERY_S)
+
+    def copy(self) -> None:
+        """One copy of each value."""
+        if self._refresher.refreshed_at is not None:
+            age_s = self._clock.monotonic() - self._refresher.refreshed_at
+            self._telemetry.snapshot_confirmed(self._clock.time_ms() / 1000 - age_s, self._table.generation)
+        self._telemetry.models_loaded(self._pool.size)
+        dropped = self._spool.dropped
+        if dropped > self._dropped:
+            self._telemetry.journal_dropped(dropped - self._dropped)
+            self._dropped = dropped
