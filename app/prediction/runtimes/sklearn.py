@@ -131,12 +131,12 @@ class SklearnRuntime:
             return
         self._call = call
         self._call_number += 1
-        batch = call[0].batch if len(call) == 1 else _joined([request.batch for request in call])
         self._watch(call)
-        if batch.numbers.size + batch.rows * len(batch.texts) > _CELLS_IN_A_THREAD:
-            self._spawn(self._send_large(self._call_number, batch))
+        batches = [request.batch for request in call]
+        if sum(batch.numbers.size + batch.rows * len(batch.texts) for batch in batches) > _CELLS_IN_A_THREAD:
+            self._spawn(self._send_large(self._call_number, batches))
         else:
-            self._send(self._call_number, batch, _encoded(batch))
+            self._send(self._call_number, _encoded(batches))
 
     def _gather(self) -> list[_Request]:
         """The oldest requests that fit one call; expired and abandoned ones are dropped."""
@@ -153,12 +153,12 @@ class SklearnRuntime:
             self._waiting_rows -= request.batch.rows
         return call
 
-    async def _send_large(self, number: int, batch: Batch) -> None:
-        encoded = await asyncio.to_thread(_encoded, batch)
+    async def _send_large(self, number: int, batches: list[Batch]) -> None:
+        encoded = await asyncio.to_thread(_encoded, batches)
         if number == self._call_number and self._call:
-            self._send(number, batch, encoded)
+            self._send(number, encoded)
 
-    def _send(self, number: int, batch: Batch, encoded: tuple[dict[str, Any], list[bytes]] | ModelFailed) -> None:
+    def _send(self, number: int, encoded: tuple[dict[str, Any], list[bytes]] | ModelFailed) -> None:
         if self._channel is None:
             return  # it died meanwhile, and the call with it
         if isinstance(encoded, ModelFailed):
@@ -168,8 +168,8 @@ class SklearnRuntime:
         self._channel.ask(
             {"op": "infer", "id": number, **header},
             parts,
-            functools.partial(self._answered, batch.rows),
-            largest_body=answer_bytes(self._version.task, batch.rows, len(self._version.classes)),
+            functools.partial(self._answered, header["rows"]),
+            largest_body=answer_bytes(self._version.task, header["rows"], len(self._version.classes)),
         )
 
     def _answered(self, rows: int, header: dict[str, Any], body: memoryview) -> None:
@@ -342,9 +342,9 @@ def _model_failed(problem: str, got: str) -> ModelFailed:
     )
 
 
-def _encoded(batch: Batch) -> tuple[dict[str, Any], list[bytes]] | ModelFailed:
+def _encoded(batches: list[Batch]) -> tuple[dict[str, Any], list[bytes]] | ModelFailed:
     try:
-        return wire.encode_batch(batch)
+        return wire.encode_batch(batches[0] if len(batches) == 1 else _joined(batches))
     except ValueError as error:
         return _model_failed("ENCODING", str(error))
 

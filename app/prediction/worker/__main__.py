@@ -20,6 +20,7 @@ def main() -> None:
     from app.prediction.worker.unpickle import Trust
     from app.prediction.worker.zygote import Zygote
 
+    options.socket.unlink(missing_ok=True)  # its appearance says that the host is ready
     warm.import_everything()
     zygote = Zygote(options.socket, options.memory_bytes, Trust(options.trust), range(options.first_uid, options.first_uid + options.uids))
     zygote.run()

@@ -49,6 +49,8 @@ class ChildOptions:
 def run_child(options: ChildOptions, control: socket.socket, *, probe: bool) -> None:
     """Ends the process. `probe`: only lock, and say over `control` what holds."""
     _forget_the_zygote()
+    if options.inspects:
+        os.nice(10)  # predictions first
     fd = fcntl.fcntl(control.fileno(), fcntl.F_DUPFD_CLOEXEC, _LOWEST_FD)
     held = lock(keep_fd=fd, uid=options.uid, limits=options.limits, parent=options.parent)
     if probe:
@@ -61,7 +63,7 @@ def run_child(options: ChildOptions, control: socket.socket, *, probe: bool) -> 
 
 
 def _forget_the_zygote() -> None:
-    """Signal handling, standard streams and the inspection's low priority: what must be set while it still can be."""
+    """Signal handling, standard streams, the rank under want of memory: what must be set while it still can be."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
