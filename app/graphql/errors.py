@@ -111,8 +111,10 @@ class DocumentRefused(Exception):
 
 def problem_of(error: AppError) -> Problem:
     """An expected failure as its caller sees it."""
-    details = {_camel(name): value for name, value in error.details.items() if value is not None}
-    return Problem(ErrorCode(error.code), error.message, error.retryable, details=details)
+    told = dict(error.details)
+    retryable = told.pop("retryable", error.retryable)  # one that never succeeds, of a kind that mostly does
+    details = {_camel(name): value for name, value in told.items() if value is not None}
+    return Problem(ErrorCode(error.code), error.message, retryable, details=details)
 
 
 def unforeseen(error: BaseException, request_id: str, where: str) -> Problem:

@@ -233,11 +233,12 @@ class Toy:
     gatekeeper: ToyGatekeeper = field(default_factory=ToyGatekeeper)
     telemetry: ToyTelemetry = field(default_factory=ToyTelemetry)
     events: list = field(default_factory=list)
+    schema: strawberry.Schema = field(default_factory=toy_schema)
     endpoint: GraphQLEndpoint = field(init=False)
 
     def __post_init__(self):
         self.endpoint = GraphQLEndpoint(
-            toy_schema(),
+            self.schema,
             gatekeeper=self.gatekeeper,
             throttle=self.throttle,
             telemetry=self.telemetry,

@@ -156,8 +156,9 @@ class GraphQLEndpoint:
         text = None if authorization is None else authorization.decode("latin-1")
         try:
             return await self._gatekeeper.admit(text, exchange.request_id, exchange.deadline)
-        except Unauthenticated:
+        except Unauthenticated as error:
             _check(self._throttle.take_failure(exchange.client_address))
+            log.info("token_refused", reason=error.reason)  # here alone: the caller hears one text for every bad token
             raise
 
     async def _parameters(self, exchange: Exchange) -> Parameters:
@@ -212,12 +213,11 @@ class GraphQLEndpoint:
 
 
 def _check(decision: Decision) -> None:
-    if not decision.allowed:
-        wait_ms = decision.retry_after_ms
-        raise RateLimited(
-            "Too many requests. Wait, then try again.",
-            retry_after_ms=max(1, round(decision.reset_s * 1000)) if wait_ms is None else wait_ms,
-        )
+    if decision.allowed:
+        return
+    if decision.retry_after_ms is None:
+        raise RateLimited(f"This request costs more than the {decision.limit} that may be taken at once.", retryable=False)
+    raise RateLimited("Too many requests. Wait, then try again.", retry_after_ms=decision.retry_after_ms)
 
 
 def _check_kind(method: str, kind: OperationType) -> None:

@@ -19,7 +19,10 @@ class Gatekeeper(Protocol):
 
 
 class Decision(Protocol):
-    """What a limiter said. `limit` is the most that can be spent at once; `reset_s` is when all of it is there again."""
+    """What a limiter said. `limit` is the most that can be spent at once; `retry_after_ms` None where refused: it never fits.
+
+    `reset_s` is when all of it is there again.
+    """
 
     @property
     def allowed(self) -> bool: ...

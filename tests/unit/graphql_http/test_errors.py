@@ -57,8 +57,12 @@ def test_details_stand_beside_the_code_under_their_camel_case_names():
 
 
 def test_a_detail_never_replaces_the_code_or_the_request_id():
-    wire = problem_of(NotFound("No.", code="FORGED", retryable="yes", requestId="forged")).wire("request-7")
+    wire = problem_of(NotFound("No.", code="FORGED", requestId="forged")).wire("request-7")
     assert wire["extensions"] == {"code": "NOT_FOUND", "retryable": False, "requestId": "request-7"}
+
+
+def test_an_error_that_never_succeeds_says_so_whatever_its_kind_mostly_does():
+    assert problem_of(ModelUnavailable("Never.", retryable=False)).wire("request-7")["extensions"]["retryable"] is False
 
 
 def test_the_reason_of_a_refused_token_is_not_told():

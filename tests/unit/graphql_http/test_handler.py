@@ -4,13 +4,14 @@ import hashlib
 import orjson
 import pytest
 import strawberry
+import structlog
 from strawberry.extensions import SchemaExtension
 
 from app.errors import ConfigurationError
 from app.graphql.http.handler import GraphQLEndpoint
 from app.graphql.http.options import EndpointOptions
 from tests.support.asgi import call, post
-from tests.support.toy_schema import Query, Toy, ToyThrottle
+from tests.support.toy_schema import SECRET, Allowance, Query, Toy, ToyThrottle
 
 pytestmark = pytest.mark.unit
 GRAPHQL = {"accept": "application/graphql-response+json"}
@@ -120,6 +121,21 @@ async def test_a_document_that_cannot_be_paid_for_is_not_parsed():
 async def test_a_limit_smaller_than_the_price_still_lets_a_new_document_in():
     assert (await post(Toy(throttle=ToyThrottle(budget=2)).endpoint, "{add}")).status == 200
     assert (await post(Toy(throttle=ToyThrottle(budget=1)).endpoint, "{add}")).status == 200
+
+
+async def test_what_never_fits_is_not_called_retryable():
+    toy = Toy()
+    toy.throttle.take = lambda ctx, cost: Allowance(allowed=False, limit=5, remaining=5, retry_after_ms=None)
+    answer = await post(toy.endpoint, "{add}")
+    assert (answer.status, answer.codes, answer.errors[0]["extensions"]["retryable"]) == (429, ["RATE_LIMITED"], False)
+    assert "retryAfterMs" not in answer.errors[0]["extensions"]
+
+
+async def test_why_a_token_was_refused_stands_in_the_log_alone():
+    with structlog.testing.capture_logs() as logs:
+        answer = await post(Toy().endpoint, "{add}", headers={"authorization": "Bad"})
+    assert [entry["reason"] for entry in logs if entry["event"] == "token_refused"] == [SECRET]
+    assert SECRET not in answer.body.decode()
 
 
 async def test_failed_tokens_are_counted_by_address_and_a_good_one_is_not():
