@@ -39,7 +39,7 @@ from sklearn.linear_model import (
     RidgeClassifier,
     SGDClassifier,
 )
-from sklearn.model_selection import GridSearchCV, TunedThresholdClassifierCV
+from sklearn.model_selection import FixedThresholdClassifier, GridSearchCV, TunedThresholdClassifierCV
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.naive_bayes import ComplementNB, GaussianNB
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
@@ -195,6 +195,7 @@ CLASSIFIERS: dict[str, tuple[Any, Any, Any]] = {
         THREE,
     ),
     "tuned threshold": (TunedThresholdClassifierCV(LogisticRegression(), cv=3), FRAME, FRAME["f0"] > 0.8),
+    "a low threshold": (FixedThresholdClassifier(LogisticRegression(), threshold=0.05), FRAME, FRAME["f0"] > 0),  # not the likelier class
     "one against the rest": (OneVsRestClassifier(LogisticRegression()), FRAME, THREE),
     "ada boost": (AdaBoostClassifier(n_estimators=5), FRAME, NAMED),
     "bagging": (BaggingClassifier(DecisionTreeClassifier(), n_estimators=5, max_features=0.5, n_jobs=2, random_state=0), FRAME, NAMED),
