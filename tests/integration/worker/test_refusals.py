@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import gzip
 import os
-import pickle  # noqa: TID251  to make artifacts, never to load them
+import pickle
 import zlib
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +52,7 @@ HOSTILE: dict[str, tuple[Any, str]] = {
     "a command in an object array": (_object_array(Reducing(os.system, "true")), "posix.system"),
     "a partial command": (Reducing(functools.partial, os.system, "true"), "system"),
     "a partial of a harmless function": (Reducing(functools.partial, np.mean), "functools.partial"),
-    "another load": (Reducing(joblib.load, "/x"), "joblib"),  # noqa: TID251  refused, that is the test
+    "another load": (Reducing(joblib.load, "/x"), "joblib"),
     "numpy's load": (Reducing(np.load, "/x"), "numpy.load"),
     "a transformer that runs a command": (make_pipeline(FunctionTransformer(os.system), LogisticRegression()), "posix.system"),
     "getattr": (Reducing(getattr, "", "join"), "builtins.getattr"),
