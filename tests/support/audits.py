@@ -48,5 +48,5 @@ def _environment() -> dict[str, str]:
         "SSL_CERT_FILE",
         "NODE_EXTRA_CA_CERTS",
     )
-    found = {name: value for name, value in os.environ.items() if name in kept or name.lower().startswith("npm_config_")}  # noqa: TID251
+    found = {name: value for name, value in os.environ.items() if name in kept or name.lower().startswith("npm_config_")}
     return {**found, "PATH": f"{BIN}:/usr/bin:/bin"}
