@@ -64,7 +64,7 @@ def link_project(venv: Path) -> None:
     (site / "turnout.pth").write_text(f"{root}\n")
     script = venv / "bin" / "turnout"
     # A shebang line holds 127 bytes on Linux: a clone at a long path must not depend on it.
-    script.write_text('#!/bin/sh\nexec "$(dirname "$(readlink -f "$0")")/python" -m app.cli.main "$@"\n')
+    script.write_text('#!/bin/sh\nexec "$(dirname "$(readlink -f "$0")")/python" -P -m app.cli.main "$@"\n')
     script.chmod(0o755)
 
 
@@ -86,5 +86,6 @@ if __name__ == "__main__":
         main(sys.argv[1:])
     except subprocess.CalledProcessError as error:
         fail(
-            f"this step failed with status {error.returncode}: {' '.join(map(str, error.cmd))}\n  What it printed above says why. Fix it and run the same make command again."
+            f"this step failed with status {error.returncode}: {' '.join(map(str, error.cmd))}\n"
+            "  What it printed above says why. Fix it and run the same make command again."
         )
