@@ -17,10 +17,14 @@ class StopRequested(KeyboardInterrupt):
 
 
 class StopSignals:
-    """While entered: the first signal raises StopRequested wherever the main thread is, later ones only count."""
+    """While entered: the first signal raises StopRequested wherever the main thread is, later ones only count.
+
+    Loops call `check` besides: what the handler raises inside a finaliser is ignored by Python.
+    """
 
     def __init__(self) -> None:
         self.count = 0
+        self._asked: str | None = None  # the first signal's name
         self._stopping = False
         self._before: dict[signal.Signals, Callable[[int, FrameType | None], Any] | int | signal.Handlers | None] = {}
 
@@ -37,6 +41,11 @@ class StopSignals:
         """From here on signals only count: the stop itself must run to its end."""
         self._stopping = True
 
+    def check(self) -> None:
+        """Raises StopRequested where a signal came. The handler's own exception may be lost: a finaliser or a hook swallows it."""
+        if self._asked is not None:
+            raise StopRequested(self._asked)
+
     @property
     def impatient(self) -> bool:
         """Whether somebody asked twice."""
@@ -46,4 +55,5 @@ class StopSignals:
         self.count += 1
         if not self._stopping:
             self._stopping = True
-            raise StopRequested(signal.Signals(number).name)
+            self._asked = signal.Signals(number).name
+            raise StopRequested(self._asked)

@@ -101,6 +101,7 @@ class Supervisor:
 
     def _first_death(self) -> str | None:
         """While starting, a dead child is a reason to stop: the same start would fail the same way."""
+        self._signals.check()
         for child in self._children():
             if (status := child.exit_status()) is not None:
                 return f"{child.spec.name} {describe_exit(status)} while starting; what it printed above says why."
@@ -132,6 +133,7 @@ class Supervisor:
             time.sleep(_TICK_S)
 
     def _tend(self) -> None:
+        self._signals.check()
         for child in self._children():
             if news := child.supervise():
                 say(news)
