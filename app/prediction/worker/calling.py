@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from sklearn.pipeline import Pipeline
 
 from app.kernel.signature import ColumnType, InputKind, Signature, Task
 from app.kernel.tensors import Batch, Scores
@@ -23,7 +24,6 @@ class Caller:
     """`caller(batch)` answers with Scores; raises CallFailed, and whatever else the estimator raises."""
 
     def __init__(self, estimator: Any, signature: Signature, task: Task, classes: tuple[str, ...]) -> None:
-        self._estimator = estimator
         self._input = InputBuilder(estimator, signature)
         self._classifies = task is Task.CLASSIFICATION
         if self._classifies:
@@ -32,12 +32,17 @@ class Caller:
                 raise CallFailed("The artifact's classes are not those of its version.")
             self._index = {label: i for i, label in enumerate(own)}
         self._has_probabilities = self._classifies and hasattr(estimator, "predict_proba")
+        self._transform: Any
+        self._last: Any
+        self._transform, self._last = _halves(estimator) if self._has_probabilities else (None, estimator)
 
     def __call__(self, batch: Batch) -> Scores:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             given = self._input(batch)
-            answered = self._estimator.predict(given)
+            if self._transform is not None:
+                given = self._transform(given)
+            answered = self._last.predict(given)
             if not self._classifies:
                 return Scores(values=_values(answered, batch.rows))
             labels = self._labels(answered, batch.rows)
@@ -52,7 +57,7 @@ class Caller:
             raise CallFailed("The estimator predicted a class that is not among its classes_.") from None
 
     def _probabilities(self, given: Any, rows: int) -> NDArray[np.float64]:
-        found = np.ascontiguousarray(self._estimator.predict_proba(given), dtype=np.float64)
+        found = np.ascontiguousarray(self._last.predict_proba(given), dtype=np.float64)
         if found.shape != (rows, len(self._index)):
             raise CallFailed(f"predict_proba answered with shape {found.shape}, expected ({rows}, {len(self._index)}).")
         _finite(found, "predict_proba")
@@ -70,6 +75,16 @@ def class_labels(estimator: Any) -> list[Any]:
     if not isinstance(labels, list) or not labels or len({str(label) for label in labels}) != len(labels):
         raise CallFailed("The estimator's classes_ are not a list of distinct classes.")
     return labels
+
+
+def _halves(estimator: Any) -> tuple[Any, Any]:
+    """(the steps before the last, as one function; the last): predict and predict_proba then share one pass through the steps.
+
+    This is what Pipeline's own methods do one after the other, so it is for the class itself and no subclass. None: no such steps.
+    """
+    if type(estimator) is not Pipeline or len(estimator.steps) < 2:
+        return None, estimator
+    return estimator[:-1].transform, estimator[-1]
 
 
 class InputBuilder:
