@@ -7,11 +7,13 @@ commits, and a reader that has seen generation n has seen all changes up to n. A
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, delete, insert, select, text, update
+from sqlalchemy import CheckConstraint, delete, func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db.base import Base, Bigint
+
+CHANNEL = "turnout_routing"  # of NOTIFY; the payload is the generation in decimal
 
 
 class OutboxRow(Base):
@@ -35,10 +37,14 @@ class RoutingGenerationRow(Base):
 
 
 async def announce(session: AsyncSession, tenant_id: UUID) -> int:
-    """The generation of this transaction's change to `tenant_id`; the caller's transaction makes it visible."""
+    """The generation of this transaction's change to `tenant_id`; the caller's transaction makes it visible.
+
+    Whoever listens to `CHANNEL` hears it at the commit: the number alone, for a listener may be anybody who can log in.
+    """
     raised = update(RoutingGenerationRow).values(generation=RoutingGenerationRow.generation + 1).returning(RoutingGenerationRow.generation)
     generation = (await session.execute(raised)).scalar_one()
     await session.execute(insert(OutboxRow).values(generation=generation, tenant_id=tenant_id))
+    await session.execute(select(func.pg_notify(CHANNEL, str(generation))))
     return generation
 
 

@@ -53,9 +53,11 @@ GRANTS: dict[DatabaseRole, dict[str, Grant]] = {
         "models": _on(_S, _I, _U),
         "artifacts": _on(_S, _I),
         "artifact_chunks": _on(_S, _I, _D),
+        "compiled_models": _on(_S, _I, _D),
         "model_versions": _on(_S, _I, _U),
         "aliases": _on(_S, _I, _U),
         "promotions": _on(_S, _I),
+        "replicas": _on(_S, _I, _U),
         "audit_entries": _on(_S, _I),
         "outbox": _on(_I),
         "routing_generation": _on(_S, _U),
@@ -69,9 +71,13 @@ GRANTS: dict[DatabaseRole, dict[str, Grant]] = {
             "tenant_id id name status limits settings wrapped_secret pseudonym_generation assignment_generation created_at"
         ),
         "models": _columns("tenant_id model_id name task cache_seconds fallback"),
-        "model_versions": _columns("tenant_id model_id number status artifact_digest size_bytes runtime signature classes"),
+        "model_versions": _columns(
+            "tenant_id model_id number status artifact_digest size_bytes runtime signature classes "
+            "proof compiled_digest compiled_size_bytes"
+        ),
         "aliases": _columns("tenant_id model_id name number revision"),
         "outbox": _columns("generation tenant_id at"),
+        "replicas": _columns("replica_id name started_at seen_at generation left_at"),
         "routing_generation": _columns("singleton generation"),
     },
 }

@@ -68,6 +68,20 @@ class ArtifactChunkRow(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=text("now()"))
 
 
+class CompiledModelRow(Base):
+    """A graph that answers like its version's artifact, by proof. `mac` binds the digest to the tenant."""
+
+    __tablename__ = "compiled_models"
+    __table_args__ = (CheckConstraint("size_bytes >= 0", name="size_bytes"), OF_TENANT)
+
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
+    digest: Mapped[str] = mapped_column(primary_key=True)  # sha256, hex
+    data: Mapped[bytes]  # STORAGE EXTERNAL
+    size_bytes: Mapped[int] = mapped_column(Bigint)
+    mac: Mapped[bytes]
+    created_at: Mapped[datetime] = mapped_column(server_default=text("now()"))
+
+
 class ModelVersionRow(Base):
     """A version. `claimed_until`: until then somebody is inspecting it; later, with status VALIDATING, anybody may begin again."""
 
@@ -98,6 +112,12 @@ class ModelVersionRow(Base):
     tags: Mapped[Any] = mapped_column(Jsonb, nullable=True)
     description: Mapped[str | None]
     environment: Mapped[Any] = mapped_column(Jsonb, nullable=True)
+    proof: Mapped[Any] = mapped_column(Jsonb, nullable=True)
+    compiled_digest: Mapped[str | None]  # stays when the bytes are removed: the record outlives them
+    compiled_size_bytes: Mapped[int | None] = mapped_column(Bigint)
+    artifact_deleted_at: Mapped[datetime | None]
+    lineage: Mapped[Any] = mapped_column(Jsonb, nullable=True)
+    warning: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=text("now()"))
     created_by: Mapped[str]
     claimed_until: Mapped[datetime | None]
@@ -132,3 +152,17 @@ class PromotionRow(Base):
     at: Mapped[datetime] = mapped_column(server_default=text("now()"))
     by: Mapped[str]
     reason: Mapped[str | None]
+    generation: Mapped[int | None] = mapped_column(Bigint)  # of routing, with which this change was announced
+
+
+class ReplicaRow(Base):
+    """A serving process, of no tenant. `generation`: the newest of routing that it serves; `left_at`: when it said goodbye."""
+
+    __tablename__ = "replicas"
+
+    replica_id: Mapped[UUID] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    started_at: Mapped[datetime] = mapped_column(server_default=text("now()"))
+    seen_at: Mapped[datetime] = mapped_column(server_default=text("now()"))
+    generation: Mapped[int] = mapped_column(Bigint, server_default=text("0"))
+    left_at: Mapped[datetime | None]

@@ -70,7 +70,12 @@ def test_the_history_goes_up_from_empty_down_to_nothing_and_up_again(empty_datab
     assert (migrate.current(owner), words(owner, OBJECTS)) == (None, [])
     migrate.upgrade(owner)
     assert words(owner, OBJECTS) == first
-    assert [text.split(":")[0] for text in said] == ["migration 0001, up", "migration 0001, down"]
+    assert [text.split(":")[0] for text in said] == [
+        "migration 0001, up",
+        "migration 0002, up",
+        "migration 0002, down",
+        "migration 0001, down",
+    ]
 
 
 def test_migrating_a_current_database_changes_nothing(database_urls: DatabaseUrls) -> None:
@@ -97,9 +102,11 @@ def test_the_models_are_what_the_migrations_make_to_the_letter(database_urls: Da
     assert words(empty_database_urls.superuser, SHAPE) == words(database_urls.superuser, SHAPE)
 
 
-def test_chunks_are_stored_uncompressed_outside_their_row(database_urls: DatabaseUrls) -> None:
-    storage = "select attstorage::text from pg_attribute where attrelid = 'artifact_chunks'::regclass and attname = 'data'"
-    assert words(database_urls.owner, storage) == ["e"]
+def test_chunks_and_graphs_are_stored_uncompressed_outside_their_row(database_urls: DatabaseUrls) -> None:
+    storage = """
+        select attstorage::text from pg_attribute
+        where attrelid in ('artifact_chunks'::regclass, 'compiled_models'::regclass) and attname = 'data'"""
+    assert words(database_urls.owner, storage) == ["e", "e"]
 
 
 def test_two_starters_migrate_one_after_the_other(empty_database_urls: DatabaseUrls) -> None:
