@@ -51,7 +51,7 @@ GRANTS: dict[DatabaseRole, dict[str, Grant]] = {
     DatabaseRole.RUNTIME: {
         "tenants": _on(_S, _I, _U),
         "models": _on(_S, _I, _U),
-        "artifacts": _on(_S, _I),
+        "artifacts": _on(_S, _I, _U),
         "artifact_chunks": _on(_S, _I, _D),
         "compiled_models": _on(_S, _I, _D),
         "model_versions": _on(_S, _I, _U),
@@ -73,7 +73,7 @@ GRANTS: dict[DatabaseRole, dict[str, Grant]] = {
         "models": _columns("tenant_id model_id name task cache_seconds fallback"),
         "model_versions": _columns(
             "tenant_id model_id number status artifact_digest size_bytes runtime signature classes "
-            "proof compiled_digest compiled_size_bytes"
+            "proof compiled_digest compiled_size_bytes artifact_deleted_at retired_at"
         ),
         "aliases": _columns("tenant_id model_id name number revision"),
         "outbox": _columns("generation tenant_id at"),

@@ -41,7 +41,10 @@ class ModelRow(Base):
 
 
 class ArtifactRow(Base):
-    """An artifact whose bytes are complete: the chunks of `upload_id`, in order. `mac` binds the digest to the tenant."""
+    """An artifact whose bytes are complete: the chunks of `upload_id`, in order. `mac` binds the digest to the tenant.
+
+    `signer` and `signature`: the key's id and what it signed, as sent with the upload. `removed_at`: the bytes went by retention.
+    """
 
     __tablename__ = "artifacts"
     __table_args__ = (CheckConstraint("size_bytes >= 0", name="size_bytes"), OF_TENANT)
@@ -53,6 +56,9 @@ class ArtifactRow(Base):
     mac: Mapped[bytes]
     created_at: Mapped[datetime] = mapped_column(server_default=text("now()"))
     created_by: Mapped[str]
+    signer: Mapped[str | None]
+    signature: Mapped[bytes | None]
+    removed_at: Mapped[datetime | None]
 
 
 class ArtifactChunkRow(Base):
@@ -118,6 +124,7 @@ class ModelVersionRow(Base):
     artifact_deleted_at: Mapped[datetime | None]
     lineage: Mapped[Any] = mapped_column(Jsonb, nullable=True)
     warning: Mapped[str | None]
+    retired_at: Mapped[datetime | None]  # when it was archived, withdrawn or found FAILED
     created_at: Mapped[datetime] = mapped_column(server_default=text("now()"))
     created_by: Mapped[str]
     claimed_until: Mapped[datetime | None]

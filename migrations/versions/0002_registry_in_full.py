@@ -17,7 +17,13 @@ alter table model_versions
   add column compiled_size_bytes bigint,
   add column artifact_deleted_at timestamptz,
   add column lineage jsonb,
-  add column warning text;
+  add column warning text,
+  add column retired_at timestamptz;
+
+alter table artifacts
+  add column signer text,
+  add column signature bytea,
+  add column removed_at timestamptz;
 
 alter table promotions add column generation bigint;
 
@@ -51,8 +57,9 @@ create policy tenant_isolation on compiled_models
 
 grant select, insert, delete on compiled_models to turnout_runtime;
 grant select, insert, update on replicas to turnout_runtime;
+grant update on artifacts to turnout_runtime;
 
-grant select (proof, compiled_digest, compiled_size_bytes) on model_versions to turnout_sync;
+grant select (proof, compiled_digest, compiled_size_bytes, artifact_deleted_at, retired_at) on model_versions to turnout_sync;
 grant select (replica_id, name, started_at, seen_at, generation, left_at) on replicas to turnout_sync
 """
 
@@ -60,13 +67,16 @@ DOWN = """
 drop table replicas;
 drop table compiled_models;
 alter table promotions drop column generation;
+revoke update on artifacts from turnout_runtime;
+alter table artifacts drop column signer, drop column signature, drop column removed_at;
 alter table model_versions
   drop column proof,
   drop column compiled_digest,
   drop column compiled_size_bytes,
   drop column artifact_deleted_at,
   drop column lineage,
-  drop column warning
+  drop column warning,
+  drop column retired_at
 """
 
 
