@@ -11,7 +11,7 @@ from app.errors import ModelUnavailable, NotFound
 from app.kernel.signature import Signature, Task
 from app.registry import store
 from app.registry.rows import AliasRow, ModelRow, ModelVersionRow
-from app.registry.types import ModelRoute, PendingValidation, VersionRoute, VersionStatus
+from app.registry.types import ModelRoute, PendingValidation, RuntimeKind, VersionRoute, VersionStatus
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -30,13 +30,17 @@ _VERSION_COLUMNS = (
     ModelVersionRow.size_bytes,
     ModelVersionRow.signature,
     ModelVersionRow.classes,
+    ModelVersionRow.runtime,
+    ModelVersionRow.compiled_digest,
+    ModelVersionRow.compiled_size_bytes,
+    ModelVersionRow.proof,
 )
 _ROUTABLE = (VersionStatus.READY.value, VersionStatus.WITHDRAWN.value)
 
 
 async def load_routes(connection: AsyncConnection, tenants: Collection[UUID] | None) -> dict[UUID, list[ModelRoute]]:
     """Each tenant's models with their aliases and the versions these point at; all tenants for None."""
-    models = select(ModelRow.tenant_id, ModelRow.model_id, ModelRow.name, ModelRow.task)
+    models = select(ModelRow.tenant_id, ModelRow.model_id, ModelRow.name, ModelRow.task, ModelRow.cache_seconds)
     aliases = select(AliasRow.tenant_id, AliasRow.model_id, AliasRow.name, AliasRow.number)
     versions = (
         select(*_VERSION_COLUMNS)
@@ -56,14 +60,15 @@ async def load_routes(connection: AsyncConnection, tenants: Collection[UUID] | N
     for _, model_id, alias, number in (await connection.execute(aliases)).tuples():
         pointed[model_id][alias] = number
     model_rows = list((await connection.execute(models)).tuples())
-    tasks = {model_id: Task(task) for _, model_id, _, task in model_rows}
+    tasks = {model_id: Task(task) for _, model_id, _, task, _ in model_rows}
     routed: dict[UUID, dict[int, VersionRoute]] = defaultdict(dict)
     for row in await connection.execute(versions):
         if row.signature is not None and row.model_id in tasks:
             routed[row.model_id][row.number] = _route(row, tasks[row.model_id])
     found: dict[UUID, list[ModelRoute]] = defaultdict(list)
-    for tenant_id, model_id, name, _ in model_rows:
-        found[tenant_id].append(ModelRoute(model_id, name, tasks[model_id], pointed.get(model_id, {}), routed.get(model_id, {})))
+    for tenant_id, model_id, name, _, cache_seconds in model_rows:
+        aliased, of_model = pointed.get(model_id, {}), routed.get(model_id, {})
+        found[tenant_id].append(ModelRoute(model_id, name, tasks[model_id], aliased, of_model, cache_seconds))
     return found
 
 
@@ -104,4 +109,8 @@ def _route(row: Any, task: Task) -> VersionRoute:
         size_bytes=row.size_bytes or 0,
         signature=Signature.from_json(row.signature),
         classes=None if row.classes is None else tuple(row.classes),
+        runtime=RuntimeKind.SKLEARN if row.runtime is None else RuntimeKind(row.runtime),
+        compiled_digest=row.compiled_digest,
+        compiled_size_bytes=row.compiled_size_bytes or 0,
+        tolerance=None if row.proof is None else row.proof.get("tolerance"),
     )

@@ -145,6 +145,10 @@ class VersionRoute:
     size_bytes: int
     signature: Signature
     classes: tuple[str, ...] | None
+    runtime: RuntimeKind = RuntimeKind.SKLEARN
+    compiled_digest: str | None = None  # sha256, hex; with ONNX
+    compiled_size_bytes: int = 0
+    tolerance: float | None = None  # of the proof: how far a compiled answer may be from scikit-learn's
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +160,7 @@ class ModelRoute:
     task: Task
     aliases: dict[str, int]
     versions: dict[int, VersionRoute]  # those that an alias points at
+    cache_seconds: int = 0  # how long an answer may be given again to the same input; 0: never
 
 
 @dataclass(frozen=True, slots=True)
