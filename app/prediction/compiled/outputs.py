@@ -1,0 +1,100 @@
+"""What a compiled graph answered, as scores. Pure: the proof and the serving process use the same code.
+
+The layout is in the names of the graph's outputs: `values` (rows, 1) for regressors; `probabilities` (rows, classes) for
+classifiers whose predict is the likeliest class; `labels` (rows,) int64, indices into the classes, where it is another, with
+`probabilities` where the estimator has them, and `margins` (rows, classes), or (rows, 1) of two classes, where it has none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from app.kernel.signature import Task
+from app.kernel.tensors import Scores
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+VALUES, PROBABILITIES, LABELS, MARGINS = "values", "probabilities", "labels", "margins"
+LAYOUTS = ((VALUES,), (PROBABILITIES,), (LABELS, PROBABILITIES), (LABELS, MARGINS))
+PROBABILITY_TOLERANCE = 1e-5  # absolute; of compiled classifiers against the estimator itself
+VALUE_TOLERANCE = 1e-5  # of regressors, relative to how far their answers are apart
+_TOO_CLOSE = 2 * PROBABILITY_TOLERANCE  # each of two probabilities may be off by the tolerance, in opposite directions
+_NO_DOUBT: NDArray[np.intp] = np.empty(0, dtype=np.intp)
+
+
+class Malformed(Exception):
+    """The graph's outputs are not laid out as this module says; the text says how."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """`doubtful`: the rows, by number, whose answer is not finite, or whose two likeliest classes are so close that the
+    estimator may say the other one: the estimator itself must answer these. Their scores mean nothing.
+    """
+
+    scores: Scores
+    doubtful: NDArray[np.intp]
+
+
+def read_answer(task: Task, classes: int, rows: int, outputs: Mapping[str, NDArray[Any]]) -> Answer:
+    """The scores of `rows` rows; raises Malformed."""
+    if task is Task.REGRESSION:
+        values = _float64(outputs, VALUES, (rows, 1))[:, 0]
+        return Answer(Scores(values=values), _NO_DOUBT if np.isfinite(values).all() else np.flatnonzero(~np.isfinite(values)))
+    if LABELS not in outputs:
+        probabilities = _float64(outputs, PROBABILITIES, (rows, classes))
+        labels = probabilities.argmax(axis=1).astype(np.int32)
+        return Answer(Scores(labels=labels, probabilities=probabilities), _unsure(probabilities, close=True))
+    labels = outputs[LABELS].reshape(-1)
+    if labels.dtype != np.int64 or labels.shape != (rows,) or (rows and not (labels.min() >= 0 and labels.max() < classes)):
+        raise Malformed("The graph's labels are not one class a row.")
+    labels = labels.astype(np.int32)
+    if PROBABILITIES in outputs:
+        probabilities = _float64(outputs, PROBABILITIES, (rows, classes))
+        return Answer(Scores(labels=labels, probabilities=probabilities), _unsure(probabilities, close=False))
+    if MARGINS not in outputs:
+        raise Malformed("The graph gives labels alone.")
+    margins = outputs[MARGINS].reshape(rows, -1).astype(np.float64)
+    return Answer(Scores(labels=labels), _unsure(margins, close=True))
+
+
+def _float64(outputs: Mapping[str, NDArray[Any]], name: str, shape: tuple[int, int]) -> NDArray[np.float64]:
+    found = outputs.get(name)
+    if found is None or found.dtype not in (np.float32, np.float64):
+        raise Malformed(f"The graph gives no {name}.")
+    if found.size != shape[0] * shape[1]:
+        raise Malformed(f"The graph's {name} have the shape {found.shape}; expected {shape}.")
+    return found.reshape(shape).astype(np.float64)
+
+
+def _unsure(found: NDArray[np.float64], *, close: bool) -> NDArray[np.intp]:
+    """Rows with a number that is not finite and, where `close`, with two largest numbers that differ by next to nothing."""
+    if found.shape[0] == 1:  # plain numbers are faster than arrays of one row
+        return _NO_DOUBT if _sure(found[0].tolist(), close=close) else np.zeros(1, dtype=np.intp)
+    bad = ~np.isfinite(found).all(axis=1)
+    if close:
+        if found.shape[1] == 1:
+            gap, size = np.abs(found[:, 0]), np.abs(found[:, 0])
+        else:
+            top = np.partition(found, -2, axis=1)[:, -2:]
+            gap, size = top[:, 1] - top[:, 0], np.abs(top).max(axis=1)
+        with np.errstate(invalid="ignore"):
+            bad |= ~(gap > _TOO_CLOSE * np.maximum(1.0, size))
+    return np.flatnonzero(bad)
+
+
+def _sure(numbers: list[float], *, close: bool) -> bool:
+    if not abs(sum(map(abs, numbers))) < float("inf"):
+        return False
+    if not close:
+        return True
+    if len(numbers) == 1:
+        return abs(numbers[0]) > _TOO_CLOSE * max(1.0, abs(numbers[0]))
+    second, first = sorted(numbers)[-2:]
+    return first - second > _TOO_CLOSE * max(1.0, abs(first), abs(second))
