@@ -58,6 +58,7 @@ GRANTS: dict[DatabaseRole, dict[str, Grant]] = {
         "aliases": _on(_S, _I, _U),
         "promotions": _on(_S, _I),
         "replicas": _on(_S, _I, _U),
+        "replica_acks": _on(_S, _I, _D),
         "audit_entries": _on(_S, _I),
         "outbox": _on(_I),
         "routing_generation": _on(_S, _U),
@@ -77,7 +78,7 @@ GRANTS: dict[DatabaseRole, dict[str, Grant]] = {
         ),
         "aliases": _columns("tenant_id model_id name number revision"),
         "outbox": _columns("generation tenant_id at"),
-        "replicas": _columns("replica_id name started_at seen_at generation left_at"),
+        "replicas": _columns("replica_id name started_at seen_at joined_generation generation left_at"),
         "routing_generation": _columns("singleton generation"),
     },
 }

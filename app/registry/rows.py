@@ -163,7 +163,8 @@ class PromotionRow(Base):
 
 
 class ReplicaRow(Base):
-    """A serving process, of no tenant. `generation`: the newest of routing that it serves; `left_at`: when it said goodbye."""
+    """A serving process, of no tenant. `joined_generation`: of the picture that it began with; `generation`: the newest of routing
+    that it has heard of; `left_at`: when it said goodbye."""
 
     __tablename__ = "replicas"
 
@@ -171,5 +172,22 @@ class ReplicaRow(Base):
     name: Mapped[str]
     started_at: Mapped[datetime] = mapped_column(server_default=text("now()"))
     seen_at: Mapped[datetime] = mapped_column(server_default=text("now()"))
+    joined_generation: Mapped[int] = mapped_column(Bigint, server_default=text("0"))
     generation: Mapped[int] = mapped_column(Bigint, server_default=text("0"))
     left_at: Mapped[datetime | None]
+
+
+class ReplicaAckRow(Base):
+    """From `at` on the replica serves the tenant's routes of `generation`, but for the versions in `cold`, which it could not load.
+
+    Of one generation there may be several: a version that was cold may be loaded later.
+    """
+
+    __tablename__ = "replica_acks"
+    __table_args__ = (ForeignKeyConstraint(["replica_id"], ["replicas.replica_id"]), OF_TENANT)
+
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
+    replica_id: Mapped[UUID] = mapped_column(primary_key=True)
+    at: Mapped[datetime] = mapped_column(primary_key=True, server_default=text("clock_timestamp()"))
+    generation: Mapped[int] = mapped_column(Bigint)
+    cold: Mapped[Any] = mapped_column(Jsonb, nullable=True)  # ["<model_id>:<number>"]; null: none

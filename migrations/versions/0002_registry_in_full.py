@@ -45,9 +45,21 @@ create table replicas (
   name text not null,
   started_at timestamptz not null default now(),
   seen_at timestamptz not null default now(),
+  joined_generation bigint not null default 0,
   generation bigint not null default 0,
   left_at timestamptz,
   constraint pk_replicas primary key (replica_id)
+);
+
+create table replica_acks (
+  tenant_id uuid not null,
+  replica_id uuid not null,
+  at timestamptz not null default clock_timestamp(),
+  generation bigint not null,
+  cold jsonb,
+  constraint pk_replica_acks primary key (tenant_id, replica_id, at),
+  constraint fk_replica_acks_tenants foreign key (tenant_id) references tenants (tenant_id),
+  constraint fk_replica_acks_replicas foreign key (replica_id) references replicas (replica_id)
 );
 
 alter table compiled_models enable row level security;
@@ -55,15 +67,21 @@ alter table compiled_models force row level security;
 create policy tenant_isolation on compiled_models
   using (tenant_id = (select app_tenant())) with check (tenant_id = (select app_tenant()));
 
-grant select, insert, delete on compiled_models to turnout_runtime;
+alter table replica_acks enable row level security;
+alter table replica_acks force row level security;
+create policy tenant_isolation on replica_acks
+  using (tenant_id = (select app_tenant())) with check (tenant_id = (select app_tenant()));
+
+grant select, insert, delete on compiled_models, replica_acks to turnout_runtime;
 grant select, insert, update on replicas to turnout_runtime;
 grant update on artifacts to turnout_runtime;
 
 grant select (proof, compiled_digest, compiled_size_bytes, artifact_deleted_at, retired_at) on model_versions to turnout_sync;
-grant select (replica_id, name, started_at, seen_at, generation, left_at) on replicas to turnout_sync
+grant select (replica_id, name, started_at, seen_at, joined_generation, generation, left_at) on replicas to turnout_sync
 """
 
 DOWN = """
+drop table replica_acks;
 drop table replicas;
 drop table compiled_models;
 alter table promotions drop column generation;

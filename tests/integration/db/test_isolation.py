@@ -23,7 +23,7 @@ TABLES = """
            array(select attname::text from pg_attribute a where a.attrelid = c.oid and attnum > 0 and not attisdropped) as columns
     from pg_class c where relnamespace = 'public'::regnamespace and relkind in ('r', 'p') and not relispartition
     and relname <> 'alembic_version' order by 1"""
-MODEL, UPLOAD = UUID(int=1), UUID(int=2)
+MODEL, UPLOAD, REPLICA = UUID(int=1), UUID(int=2), UUID(int=5)
 OF_NO_TENANT = {"routing_generation", "replicas"}
 # One row of each table, in an order in which references hold.
 ROWS: dict[str, dict[str, Any]] = {
@@ -31,6 +31,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "artifacts": {"digest": "d", "size_bytes": 1, "upload_id": UPLOAD, "mac": b"m", "created_by": "ann"},
     "artifact_chunks": {"upload_id": UPLOAD, "seq": 0, "data": b"x"},
     "compiled_models": {"digest": "c", "data": b"x", "size_bytes": 1, "mac": b"m"},
+    "replica_acks": {"replica_id": REPLICA, "at": NOW, "generation": 1},
     "model_versions": {"model_id": MODEL, "number": 1, "status": "READY", "registration_hash": "h", "created_by": "ann"},
     "aliases": {"model_id": MODEL, "name": "production", "number": 1, "revision": 1},
     "promotions": {"model_id": MODEL, "alias": "production", "revision": 1, "number": 1, "by": "ann"},
@@ -57,6 +58,7 @@ def tenants(database_urls: DatabaseUrls) -> tuple[UUID, UUID]:
     partition = "create table predictions_20261121 partition of predictions for values from ('2026-11-21') to ('2026-11-22')"
     execute(database_urls.owner, partition)
     both = make_tenant(database_urls, "clinic"), make_tenant(database_urls, "shop")
+    insert(database_urls.runtime, "replicas", {"replica_id": REPLICA, "name": "here/1-0"})
     for number, tenant_id in enumerate(both, 1):
         for table, row in ROWS.items():
             values = {"tenant_id": tenant_id, **row, **({"generation": number} if table == "outbox" else {})}
@@ -178,7 +180,7 @@ def _other_key(table: str) -> dict[str, Any]:
     key: dict[str, dict[str, Any]] = {
         "models": {"model_id": uuid4(), "name": "other", "folded_name": "Other"}, "artifacts": {"digest": "other"},
         "artifact_chunks": {"seq": 9}, "compiled_models": {"digest": "other"}, "model_versions": {"number": 9}, "aliases": {"name": "other"},
-        "promotions": {"revision": 9}, "audit_entries": {"id": uuid4()}, "outbox": {"generation": 9},
+        "promotions": {"revision": 9}, "audit_entries": {"id": uuid4()}, "outbox": {"generation": 9}, "replica_acks": {"generation": 9, "at": NOW.replace(year=2027)},
     }  # fmt: skip
     return key[table]
 
