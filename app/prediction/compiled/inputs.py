@@ -15,13 +15,11 @@ import numpy as np
 from app.kernel.signature import ColumnType, Signature
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from numpy.typing import NDArray
 
     from app.kernel.tensors import Batch
-
-    Feeder = Callable[[Batch], dict[str, NDArray[Any]]]
 
 LARGEST_PROVED = 1e30
 NUMBERS, INTEGERS, TEXTS = "numbers", "integers", "texts"
@@ -37,37 +35,46 @@ class UnknownLayout(Exception):
     """The graph's inputs are not laid out as this module says; the text says how."""
 
 
-def feeder(signature: Signature, inputs: Iterable[tuple[str, str]]) -> Feeder:
-    """`feeder(batch)` is what the graph takes, by input name; it raises OutsideProof.
+class Feeder:
+    """`feeder(batch)` is what the graph takes, by input name; raises OutsideProof."""
 
-    `inputs`: (name, type) of each input as onnxruntime words them: ("numbers", "tensor(float)"). Raises UnknownLayout.
-    """
-    given = dict(inputs)
-    for name, kind in given.items():
-        if kind not in _FLOATS if name == NUMBERS else _OTHERS.get(name) != kind:
-            raise UnknownLayout(f"The graph has an input {name} of type {kind}.")
-    _check_complete(signature, given)
-    whole = INTEGERS in given
-    if set(given) == {NUMBERS} and not whole:
-        return _numbers_alone(_FLOATS[given[NUMBERS]])
-    kinds = [column.type for column in signature.columns if column.type is not ColumnType.STRING]
-    at = {
-        NUMBERS: [k for k, kind in enumerate(kinds) if not (whole and kind is ColumnType.INTEGER)],
-        INTEGERS: [k for k, kind in enumerate(kinds) if kind is ColumnType.INTEGER],
-    }
+    def __init__(self, signature: Signature, inputs: Iterable[tuple[str, str]]) -> None:
+        """`inputs`: (name, type) of each input as onnxruntime words them: ("numbers", "tensor(float)"). Raises UnknownLayout."""
+        given = dict(inputs)
+        for name, kind in given.items():
+            if kind not in _FLOATS if name == NUMBERS else _OTHERS.get(name) != kind:
+                raise UnknownLayout(f"The graph has an input {name} of type {kind}.")
+        _check_complete(signature, given)
+        kinds = [column.type for column in signature.columns if column.type is not ColumnType.STRING]
+        self._float = _FLOATS[given[NUMBERS]] if NUMBERS in given else None
+        self._has_texts = TEXTS in given
+        self._whole = [k for k, kind in enumerate(kinds) if kind is ColumnType.INTEGER] if INTEGERS in given else []
+        self._others = [k for k in range(len(kinds)) if k not in set(self._whole)] if self._whole else None
 
-    def feed(batch: Batch) -> dict[str, NDArray[Any]]:
+    def __call__(self, batch: Batch) -> dict[str, NDArray[Any]]:
+        numbers = batch.numbers
+        if numbers.size and not np.abs(numbers).max() <= LARGEST_PROVED and (np.abs(numbers) > LARGEST_PROVED).any():
+            raise OutsideProof("a number larger than any that the proof tried")
         fed: dict[str, NDArray[Any]] = {}
-        _require_proved(batch.numbers)
-        if NUMBERS in given:
-            fed[NUMBERS] = np.ascontiguousarray(batch.numbers[:, at[NUMBERS]] if whole else batch.numbers, _FLOATS[given[NUMBERS]])
-        if whole:
-            fed[INTEGERS] = _integers(batch.numbers[:, at[INTEGERS]])
-        if TEXTS in given:
+        if self._float is not None:
+            fed[NUMBERS] = np.ascontiguousarray(numbers if self._others is None else numbers[:, self._others], self._float)
+        if self._whole:
+            integers = numbers[:, self._whole]
+            if np.isnan(integers).any():
+                raise OutsideProof("a missing whole number")
+            fed[INTEGERS] = integers.astype(np.int64)
+        if self._has_texts:
             fed[TEXTS] = _texts(batch)
         return fed
 
-    return feed
+    def outside(self, batch: Batch) -> NDArray[np.intp]:
+        """The rows, by number, for which a call raises OutsideProof."""
+        bad = (np.abs(batch.numbers) > LARGEST_PROVED).any(axis=1)
+        if self._whole:
+            bad |= np.isnan(batch.numbers[:, self._whole]).any(axis=1)
+        for column in batch.texts if self._has_texts else ():
+            bad |= np.array([text is None for text in column], dtype=bool)
+        return np.flatnonzero(bad)
 
 
 def _check_complete(signature: Signature, given: dict[str, str]) -> None:
@@ -82,27 +89,6 @@ def _check_complete(signature: Signature, given: dict[str, str]) -> None:
         raise UnknownLayout(f"The graph has the inputs {', '.join(sorted(given))}; the signature needs {', '.join(sorted(wanted))}.")
 
 
-def _numbers_alone(kind: type[np.float32 | np.float64]) -> Feeder:
-    """The common case, without a step that it does not need."""
-
-    def feed(batch: Batch) -> dict[str, NDArray[Any]]:
-        _require_proved(batch.numbers)
-        return {NUMBERS: np.ascontiguousarray(batch.numbers, kind)}
-
-    return feed
-
-
-def _require_proved(numbers: NDArray[np.float64]) -> None:
-    if numbers.size and not np.abs(numbers).max() <= LARGEST_PROVED and (np.abs(numbers) > LARGEST_PROVED).any():
-        raise OutsideProof("a number larger than any that the proof tried")
-
-
-def _integers(numbers: NDArray[np.float64]) -> NDArray[np.int64]:
-    if np.isnan(numbers).any():
-        raise OutsideProof("a missing whole number")
-    return numbers.astype(np.int64)
-
-
 def _texts(batch: Batch) -> NDArray[np.object_]:
     texts = np.empty((batch.rows, len(batch.texts)), dtype=object)
     for k, column in enumerate(batch.texts):
@@ -110,3 +96,8 @@ def _texts(batch: Batch) -> NDArray[np.object_]:
             raise OutsideProof("a missing text")
         texts[:, k] = column
     return texts
+
+
+def feeder(signature: Signature, inputs: Iterable[tuple[str, str]]) -> Feeder:
+    """As `Feeder`."""
+    return Feeder(signature, inputs)
