@@ -48,9 +48,9 @@ class InspectionReport:
     warnings: tuple[str, ...]
 
     @classmethod
-    def failed(cls, reason: str, estimator: str = "") -> InspectionReport:
+    def failed(cls, reason: str, estimator: str = "", environment: Mapping[str, str] | None = None) -> InspectionReport:
         """A report that only says why not."""
-        return cls(failure=reason, signature=None, classes=None, estimator=estimator, environment={}, warnings=())
+        return cls(failure=reason, signature=None, classes=None, estimator=estimator, environment=environment or {}, warnings=())
 
     def to_json(self) -> dict[str, Any]:
         return {

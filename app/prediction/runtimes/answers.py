@@ -73,18 +73,26 @@ def read_report(answer: dict[str, Any]) -> InspectionReport:
         if type(report) is not dict:
             raise Nonsense("no report")
         if report.get("failure") is not None:
-            return InspectionReport.failed(_string(report["failure"]), _string(report.get("estimator", "")))
+            return InspectionReport.failed(
+                _string(report["failure"]), _string(report.get("estimator", "")), _environment(report.get("environment", {}))
+            )
         classes = report["classes"]
         return InspectionReport(
             failure=None,
             signature=_signature(report["signature"]),
             classes=None if classes is None else tuple(_string(label) for label in _list(classes)),
             estimator=_string(report["estimator"]),
-            environment={_string(k): _string(v) for k, v in list(report["environment"].items())[:20]},
+            environment=_environment(report["environment"]),
             warnings=tuple(_string(text) for text in _list(report["warnings"])[:20]),
         )
     except (Nonsense, KeyError, TypeError, ValueError, AttributeError):
         return InspectionReport.failed("The artifact interfered with its inspection: the report is not in order.")
+
+
+def _environment(data: Any) -> dict[str, str]:
+    if type(data) is not dict:
+        raise Nonsense("no environment")
+    return {_string(key): _string(value) for key, value in list(data.items())[:20]}
 
 
 def _signature(data: Any) -> Signature:

@@ -144,3 +144,12 @@ def check_digest(path: Path, digest: str) -> int:
     if found != digest:
         raise ModelUnavailable("The artifact's bytes do not match its digest.")
     return size
+
+
+def is_skops(path: Path) -> bool:
+    """Whether the file is a zip archive, by its first bytes: a child for it needs what reads skops files. Blocks."""
+    try:
+        with path.open("rb") as file:
+            return file.read(2) == b"PK"
+    except OSError:
+        return False  # whoever reads it whole says what is wrong

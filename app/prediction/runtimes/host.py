@@ -11,7 +11,7 @@ import orjson
 from app.errors import ModelUnavailable, Unavailable
 from app.kernel.inspection import Confinement, InspectionReport, InspectionRequest
 from app.prediction.runtimes.answers import read_report
-from app.prediction.runtimes.channel import Channel
+from app.prediction.runtimes.channel import Channel, is_skops
 from app.prediction.runtimes.sklearn import SklearnRuntime, Version, describe_fate
 from app.prediction.runtimes.zygote import ZygoteClient
 
@@ -49,7 +49,12 @@ class ModelHost:
 
         Raises Unavailable where the model host is away.
         """
-        question = {"op": "inspect", "cpu_s": math.ceil(timeout_s) + 1, "tenant": str(tenant_id)}
+        question = {
+            "op": "inspect",
+            "cpu_s": math.ceil(timeout_s) + 1,
+            "tenant": str(tenant_id),
+            "skops": await asyncio.to_thread(is_skops, artifact),
+        }
         sock, key, pid = await self._zygote.channel(question)
         channel = await Channel.connect(sock, lambda: None)
         try:

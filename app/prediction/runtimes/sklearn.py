@@ -18,7 +18,7 @@ import structlog
 from app.errors import AppError, DeadlineExceeded, ModelFailed, ModelUnavailable
 from app.kernel.tensors import Batch, Scores
 from app.prediction.runtimes.answers import Nonsense, answer_bytes, error_text, part, read_scores
-from app.prediction.runtimes.channel import Channel, check_digest
+from app.prediction.runtimes.channel import Channel, check_digest, is_skops
 from app.prediction.worker import wire
 
 if TYPE_CHECKING:
@@ -81,6 +81,11 @@ class SklearnRuntime:
     def pid(self) -> int:
         """The child's process id, 0 where there is none now."""
         return self._pid
+
+    @property
+    def busy(self) -> bool:
+        """Whether somebody waits for an answer of it."""
+        return bool(self._call or self._waiting)
 
     async def start(self) -> None:
         """Returns when the child has loaded the artifact; raises ModelFailed with its reason, ModelUnavailable or Unavailable."""
@@ -287,7 +292,8 @@ class SklearnRuntime:
 
     async def _open_channel(self, size: int) -> None:
         version = self._version
-        sock, _, self._pid = await self._zygote.channel({"op": "acquire", "key": version.key})
+        skops = await asyncio.to_thread(is_skops, version.artifact)
+        sock, _, self._pid = await self._zygote.channel({"op": "acquire", "key": version.key, "skops": skops})
         opened: list[Channel] = []
         channel = await Channel.connect(sock, lambda: self._died(opened[0]) if opened else None)
         try:

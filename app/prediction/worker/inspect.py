@@ -22,7 +22,8 @@ from app.prediction.worker.columns import read_columns
 from app.prediction.worker.probing import base_batch, find_optional, rows_of
 from app.prediction.worker.settle import describe, settle
 from app.prediction.worker.signatures import Misfit, draft_signature
-from app.prediction.worker.unpickle import Loaded, LoadRefused, Trust, load
+from app.prediction.worker.unpickle import load
+from app.prediction.worker.verdicts import Loaded, LoadRefused, Trust, other_version
 
 if TYPE_CHECKING:
     import io
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 _LONGEST_TEXT = 2_000
 _PATH = re.compile(r"(?<![\w.])(?:/[\w.+-]+){2,}")
-_OLD = " It was saved with scikit-learn {}; saving it again with {} may help."
 
 
 def inspect_artifact(stream: io.BufferedReader, trust: Trust, request: InspectionRequest) -> InspectionReport:
@@ -40,20 +40,26 @@ def inspect_artifact(stream: io.BufferedReader, trust: Trust, request: Inspectio
     try:
         loaded = load(stream, trust)
     except LoadRefused as refused:
-        return InspectionReport.failed(short(str(refused)))
+        return InspectionReport.failed(short(str(refused)), "", _environment(refused.trained_with))
+    environment = _environment(loaded.trained_with or sklearn.__version__)
     estimator = loaded.object
     name = describe(estimator)
     try:
         signature, classes = _examine(estimator, request)
     except (CallFailed, Misfit) as wrong:
-        return InspectionReport.failed(short(str(wrong)) + _version_hint(loaded), name)
+        return InspectionReport.failed(short(str(wrong)) + _version_hint(loaded), name, environment)
     except MemoryError:
         raise
     except Exception as error:  # noqa: BLE001  estimators raise all kinds
-        return InspectionReport.failed(short(f"The estimator failed: {type(error).__name__}: {error}") + _version_hint(loaded), name)
-    environment = {"python": platform.python_version(), "scikit-learn": sklearn.__version__, "numpy": np.__version__}
-    environment["trained_with"] = f"scikit-learn {loaded.trained_with or sklearn.__version__}"
+        why = short(f"The estimator failed: {type(error).__name__}: {error}")
+        return InspectionReport.failed(why + _version_hint(loaded), name, environment)
     return InspectionReport(None, signature, classes, name, environment, _warnings(loaded))
+
+
+def _environment(trained_with: str | None) -> dict[str, str]:
+    """What the artifact meets here, and the scikit-learn that trained it, where that is known."""
+    here = {"python": platform.python_version(), "scikit-learn": sklearn.__version__, "numpy": np.__version__}
+    return here | ({} if trained_with is None else {"trained_with": f"scikit-learn {trained_with}"})
 
 
 def short(text: str) -> str:
@@ -63,13 +69,15 @@ def short(text: str) -> str:
 
 
 def _version_hint(loaded: Loaded) -> str:
-    return "" if loaded.trained_with is None else _OLD.format(loaded.trained_with, sklearn.__version__)
+    return "" if loaded.trained_with is None else f" {other_version(loaded.trained_with)}"
 
 
 def _warnings(loaded: Loaded) -> tuple[str, ...]:
     if loaded.trained_with is None:
         return ()
-    return (f"Trained with scikit-learn {loaded.trained_with}, served with {sklearn.__version__}: answers may differ. Compare the sample.",)
+    here = sklearn.__version__
+    advice = f"Compare its answers with those at training, or train it again with {here}."
+    return (f"Trained with scikit-learn {loaded.trained_with}, served with {here}: answers may differ. {advice}",)
 
 
 def _examine(estimator: Any, request: InspectionRequest) -> tuple[Signature, tuple[str, ...] | None]:

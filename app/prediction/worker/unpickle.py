@@ -1,4 +1,4 @@
-"""The one place that unpickles. Runs in a locked child only."""
+"""The one place that unpickles, and the door to both formats of uploads. Runs in a locked child only."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ import gzip
 import io
 import lzma
 import pickle  # noqa: TID251  in a locked child, through an allow-list
-import warnings
 import zlib
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Self
 
+import sklearn
 from joblib.compressor import BinaryZlibFile
 from joblib.numpy_pickle import NumpyUnpickler
 from sklearn.utils.validation import check_array
 
+from app.prediction.worker import skopsfile
 from app.prediction.worker.allowlist import may_look_up, may_use
+from app.prediction.worker.verdicts import Loaded, LoadRefused, Trust, not_here, noting_versions, other_version, refusal
+from app.prediction.worker.versionwatch import VersionWatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_ADVICE = "Save only fitted scikit-learn objects, or ask the operator of this service about custom classes."
+__all__ = ["LoadRefused", "Loaded", "Trust", "load"]
 _LONGEST_MAGIC = 8
 _COMPRESSED: tuple[tuple[bytes, Callable[[Any], Any]], ...] = (
     (b"\x1f\x8b", lambda stream: gzip.GzipFile(fileobj=stream)),
@@ -34,21 +35,13 @@ _COMPRESSED: tuple[tuple[bytes, Callable[[Any], Any]], ...] = (
 )
 
 
-class Trust(StrEnum):
-    RESTRICTED = "restricted"  # only what the allow-list names
-    FULL = "full"  # anything: the lock is then all that holds it
+class _Missing(Exception):
+    """A global that might be taken, and is not there."""
 
-
-class LoadRefused(Exception):
-    """The artifact was not loaded; the text says why, in words for whoever saved it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """`trained_with`: the scikit-learn version that the artifact names, where it differs from the one at hand."""
-
-    object: Any
-    trained_with: str | None
+    def __init__(self, module: str, name: str) -> None:
+        super().__init__(module, name)
+        self.module = module
+        self.name = name
 
 
 class _CheckArray(functools.partial):  # type: ignore[type-arg]
@@ -56,12 +49,12 @@ class _CheckArray(functools.partial):  # type: ignore[type-arg]
 
     def __new__(cls, func: Any, /, *args: Any, **keywords: Any) -> Self:
         if func is not check_array:
-            raise LoadRefused(_refusal("functools", "partial"))
+            raise LoadRefused(refusal("functools", "partial"))
         return super().__new__(cls, func, *args, **keywords)
 
     def __setstate__(self, state: Any) -> None:
         if not isinstance(state, tuple) or not state or state[0] is not check_array:
-            raise LoadRefused(_refusal("functools", "partial"))
+            raise LoadRefused(refusal("functools", "partial"))
         super().__setstate__(state)  # type: ignore[misc]  # typeshed leaves it out
 
 
@@ -72,42 +65,49 @@ class _RestrictedUnpickler(NumpyUnpickler):  # type: ignore[misc]  # joblib has 
         if (module, name) == ("functools", "partial"):
             return _CheckArray
         if not may_look_up(module, name):
-            raise LoadRefused(_refusal(module, name))
+            raise LoadRefused(refusal(module, name))
         try:
             found = super().find_class(module, name)
         except (AttributeError, ImportError):
-            raise LoadRefused(
-                f"The artifact refers to {module}.{name}, which this scikit-learn does not have: it was saved with another version."
-            ) from None
+            raise _Missing(module, name) from None
         if not may_use(module, name, found):
-            raise LoadRefused(_refusal(module, name))
+            raise LoadRefused(refusal(module, name))
         return found
 
 
 def load(stream: io.BufferedReader, trust: Trust) -> Loaded:
-    """The object that a joblib or pickle file holds, compressed or not; raises LoadRefused, and MemoryError where it does not fit."""
-    import sklearn
-    from sklearn.exceptions import InconsistentVersionWarning
+    """The object that a joblib, pickle or skops file holds, compressed or not; raises LoadRefused, and MemoryError where it does not fit.
 
+    The first bytes say which it is, never a name.
+    """
     magic = stream.peek(_LONGEST_MAGIC)[:_LONGEST_MAGIC]
     if not magic:
         raise LoadRefused("The artifact is empty.")
-    unpickler = (_RestrictedUnpickler if trust is Trust.RESTRICTED else NumpyUnpickler)(
-        "", _plain(stream, magic), ensure_native_byte_order=True
-    )
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("always", InconsistentVersionWarning)
+    if magic.startswith((skopsfile.MAGIC, skopsfile.EMPTY_MAGIC)):
+        return skopsfile.load(stream, trust)
+    return _load_pickle(stream, magic, trust)
+
+
+def _load_pickle(stream: io.BufferedReader, magic: bytes, trust: Trust) -> Loaded:
+    watched = VersionWatch(_plain(stream, magic))
+    source = io.BufferedReader(watched, 1 << 16)
+    unpickler = (_RestrictedUnpickler if trust is Trust.RESTRICTED else NumpyUnpickler)("", source, ensure_native_byte_order=True)
+    with noting_versions() as versions:
         try:
             found = unpickler.load()
-        except (LoadRefused, MemoryError):
+        except MemoryError:
+            raise
+        except _Missing as missing:
+            raise LoadRefused(not_here(missing.module, missing.name, watched.version()), watched.version()) from None
+        except LoadRefused:
             raise
         except (ModuleNotFoundError, AttributeError) as error:
-            raise LoadRefused(_not_here(error)) from None
+            raise LoadRefused(_not_here(error, watched.version()), watched.version()) from None
         except Exception as error:  # noqa: BLE001  any byte sequence may be an artifact
-            raise LoadRefused(_broken(magic, error)) from None
-    versions = {str(w.message.original_sklearn_version) for w in caught if isinstance(w.message, InconsistentVersionWarning)}
-    return Loaded(found, min(versions - {sklearn.__version__}, default=None))
+            version = watched.version()
+            other = "" if version in (None, sklearn.__version__) else f" {other_version(version)}"
+            raise LoadRefused(_broken(error) + other, version) from None
+    return Loaded(found, versions.other())
 
 
 def _plain(stream: io.BufferedReader, magic: bytes) -> Any:
@@ -118,30 +118,15 @@ def _plain(stream: io.BufferedReader, magic: bytes) -> Any:
     return stream
 
 
-def _refusal(module: str, name: str) -> str:
-    hint = ""
-    if module == "__main__":
-        hint = " It was defined in the notebook or script that saved the artifact."
-    elif module == "functools" or (module, name) == ("builtins", "getattr"):
-        hint = " It is a function handed to a transformer; of functions, only numpy's and scikit-learn's own are taken."
-    elif module.startswith("scipy.stats"):
-        hint = " If it belongs to a parameter search, save its best_estimator_."
-    return (
-        f"The artifact refers to {module}.{name}, which is not on the allow-list (scikit-learn estimators and numpy data).{hint} {_ADVICE}"
-    )
-
-
-def _not_here(error: Exception) -> str:
+def _not_here(error: Exception, trained_with: str | None) -> str:
     if "__main__" in str(error):
         return (
             f"The artifact refers to something defined in the notebook or script that saved it ({error}): put it into an installed package."
         )
-    return f"The artifact refers to something that is not installed here ({error})."
+    return f"The artifact refers to something that is not there in this service ({error}). {other_version(trained_with)}"
 
 
-def _broken(magic: bytes, error: Exception) -> str:
-    if magic.startswith(b"PK"):
-        return "The artifact is a zip archive, not a joblib file: save the fitted estimator with joblib.dump."
+def _broken(error: Exception) -> str:
     if isinstance(error, PermissionError) or (isinstance(error, RuntimeError) and "thread" in str(error)):
         return f"The artifact tried something that a model may not do here ({type(error).__name__}: {error})."
     if isinstance(error, EOFError | lzma.LZMAError | OSError | zlib.error) or "truncated" in str(error) or "EOF" in str(error):

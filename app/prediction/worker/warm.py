@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import pkgutil
 import sys
@@ -30,6 +31,17 @@ def import_everything() -> None:
             with contextlib.suppress(Exception):  # optional back ends raise errors of all kinds where they are missing
                 importlib.import_module(name)
         _use_what_is_lazy()
+
+
+def import_skops() -> None:
+    """Takes a quarter of a second, and so is done for the first artifact that needs it rather than at each start."""
+    if "skops.io" in sys.modules:
+        return
+    with warnings.catch_warnings(), contextlib.suppress(Exception):
+        warnings.simplefilter("ignore")
+        importlib.import_module("skops.io")
+        gc.collect()
+        gc.freeze()  # as for all that is imported before the forks
 
 
 def _modules() -> Iterator[str]:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from app.kernel.inspection import Confinement
-from app.prediction.worker import wire
+from app.prediction.worker import warm, wire
 from app.prediction.worker.child import ChildOptions, run_child
 from app.prediction.worker.lock import Limits
 
@@ -170,6 +170,8 @@ class Zygote:
         connection.close()
 
     def _handle(self, connection: socket.socket, request: dict[str, Any]) -> None:
+        if request.get("skops") is True:  # of the artifact that comes: the child cannot import once it is locked
+            warm.import_skops()
         match request["op"]:
             case "acquire":
                 self._hand_over(connection, str(request["key"]), None)

@@ -147,7 +147,7 @@ async def test_what_cannot_be_served_says_why(lab: Lab, name: str) -> None:
         (zlib.compress(pickle.dumps(logistic_on_frame()[0]))[:-50], "damaged"),
         (b"\x1f\x8b" + bytes(50), "damaged"),
         (b"\x80\x04\x8c\x0csklearn.base\x94\x8c\x16BaseEstimator.__init__\x94\x93.", LIST),
-        (b"csklearn.linear_model._gone\nGone\n.", "this scikit-learn does not have"),
+        (b"csklearn.linear_model._gone\nGone\n.", "sklearn.linear_model._gone.Gone, which is not there in this service"),
     ],
 )
 async def test_bytes_that_are_no_artifact_say_so(lab: Lab, content: bytes, reason: str) -> None:
@@ -192,6 +192,23 @@ async def test_an_older_scikit_learn_is_named(lab: Lab) -> None:
     assert report.failure is None
     assert report.environment["trained_with"] == "scikit-learn 1.7.2"
     assert "Trained with scikit-learn 1.7.2" in report.warnings[0]
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
+async def test_what_this_scikit_learn_has_not_is_named_with_both_versions(lab: Lab, protocol: int, pack: Any) -> None:
+    model = LogisticRegression().fit(FRAME, ABOVE)
+    path = lab.folder / "older.pkl"
+    data = pickle.dumps(make_pipeline(StandardScaler(), model), protocol=protocol)
+    path.write_bytes(pack(data.replace(b"LogisticRegression", b"LogisticRegressioM").replace(b"1.9.1", b"0.9.1")))
+    report = await lab.inspect(path)
+    assert report.failure == (
+        "The artifact refers to sklearn.linear_model._logistic.LogisticRegressioM, which is not there in this service. "
+        "It was trained with scikit-learn 0.9.1; this service runs 1.9.1. Train it again with 1.9.1, or load it where 0.9.1 is "
+        "installed, check it, and build it anew with 1.9.1."
+    )
+    assert report.environment["trained_with"] == "scikit-learn 0.9.1"
+    assert report.environment["scikit-learn"] == "1.9.1"
 
 
 async def test_columns_take_their_names_from_the_sample_or_are_numbered(lab: Lab) -> None:
