@@ -27,6 +27,7 @@ class ArtifactTrust(StrEnum):
     """Which artifacts are loaded at all; every one of them only in the sandbox."""
 
     RESTRICTED = "restricted"  # any upload; only allow-listed classes are unpickled
+    SIGNED_ONLY = "signed-only"  # as restricted, and only what a configured key has signed
     FULL = "full"  # custom classes too: the sandbox is then all that holds them
 
 
@@ -93,8 +94,20 @@ class JournalSettings:
 @dataclass(frozen=True, slots=True)
 class RegistrySettings:
     artifact_trust: ArtifactTrust
+    artifact_keys: str | None  # public keys, or the file that holds them: `registry/signing.py` reads it
+    artifact_retention_days: int  # how long the bytes of a version outlive its retirement
     validation_timeout_s: float
     worker_memory_bytes: int  # address space of one model worker
+
+
+@dataclass(frozen=True, slots=True)
+class ServingSettings:
+    """Of one serving process."""
+
+    model_memory_bytes: int
+    live_proof_share: float  # of compiled answers, 0 to 1
+    cache_bytes: int
+    cache_entries: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +119,7 @@ class Settings:
     http: HttpSettings
     journal: JournalSettings
     registry: RegistrySettings
+    serving: ServingSettings
     issuers: tuple[Issuer, ...]  # empty: the development issuer, where the environment allows it
     log_level: str
     unknown: tuple[str, ...] = field(default=())  # TURNOUT_ variables that nothing reads: likely typing errors
@@ -144,8 +158,16 @@ class Settings:
             ),
             registry=RegistrySettings(
                 artifact_trust=read.choice("TURNOUT_ARTIFACT_TRUST", ArtifactTrust, ArtifactTrust.RESTRICTED),
+                artifact_keys=read.text("TURNOUT_ARTIFACT_KEYS", "") or None,
+                artifact_retention_days=read.integer("TURNOUT_ARTIFACT_RETENTION_DAYS", 30, 0, 3650),
                 validation_timeout_s=read.number("TURNOUT_VALIDATION_TIMEOUT_S", 60.0, 1.0, 3600.0),
                 worker_memory_bytes=read.integer("TURNOUT_WORKER_MEMORY_BYTES", 2048 * MIB, 256 * MIB, 1024 * 1024 * MIB),
+            ),
+            serving=ServingSettings(
+                model_memory_bytes=read.integer("TURNOUT_MODEL_MEMORY_BYTES", 2048 * MIB, MIB, 1024 * 1024 * MIB),
+                live_proof_share=read.number("TURNOUT_LIVE_PROOF_SHARE", 0.001, 0.0, 1.0),
+                cache_bytes=read.integer("TURNOUT_CACHE_BYTES", 64 * MIB, 0, 1024 * 1024 * MIB),
+                cache_entries=read.integer("TURNOUT_CACHE_ENTRIES", 100_000, 0, 100_000_000),
             ),
             issuers=tuple(read.issuers("TURNOUT_JWT_ISSUERS")),
             log_level=read.text("TURNOUT_LOG_LEVEL", "info"),

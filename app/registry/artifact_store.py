@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 
-from app.registry.rows import ArtifactChunkRow, ArtifactRow
+from app.registry.rows import ArtifactChunkRow, ArtifactRow, ModelVersionRow
+from app.registry.signing import Stamp
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -23,18 +26,66 @@ async def add_chunk(session: AsyncSession, tenant_id: UUID, upload_id: UUID, seq
     await session.execute(insert(ArtifactChunkRow).values(tenant_id=tenant_id, upload_id=upload_id, seq=seq, data=data, created_at=at))
 
 
-async def add_artifact(
-    session: AsyncSession, tenant_id: UUID, upload_id: UUID, digest: str, size: int, mac: bytes, by: str, at: datetime
-) -> bool:
-    """True where these bytes are new to the tenant; False where they are stored already."""
-    made = pg_insert(ArtifactRow).values(
-        tenant_id=tenant_id, digest=digest, size_bytes=size, upload_id=upload_id, mac=mac, created_by=by, created_at=at
+class Arrival(StrEnum):
+    """What an upload was to the tenant."""
+
+    NEW = "NEW"
+    RESTORED = "RESTORED"  # bytes that retention had deleted
+    SIGNED = "SIGNED"  # bytes that are there, with another signature
+    KNOWN = "KNOWN"
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """Complete bytes, stored as the chunks of `upload_id`."""
+
+    upload_id: UUID
+    digest: str
+    size_bytes: int
+    mac: bytes
+    stamp: Stamp | None
+
+
+async def add_artifact(session: AsyncSession, tenant_id: UUID, upload: Upload, by: str, at: datetime) -> Arrival:
+    """Records the bytes; the caller removes the chunks of SIGNED and KNOWN, which are there already."""
+    values = {"size_bytes": upload.size_bytes, "upload_id": upload.upload_id, "mac": upload.mac, "created_by": by, "created_at": at}
+    stamp = upload.stamp
+    signed = {} if stamp is None else {"signer": stamp.signer, "signature": stamp.signature}
+    made = pg_insert(ArtifactRow).values(tenant_id=tenant_id, digest=upload.digest, **values, **signed)
+    if (await session.execute(made.on_conflict_do_nothing().returning(ArtifactRow.digest))).scalar_one_or_none() is not None:
+        return Arrival.NEW
+    row = await session.get_one(ArtifactRow, (tenant_id, upload.digest), with_for_update=True)
+    changed = stamp is not None and stamp != stamp_of(row)
+    removed = row.removed_at is not None
+    for name, value in {**(values | {"removed_at": None} if removed else {}), **signed}.items():
+        setattr(row, name, value)
+    if removed:
+        await _bytes_are_back(session, tenant_id, upload.digest, at)
+    await session.flush()
+    return Arrival.RESTORED if removed else Arrival.SIGNED if changed else Arrival.KNOWN
+
+
+async def _bytes_are_back(session: AsyncSession, tenant_id: UUID, digest: str, at: datetime) -> None:
+    """The versions that had lost them have them again, and retention counts from now."""
+    await session.execute(
+        update(ModelVersionRow)
+        .where(
+            ModelVersionRow.tenant_id == tenant_id,
+            ModelVersionRow.artifact_digest == digest,
+            ModelVersionRow.artifact_deleted_at.is_not(None),
+        )
+        .values(artifact_deleted_at=None, retired_at=at)
     )
-    return (await session.execute(made.on_conflict_do_nothing().returning(ArtifactRow.digest))).scalar_one_or_none() is not None
+
+
+def stamp_of(row: ArtifactRow) -> Stamp | None:
+    """The signature that came with the bytes."""
+    return None if row.signer is None or row.signature is None else Stamp(row.signer, row.signature)
 
 
 async def stored_bytes(session: AsyncSession, tenant_id: UUID) -> int:
-    total = select(func.coalesce(func.sum(ArtifactRow.size_bytes), 0)).where(ArtifactRow.tenant_id == tenant_id)
+    total = select(func.coalesce(func.sum(ArtifactRow.size_bytes), 0))
+    total = total.where(ArtifactRow.tenant_id == tenant_id, ArtifactRow.removed_at.is_(None))
     return int((await session.execute(total)).scalar_one())
 
 

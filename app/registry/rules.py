@@ -11,11 +11,11 @@ import orjson
 
 from app.errors import InvalidInput
 from app.kernel.names import check_name
-from app.kernel.signature import Column, ColumnType, Signature
+from app.kernel.signature import Column, ColumnType, Signature, Task
 from app.registry.types import FallbackKind, PromotionBlocker, VersionStatus
 
 if TYPE_CHECKING:
-    from app.registry.types import Fallback, VersionRegistration
+    from app.registry.types import Fallback, Lineage, VersionRegistration
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _SAMPLE_ROWS = range(5, 1001)
@@ -23,6 +23,7 @@ _MOST_COLUMNS = 2_000
 _LONGEST_COLUMN_NAME = 256
 _LARGEST_JSON_BYTES = 64 * 1024
 _LONGEST_TEXT = 10_000
+_LONGEST_LINEAGE = 1_000
 _LARGEST_WHOLE = 2**53
 _WIDER_TYPES = {(ColumnType.INTEGER, ColumnType.NUMBER)}  # what callers of the left send, the right takes
 
@@ -44,6 +45,16 @@ def check_registration(registration: VersionRegistration) -> None:
         if len(orjson.dumps(value)) > _LARGEST_JSON_BYTES:
             raise InvalidInput(f"{name} is larger than 64 KiB.")
     check_text("description", registration.description)
+    if registration.lineage is not None:
+        _check_lineage(registration.lineage)
+
+
+def _check_lineage(lineage: Lineage) -> None:
+    named = {"trainingData": lineage.training_data, "gitCommit": lineage.git_commit, "pipelineRun": lineage.pipeline_run}
+    for name, text in named.items():
+        if text is not None and not 1 <= len(text) <= _LONGEST_LINEAGE:
+            raise InvalidInput(f"lineage.{name} has {len(text)} characters; it must have 1 to {_LONGEST_LINEAGE:,}, or be left out.")
+        check_text(f"lineage.{name}", text)
 
 
 def check_text(name: str, text: str | None) -> None:
@@ -108,11 +119,32 @@ def check_fallback(fallback: Fallback | None) -> None:
     check_storable("fallback.answer", fallback.answer)
 
 
+def check_fallback_fits(fallback: Fallback, task: Task, classes: frozenset[str] | None, status: VersionStatus | None) -> None:
+    """Returns where the fallback could answer for the model; raises InvalidInput.
+
+    `classes`: the labels that callers know; None where no version has told them yet. `status`: of the version that it names.
+    """
+    if status is not None and status is not VersionStatus.READY:
+        raise InvalidInput(f"fallback.version {fallback.version} is {status}: only a version that is READY can answer.")
+    answer = fallback.answer
+    if answer is None:
+        return
+    if task is Task.REGRESSION:
+        if isinstance(answer, bool) or not isinstance(answer, int | float):
+            raise InvalidInput("fallback.answer must be a number: the model is a REGRESSION.")
+    elif not isinstance(answer, str):
+        raise InvalidInput("fallback.answer must be a label (a text): the model is a CLASSIFICATION.")
+    elif classes is not None and answer not in classes:
+        raise InvalidInput(f"fallback.answer {answer[:100]!r} is no class of the model: it has {_listed(tuple(sorted(classes)))}.")
+
+
 def registration_hash(registration: VersionRegistration) -> str:
     """The same for the same artifact and input, whatever the order of keys: what makes a repeated registration the same version."""
     columns = None if registration.columns is None else [c.to_json() for c in registration.columns]
     parts: list[Any] = [registration.task.value, registration.artifact_digest, columns, list(registration.sample)]
     parts += [registration.metrics, registration.tags, registration.description]
+    if registration.lineage is not None:  # not a null where there is none: fingerprints of earlier registrations stay what they are
+        parts.append(registration.lineage.to_json())
     return hashlib.sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 

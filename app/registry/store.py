@@ -9,11 +9,23 @@ from uuid import uuid4
 from sqlalchemy import func, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 
-from app.errors import Conflict, NotFound
+from app.errors import Conflict, InvalidInput, NotFound
 from app.kernel.names import folded
 from app.kernel.signature import Column, Signature, Task
+from app.registry.artifact_store import stamp_of
 from app.registry.rows import AliasRow, ArtifactRow, ModelRow, ModelVersionRow, PromotionRow
-from app.registry.types import Alias, Artifact, Fallback, Model, ModelVersion, Promotion, RuntimeKind, VersionStatus
+from app.registry.types import (
+    Alias,
+    Artifact,
+    Fallback,
+    Lineage,
+    Model,
+    ModelVersion,
+    Promotion,
+    RuntimeKind,
+    VersionEnvironment,
+    VersionStatus,
+)
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
@@ -23,6 +35,7 @@ if TYPE_CHECKING:
 
     from app.kernel.inspection import InspectionReport
     from app.kernel.paging import PageRequest
+    from app.registry.signing import TrustedKeys
     from app.registry.types import VersionRegistration
 
 Keyed = list[tuple[tuple[str | int, ...], Any]]
@@ -53,11 +66,17 @@ def version_value(row: ModelVersionRow, model: str) -> ModelVersion:
         description=row.description,
         created_at=row.created_at,
         created_by=row.created_by,
+        lineage=None if row.lineage is None else Lineage.from_json(row.lineage),
+        environment=None if row.environment is None else VersionEnvironment.from_json(row.environment),
+        warning=row.warning,
+        artifact_deleted_at=row.artifact_deleted_at,
     )
 
 
 def promotion_value(row: PromotionRow, model: str) -> Promotion:
-    return Promotion(model, row.alias, row.number, row.previous_number, row.revision, row.at, row.by, row.reason)
+    return Promotion(
+        model, row.alias, row.number, row.previous_number, row.revision, row.at, row.by, row.reason, row.model_id, row.generation
+    )
 
 
 async def find_model(session: AsyncSession, tenant_id: UUID, name: str, *, lock: bool = False) -> ModelRow:
@@ -160,11 +179,19 @@ async def same_registration(session: AsyncSession, model: ModelRow, fingerprint:
     return (await session.execute(query)).scalars().first()
 
 
-async def find_artifact(session: AsyncSession, tenant_id: UUID, digest: str) -> Artifact:
-    """The uploaded artifact; raises NotFound that says how to upload it."""
-    row = await session.get(ArtifactRow, (tenant_id, digest))
+async def find_artifact(session: AsyncSession, tenant_id: UUID, digest: str, keys: TrustedKeys) -> Artifact:
+    """The uploaded artifact, whose bytes stay until the transaction ends; raises NotFound, or InvalidInput for want of a signature.
+
+    Both say how to upload it.
+    """
+    row = await session.get(ArtifactRow, (tenant_id, digest), with_for_update={"read": True})
     if row is None:
         raise NotFound(f"There is no artifact {digest}: upload the file with POST /artifacts first.")
+    if row.removed_at is not None:
+        gone = f"The bytes of {digest} were deleted on {row.removed_at:%Y-%m-%d}, by retention"
+        raise NotFound(f"{gone}: upload the file with POST /artifacts again.")
+    if refusal := keys.refusal(digest, stamp_of(row)):
+        raise InvalidInput(refusal)
     return Artifact(row.digest, row.size_bytes)
 
 
@@ -185,6 +212,7 @@ async def add_version(
         metrics=registration.metrics,
         tags=registration.tags,
         description=registration.description,
+        lineage=None if registration.lineage is None else registration.lineage.to_json(),
         created_at=at,
         created_by=by,
     )
@@ -283,7 +311,9 @@ async def finish_validation(session: AsyncSession, tenant_id: UUID, model_id: UU
         )
         .values(
             status=(VersionStatus.READY if ready else VersionStatus.FAILED).value,
-            status_reason=report.failure if not ready else (" ".join(report.warnings) or None),
+            status_reason=None if ready else report.failure,
+            warning=" ".join(report.warnings) or None,
+            retired_at=None if ready else func.now(),
             runtime=RuntimeKind.SKLEARN.value if ready else None,
             signature=report.signature.to_json() if report.signature is not None and ready else None,
             classes=None if report.classes is None or not ready else list(report.classes),

@@ -63,6 +63,44 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True)
+class Lineage:
+    """Where a version comes from, in the data scientist's words."""
+
+    training_data: str | None = None
+    git_commit: str | None = None
+    pipeline_run: str | None = None
+    parent_version: int | None = None  # of the same model
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "trainingData": self.training_data,
+            "gitCommit": self.git_commit,
+            "pipelineRun": self.pipeline_run,
+            "parentVersion": self.parent_version,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Lineage:
+        return cls(data.get("trainingData"), data.get("gitCommit"), data.get("pipelineRun"), data.get("parentVersion"))
+
+
+@dataclass(frozen=True, slots=True)
+class VersionEnvironment:
+    """What was found out at inspection: the versions that serve, the scikit-learn that trained, the estimator."""
+
+    python: str | None
+    scikit_learn: str | None
+    numpy: str | None
+    trained_with: str | None
+    estimator: str | None
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> VersionEnvironment:
+        named = (data.get(name) or None for name in ("python", "scikit-learn", "numpy", "trained_with", "estimator"))
+        return cls(*named)
+
+
+@dataclass(frozen=True, slots=True)
 class ModelVersion:
     model_id: UUID
     model: str  # the model's name
@@ -80,6 +118,10 @@ class ModelVersion:
     description: str | None
     created_at: datetime
     created_by: str
+    lineage: Lineage | None = None
+    environment: VersionEnvironment | None = None  # set once inspected
+    warning: str | None = None
+    artifact_deleted_at: datetime | None = None  # by retention; the record stays
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +134,14 @@ class Alias:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplicaAck:
+    """A replica that a change is waited for at; `applied_at`: since when it serves it, None where that was not heard yet."""
+
+    replica: str
+    applied_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class Promotion:
     model: str
     alias: str
@@ -101,6 +151,11 @@ class Promotion:
     at: datetime
     by: str
     reason: str | None
+    model_id: UUID
+    generation: int | None  # of routing, with which it was announced; None: made before this was written down
+    applied_by: tuple[ReplicaAck, ...] = ()
+    applied_everywhere: bool = False
+    still_served_by: tuple[str, ...] = ()  # experiments; there are none yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +186,7 @@ class VersionRegistration:
     metrics: Any
     tags: Any
     description: str | None
+    lineage: Lineage | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +205,11 @@ class VersionRoute:
     compiled_digest: str | None = None  # sha256, hex; with ONNX
     compiled_size_bytes: int = 0
     tolerance: float | None = None  # of the proof: how far a compiled answer may be from scikit-learn's
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether it is served by its compiled graph."""
+        return self.runtime is RuntimeKind.ONNX and self.compiled_digest is not None
 
 
 @dataclass(frozen=True, slots=True)

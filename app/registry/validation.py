@@ -15,6 +15,7 @@ from app.errors import AppError, Unavailable
 from app.kernel.inspection import InspectionReport, InspectionRequest
 from app.kernel.signature import Column, Task
 from app.registry import store
+from app.registry.artifacts import ArtifactRefused
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -94,6 +95,8 @@ class Validator:
         try:
             path = await self._artifacts.path(pending.tenant_id, digest)
             return await self._inspector.inspect(pending.tenant_id, path, request, self._timeout_s)
+        except ArtifactRefused as refused:
+            return _failed(refused.message)
         except Unavailable:
             await self._unclaim(pending)
             raise

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from app.settings import ArtifactTrust
 from app.supervisor.process import ChildSpec
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def model_host(settings: Settings, environ: Mapping[str, str], socket: Path) -> 
     options = (
         "--socket", str(socket),
         "--memory-bytes", str(settings.registry.worker_memory_bytes),
-        "--trust", settings.registry.artifact_trust.value,
+        "--trust", "full" if settings.registry.artifact_trust is ArtifactTrust.FULL else "restricted",
     )  # fmt: skip
     # Just what the host keeps: anything more, and it would have to start again to be rid of it.
     env = {name: environ[name] for name in ("PATH", "LANG", "LC_ALL", "LC_CTYPE") if name in environ}

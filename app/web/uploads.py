@@ -1,4 +1,4 @@
-"""`POST /artifacts`: raw bytes of a joblib file, streamed into the registry."""
+"""`POST /artifacts`: raw bytes of a joblib or skops file, streamed into the registry."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from app.graphql.http.cors import CorsPolicy
 from app.graphql.http.exchange import Exchange, headers_of
 from app.graphql.http.negotiation import HttpRefusal
 from app.kernel.context import Action
+from app.registry.signing import HEADER, Stamp
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -78,7 +79,8 @@ class UploadEndpoint:
             raise RateLimited("Too many requests. Wait, then try again.", retry_after_ms=exchange.decision.retry_after_ms or 1000)
         ctx.require(Action.UPLOAD_ARTIFACT)
         _check_length(exchange, self._uploads.max_bytes(ctx))
-        artifact = await self._uploads.receive(ctx, _pieces(exchange))
+        stamp = exchange.headers.get(HEADER.lower().encode())
+        artifact = await self._uploads.receive(ctx, _pieces(exchange), None if stamp is None else Stamp.parse(stamp.decode("latin-1")))
         exchange.body_read = True
         return 201, orjson.dumps({"digest": artifact.digest, "sizeBytes": artifact.size_bytes}), []
 
@@ -104,7 +106,7 @@ def _check_length(exchange: Exchange, most: int) -> None:
     if len(length) > 18 or int(length) > most:
         raise PayloadTooLarge(f"The artifact is larger than {most:,} bytes, the largest that your tenant may upload.")
     if int(length) == 0:
-        raise BadRequest("The body is empty: send the bytes of a joblib file.")
+        raise BadRequest("The body is empty: send the bytes of a joblib or skops file.")
 
 
 async def _pieces(exchange: Exchange) -> AsyncIterator[bytes]:
@@ -125,4 +127,4 @@ async def _pieces(exchange: Exchange) -> AsyncIterator[bytes]:
         if not message.get("more_body", False):
             break
     if received == 0:
-        raise BadRequest("The body is empty: send the bytes of a joblib file.")
+        raise BadRequest("The body is empty: send the bytes of a joblib or skops file.")

@@ -37,6 +37,17 @@ class ColumnInput:
 
 
 @strawberry.input
+class LineageInput:
+    training_data: str | None = strawberry.field(default=strawberry.UNSET, description="Which data: a name, an address, a fingerprint.")
+    git_commit: str | None = strawberry.UNSET
+    pipeline_run: str | None = strawberry.UNSET
+    parent_version: int | None = strawberry.field(default=strawberry.UNSET, description="A version of the same model.")
+
+    def value(self) -> types.Lineage:
+        return types.Lineage(given(self.training_data), given(self.git_commit), given(self.pipeline_run), given(self.parent_version))
+
+
+@strawberry.input
 class RegisterModelVersionInput:
     model: str
     task: Task
@@ -50,9 +61,10 @@ class RegisterModelVersionInput:
     metrics: JSON | None = strawberry.UNSET
     tags: JSON | None = strawberry.UNSET
     description: str | None = strawberry.UNSET
+    lineage: LineageInput | None = strawberry.UNSET
 
     def value(self) -> types.VersionRegistration:
-        columns, digest = given(self.signature), given(self.artifact_digest)
+        columns, digest, lineage = given(self.signature), given(self.artifact_digest), given(self.lineage)
         if digest is None:
             raise InvalidInput("artifactDigest is missing: upload the file with POST /artifacts and send the digest that it answers with.")
         return types.VersionRegistration(
@@ -64,6 +76,7 @@ class RegisterModelVersionInput:
             metrics=given(self.metrics),
             tags=given(self.tags),
             description=given(self.description),
+            lineage=None if lineage is None else lineage.value(),
         )
 
 

@@ -38,6 +38,23 @@ class Column:
     categories: list[str] | None
 
 
+@strawberry.type(description="Where a version comes from, in the words of whoever registered it.")
+class Lineage:
+    training_data: str | None
+    git_commit: str | None
+    pipeline_run: str | None
+    parent_version: int | None
+
+
+@strawberry.type(description="What the inspection found: the versions that serve here, and the scikit-learn that trained the artifact.")
+class VersionEnvironment:
+    python: str | None
+    scikit_learn: str | None
+    numpy: str | None
+    trained_with: str | None
+    estimator: str | None
+
+
 @strawberry.type
 class ModelVersion:
     model: str
@@ -53,10 +70,22 @@ class ModelVersion:
     description: str | None
     created_at: datetime
     created_by: str
+    lineage: Lineage | None
+    environment: VersionEnvironment | None = strawberry.field(description="Null until the version was inspected.")
+    warning: str | None = strawberry.field(description="It serves, but: trained with another scikit-learn, for one.")
+    artifact_deleted_at: datetime | None = strawberry.field(
+        description="When retention deleted the bytes of a version that had been archived, withdrawn or FAILED. The record stays."
+    )
 
     @strawberry.field(graphql_type=list[Column], description="Empty until the version is READY, unless it was given.")
     def signature(self, root: strawberry.Parent[types.ModelVersion]) -> list[signature.Column]:
         return list(root.columns)
+
+
+@strawberry.type
+class ReplicaAck:
+    replica: str
+    applied_at: datetime | None
 
 
 @strawberry.type
@@ -69,6 +98,11 @@ class Promotion:
     at: datetime
     by: str
     reason: str | None
+    applied_by: list[ReplicaAck] = strawberry.field(
+        description="Replicas that counted as live at the moment of the change, and when each began to serve it (null: not yet heard)."
+    )
+    applied_everywhere: bool
+    still_served_by: list[str] = strawberry.field(description="Experiments that still serve the previous version as one of their variants.")
 
 
 @strawberry.type
