@@ -7,7 +7,8 @@ import contextlib
 import os
 import socket
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
+from uuid import uuid4
 
 import click
 import uvicorn
@@ -16,6 +17,8 @@ from starlette.routing import Route
 
 from app.audit.service import AuditService
 from app.db.embedded.paths import runtime_dir
+from app.db.line import Line
+from app.db.outbox import CHANNEL
 from app.db.session import Database
 from app.db.sync import SyncDatabase
 from app.errors import ConfigurationError
@@ -37,10 +40,12 @@ from app.prediction.routing import RoutingTable
 from app.prediction.runtimes.host import ModelHost
 from app.prediction.service import Predictor
 from app.registry.artifacts import ArtifactCache, ArtifactUploads
+from app.registry.replicas import Replica
 from app.registry.routes import VersionLookup
 from app.registry.service import RegistryService
+from app.registry.signing import TrustedKeys
 from app.registry.validation import Validator
-from app.settings import Settings
+from app.settings import ArtifactTrust, Settings
 from app.tenancy.answers import TenantAnswers
 from app.tenancy.directory import TenantDirectory
 from app.tenancy.identity.gatekeeper import Gatekeeper
@@ -77,6 +82,8 @@ class Parts:
     host: ModelHost
     pool: RuntimePool
     table: RoutingTable
+    lines: tuple[Line, ...]
+    replica: Replica
     refresher: Refresher
     validator: Validator
     uploads: ArtifactUploads
@@ -84,7 +91,7 @@ class Parts:
     services: Services
 
 
-def build_parts(settings: Settings, telemetry: Telemetry) -> Parts:
+def build_parts(settings: Settings, telemetry: Telemetry, index: int) -> Parts:
     """Everything made and connected to nothing yet; raises ConfigurationError for keys, folders or URLs that cannot be used."""
     clock = SystemClock()
     database, sync_database = Database(_url(settings.database.runtime_url)), SyncDatabase(_url(settings.database.sync_url))
@@ -94,29 +101,49 @@ def build_parts(settings: Settings, telemetry: Telemetry) -> Parts:
     answers = TenantAnswers(directory, limiter, TenantLimits())
     host = ModelHost(runtime_dir(settings.home) / MODEL_HOST_SOCKET)
     gate = ConfinementGate(host, settings.home)
-    artifacts = ArtifactCache(settings.home / "artifacts", database, answers)
+    keys = TrustedKeys.read(settings.registry.artifact_keys, required=settings.registry.artifact_trust is ArtifactTrust.SIGNED_ONLY)
+    artifacts = ArtifactCache(settings.home / "artifacts", database, answers, keys)
     pool, table = RuntimePool(host, artifacts, gate), RoutingTable()
     announced = _Later()
     validator = Validator(database, artifacts, host, gate, clock, announced, settings.registry.validation_timeout_s)
-    refresher = Refresher(sync_database, directory, table, pool, validator, clock)
+    listening = Line(_url(settings.database.sync_url), "listener", default_transaction_read_only="on")
+    recording = Line(_url(settings.database.runtime_url), "replica", synchronous_commit="off")  # a crash may lose what it claims
+    replica = Replica(recording, uuid4(), f"{socket.gethostname()}/{os.getpid()}-{index}", clock)
+    refresher = Refresher(listening, sync_database, directory, table, pool, validator, replica, clock)
+    listening.listen(CHANNEL, refresher.heard, refresher.line_up)
     announced.refresher = refresher
     spool = Spool(settings.home / "spool", settings.journal.spool_max_bytes, clock)
     services = Services(
         predictor=Predictor(directory, table, VersionLookup(database), pool, spool, answers, IdMint(clock), telemetry, clock),
-        registry=RegistryService(database, clock, answers, announced),
+        registry=RegistryService(database, clock, answers, announced, keys, artifacts),
         tenants=TenantService(database, directory, master_key, limiter, clock, refresher.caught_up),
         audit=AuditService(database),
     )
-    uploads = ArtifactUploads(database, clock, answers, answers)
+    uploads = ArtifactUploads(database, clock, answers, answers, keys)
     gatekeeper = Gatekeeper(build_verifier(settings, clock), directory)
     return Parts(
-        database, sync_database, directory, gatekeeper, limiter, answers, host, pool, table, refresher, validator, uploads, spool, services
+        database,
+        sync_database,
+        directory,
+        gatekeeper,
+        limiter,
+        answers,
+        host,
+        pool,
+        table,
+        (listening, recording),
+        replica,
+        refresher,
+        validator,
+        uploads,
+        spool,
+        services,
     )
 
 
-def create_app(settings: Settings, telemetry: Telemetry) -> Starlette:
+def create_app(settings: Settings, telemetry: Telemetry, index: int = 0) -> Starlette:
     """The ASGI app of one serving process; its lifespan takes the first picture of tenants and routes and keeps it fresh."""
-    parts = build_parts(settings, telemetry)
+    parts = build_parts(settings, telemetry, index)
     options = EndpointOptions(
         development=settings.development,
         max_body_bytes=settings.http.max_body_bytes,
@@ -151,22 +178,39 @@ def create_app(settings: Settings, telemetry: Telemetry) -> Starlette:
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        await parts.refresher.start()
-        parts.directory.require_readable()
         gauges = Gauges(telemetry, parts.spool, parts.pool, parts.table, parts.refresher, SystemClock())
-        tasks = [asyncio.create_task(task.run()) for task in (parts.refresher, parts.validator, gauges)]
+        lines, tasks = _start(*parts.lines), []
         try:
+            await parts.refresher.start()
+            parts.directory.require_readable()
+            await parts.replica.join()
+            await parts.refresher.start()  # what was committed before anybody could wait for this replica
+            tasks = _start(parts.refresher, parts.replica, parts.validator, gauges)
             yield
         finally:
-            await _stop(parts, tasks)
+            await _stop(parts, tasks, lines)
 
     return Starlette(routes=routes, lifespan=lifespan, exception_handlers={404: not_found, 405: not_found})
 
 
-async def _stop(parts: Parts, tasks: list[asyncio.Task[None]]) -> None:
+class _Runs(Protocol):
+    async def run(self) -> None: ...
+
+
+def _start(*parts: _Runs) -> list[asyncio.Task[None]]:
+    return [asyncio.create_task(part.run()) for part in parts]
+
+
+async def _end(tasks: list[asyncio.Task[None]]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _stop(parts: Parts, tasks: list[asyncio.Task[None]], lines: list[asyncio.Task[None]]) -> None:
+    await _end(tasks)
+    await parts.replica.leave()
+    await _end(lines)
     await asyncio.to_thread(parts.spool.close)
     await parts.pool.close()
     await parts.host.close()
@@ -202,7 +246,7 @@ def main(fd: int, index: int) -> None:
     logs.configure(settings.log_level, f"serve-{index}")
     telemetry = Telemetry(settings.home / METRICS_FOLDER)
     config = uvicorn.Config(
-        create_app(settings, telemetry),
+        create_app(settings, telemetry, index),
         loop="uvloop",
         http="httptools",
         ws="none",

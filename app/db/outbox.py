@@ -7,7 +7,7 @@ commits, and a reader that has seen generation n has seen all changes up to n. A
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, delete, func, insert, select, text, update
+from sqlalchemy import CheckConstraint, Select, Uuid, bindparam, delete, func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -36,36 +36,42 @@ class RoutingGenerationRow(Base):
     generation: Mapped[int] = mapped_column(Bigint, server_default=text("0"))
 
 
+_SINCE = bindparam("since", 0, type_=Bigint)
+# One journey, for other writers wait meanwhile.
+_ANNOUNCE = text("""
+    with raised as (update routing_generation set generation = generation + 1 returning generation),
+         told as (insert into outbox (generation, tenant_id) select generation, :tenant_id from raised)
+    select generation, pg_notify(:channel, generation::text) from raised
+""").bindparams(bindparam("tenant_id", type_=Uuid()))
+
+
 async def announce(session: AsyncSession, tenant_id: UUID) -> int:
     """The generation of this transaction's change to `tenant_id`; the caller's transaction makes it visible.
 
     Whoever listens to `CHANNEL` hears it at the commit: the number alone, for a listener may be anybody who can log in.
     """
-    raised = update(RoutingGenerationRow).values(generation=RoutingGenerationRow.generation + 1).returning(RoutingGenerationRow.generation)
-    generation = (await session.execute(raised)).scalar_one()
-    await session.execute(insert(OutboxRow).values(generation=generation, tenant_id=tenant_id))
-    await session.execute(select(func.pg_notify(CHANNEL, str(generation))))
+    generation: int = (await session.execute(_ANNOUNCE, {"tenant_id": tenant_id, "channel": CHANNEL})).scalar_one()
     return generation
 
 
-async def changes_since(connection: AsyncConnection, generation: int) -> tuple[int, set[UUID]]:
-    """The newest generation, and each tenant that changed after `generation`; run as the sync role.
+def changed_tenants() -> Select[UUID]:
+    """Each tenant that changed after the generation in the parameter `since`."""
+    return select(OutboxRow.tenant_id).where(OutboxRow.generation > _SINCE)
 
-    Where the outbox does not tell all of it (trimmed since, or a database restored to an older state), that is every tenant.
+
+def news() -> Select[int, int]:
+    """One row: the newest generation, and of how many after `since` the outbox tells.
+
+    Where these are fewer than there were (trimmed, or a database restored to an older state), `is_told` says so, and a reader
+    must read everything.
     """
-    newest, told, tenants = (await connection.execute(_CHANGES, {"generation": generation})).one()
-    if told == newest - generation:
-        return newest, set(tenants)
-    return newest, set((await connection.execute(text("select tenant_id from tenants"))).scalars())
+    told = select(func.count()).select_from(OutboxRow).where(OutboxRow.generation > _SINCE).scalar_subquery()
+    return select(RoutingGenerationRow.generation, told.label("told"))
 
 
-# One statement, so one snapshot: the generation and the rows belong together.
-_CHANGES = text("""
-    select g.generation,
-           (select count(*) from outbox o where o.generation > :generation),
-           array(select distinct o.tenant_id from outbox o where o.generation > :generation)
-    from routing_generation g
-""")
+def is_told(generation: int, told: int, since: int) -> bool:
+    """Whether the outbox tells of everything that changed after `since`."""
+    return told == generation - since
 
 
 async def trim(connection: AsyncConnection, keep: int) -> int:

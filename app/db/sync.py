@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from app.db.engine import Timeouts, make_engine, translated
 
@@ -35,6 +35,13 @@ class SyncDatabase:
         with translated():
             async with self._engine.connect() as connection:
                 yield connection
+
+    @asynccontextmanager
+    async def driver_connection(self) -> AsyncIterator[Any]:
+        """A connection of the driver (asyncpg), outside any transaction: each statement sees one state. Raises Unavailable."""
+        with translated():
+            async with self._engine.connect() as connection:
+                yield (await connection.get_raw_connection()).driver_connection
 
     async def close(self) -> None:
         """Closes the pool's connections."""

@@ -1,38 +1,45 @@
-"""Keeps this process's picture of tenants and routes fresh: a generation number polled each second, then only what changed.
+"""Keeps this process's picture of tenants and routes fresh: it hears of a change at the commit, looks each second all the same, and
+reads only what changed.
 
-A tenant's new routes are applied when its versions are open, so that no request waits for a model to load.
+A tenant's new routes are applied when its versions are open, so that no request waits for a model to load. Where a version cannot
+be loaded, what its alias served before goes on serving, and the change is not acknowledged.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import structlog
 
-from app.db.outbox import changes_since
 from app.errors import AppError
-from app.prediction.pool import key_of
+from app.prediction.picture import read_picture
+from app.prediction.pool import NoRoom, key_of
 from app.prediction.routing import RoutedVersion, TenantRoutes
-from app.registry.routes import load_pending, load_routes
 from app.registry.types import VersionStatus
 
 if TYPE_CHECKING:
     from collections.abc import Collection
     from uuid import UUID
 
+    from app.db.line import Line
     from app.db.sync import SyncDatabase
     from app.kernel.clock import Clock
+    from app.prediction.picture import Picture
     from app.prediction.pool import RuntimePool
     from app.prediction.routing import RoutingTable
-    from app.registry.types import ModelRoute
+    from app.registry.replicas import Replica
+    from app.registry.types import ModelRoute, VersionRoute
     from app.registry.validation import Validator
     from app.tenancy.directory import TenantDirectory
 
 POLL_S = 1.0
 _WARM_WITHIN_S = 20.0
 _CATCH_UP_WITHIN_S = 2.0
+_FIRST_RETRY_S, _LONGEST_RETRY_S = 1.0, 60.0
+_TIDY_AFTER_S = 0.05
 log = structlog.get_logger()
 
 
@@ -41,27 +48,45 @@ class Refresher:
 
     def __init__(
         self,
+        line: Line,
         database: SyncDatabase,
         directory: TenantDirectory,
         table: RoutingTable,
         pool: RuntimePool,
         validator: Validator,
+        replica: Replica,
         clock: Clock,
     ) -> None:
+        self._line = line
         self._database = database
         self._directory = directory
         self._table = table
         self._pool = pool
         self._validator = validator
+        self._replica = replica
         self._clock = clock
         self._wake = asyncio.Event()
         self._begun = self._ended = 0  # looks
         self._looked = asyncio.Condition()
         self._applying: dict[UUID, asyncio.Task[None]] = {}
+        self._retrying: dict[UUID, asyncio.Task[None]] = {}
+        self._tidying: asyncio.TimerHandle | None = None
+        self._whole = True  # the next look reads everything
+        self._line_was_up = False
         self.refreshed_at: float | None = None  # monotonic seconds of the last look that succeeded
 
     def wake(self) -> None:
-        """Look now rather than at the next poll."""
+        """Look now rather than at the next poll; many calls, one look."""
+        self._wake.set()
+
+    def heard(self, _generation: str) -> None:
+        """A change was committed. What the number is does not matter: the look asks the database, so nobody can tell us wrong."""
+        self._wake.set()
+
+    def line_up(self) -> None:
+        """The line is up. After it was lost, another server may answer that never saw what we saw: everything is read again."""
+        self._whole = self._whole or self._line_was_up
+        self._line_was_up = True
         self._wake.set()
 
     async def caught_up(self, tenant_id: UUID | None = None) -> None:
@@ -77,71 +102,159 @@ class Refresher:
                     await asyncio.wait([applying])
 
     async def start(self) -> None:
-        """The first picture, whole. Raises Unavailable where the database does not answer."""
-        await self._look()
+        """The first picture, whole, with its versions open. Raises Unavailable where the database does not answer."""
+        await self.look()
+        await asyncio.gather(*self._applying.values(), return_exceptions=True)
 
     async def run(self) -> None:
-        """Looks each second, and when woken, until cancelled. A failure keeps the picture as it is."""
-        while True:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), POLL_S)
-            self._wake.clear()
-            self._begun += 1
-            try:
-                await self._look()
-            except AppError as error:
-                log.warning("routing_not_refreshed", code=error.code)
-            except Exception:
-                log.exception("routing_refresh_broke")
-            async with self._looked:
-                self._ended = self._begun
-                self._looked.notify_all()
+        """Looks when woken and each second, until cancelled. A failure keeps the picture as it is."""
+        try:
+            while True:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(POLL_S):
+                        await self._wake.wait()
+                self._wake.clear()
+                self._begun += 1
+                try:
+                    await self.look()
+                except AppError as error:
+                    log.warning("routing_not_refreshed", code=error.code)
+                except Exception:
+                    log.exception("routing_refresh_broke")
+                async with self._looked:
+                    self._ended = self._begun
+                    self._looked.notify_all()
+        finally:
+            for task in (*self._applying.values(), *self._retrying.values()):
+                task.cancel()
 
-    async def _look(self) -> None:
-        async with self._database.connection() as connection:
-            generation, changed = await changes_since(connection, self._table.generation)
-            first = self._table.generation < 0
-            if not changed and not first:
-                self._seen(generation)
-                return
-            which: Collection[UUID] | None = None if first else changed
-            stored = await self._directory.load(connection, which)
-            models = await load_routes(connection, which)
-            pending = await load_pending(connection, which)
-        self._directory.apply(stored)
-        for tenant_id in (each.tenant.tenant_id for each in stored):
-            self._begin(tenant_id, models.get(tenant_id, []))
-        self._validator.consider(pending)
-        self._seen(generation)
-        if first:
-            await asyncio.gather(*self._applying.values(), return_exceptions=True)
-
-    def _begin(self, tenant_id: UUID, models: list[ModelRoute]) -> None:
-        """Applies the tenant's routes when its versions are open, beside the others: a slow model holds up no other tenant."""
-        older = self._applying.pop(tenant_id, None)
-        if older is not None:
-            older.cancel()
-        task = asyncio.create_task(self._apply(tenant_id, models))
-        self._applying[tenant_id] = task
-        task.add_done_callback(lambda done: self._applied(tenant_id, done))
-
-    def _applied(self, tenant_id: UUID, done: asyncio.Task[None]) -> None:
-        if self._applying.get(tenant_id) is done:
-            del self._applying[tenant_id]
-        if not done.cancelled() and (error := done.exception()) is not None:
-            log.error("routes_not_applied", exc_info=(type(error), error, error.__traceback__))
-
-    def _seen(self, generation: int) -> None:
-        self._table.generation = generation
+    async def look(self) -> None:
+        """One look; routes whose versions are open are applied when this returns. Raises Unavailable."""
+        first, whole = self._table.generation < 0, self._whole
+        picture = await self._read(whole=whole)
+        self._whole = self._whole and not whole
+        self._directory.apply(picture.tenants)
+        for stored in picture.tenants:
+            tenant_id = stored.tenant.tenant_id
+            self._begin(picture, tenant_id, told=not first and tenant_id in picture.changed)
+        self._validator.consider(picture.pending)
+        self._table.generation = picture.generation
         self.refreshed_at = self._clock.monotonic()
+        self._replica.heard(picture.generation)
 
-    async def _apply(self, tenant_id: UUID, models: list[ModelRoute]) -> None:
-        routes = [route for model in models for route in model.versions.values() if route.status is VersionStatus.READY]
+    async def _read(self, *, whole: bool) -> Picture:
+        since = max(self._table.generation, 0)
+        if self._line.is_up:
+            async with self._line.use() as connection:
+                return await read_picture(connection, since, whole=whole)
+        async with self._database.driver_connection() as connection:
+            return await read_picture(connection, since, whole=whole)
+
+    def _begin(self, picture: Picture, tenant_id: UUID, *, told: bool) -> None:
+        """Applies the tenant's routes: at once where its versions are open, else beside the others, for a slow model holds up no other."""
+        for tasks in (self._applying, self._retrying):
+            older = tasks.pop(tenant_id, None)
+            if older is not None:
+                older.cancel()
+        change = _Change(picture, tenant_id, told)
+        closed = [route for route in change.routes if self._pool.opened(tenant_id, route) is None]
+        if not closed:
+            self._apply(change, [])
+            return
+        task = asyncio.create_task(self._open_and_apply(change, closed))
+        self._applying[tenant_id] = task
+        task.add_done_callback(lambda done: _forget(self._applying, tenant_id, done))
+
+    async def _open_and_apply(self, change: _Change, closed: Collection[VersionRoute]) -> None:
+        cold = await self._open(change.tenant_id, closed)
+        self._apply(change, cold)
+        if cold:
+            task = asyncio.create_task(self._retry(change, cold))
+            self._retrying[change.tenant_id] = task
+            task.add_done_callback(lambda done: _forget(self._retrying, change.tenant_id, done))
+
+    async def _retry(self, change: _Change, cold: list[_Cold]) -> None:
+        """Tries again what could not be loaded, for as long as no other change of the tenant takes its place."""
+        wait_s = _FIRST_RETRY_S
+        while cold:
+            await asyncio.sleep(wait_s)
+            wait_s = min(2 * wait_s, _LONGEST_RETRY_S)
+            still = await self._open(change.tenant_id, [each.route for each in cold])
+            if len(still) < len(cold):
+                self._apply(change, still)
+            cold = still
+
+    async def _open(self, tenant_id: UUID, routes: Collection[VersionRoute]) -> list[_Cold]:
+        """Those that could not be opened in time, or for want of memory."""
         try:
             async with asyncio.timeout(_WARM_WITHIN_S):
-                await self._pool.warm(tenant_id, routes)
+                return [_Cold(route, isinstance(error, NoRoom)) for route, error in await self._pool.warm(tenant_id, routes)]
         except TimeoutError:
             log.warning("versions_still_cold", tenant_id=str(tenant_id))
-        ready = {(route.model_id, route.number): RoutedVersion.of(route) for route in routes}
-        self._table.apply(tenant_id, TenantRoutes.of(models, ready))
-        self._pool.keep(frozenset(key_of(each, route) for each, _, route in self._table.versions()))
+            return [_Cold(route) for route in routes if self._pool.opened(tenant_id, route) is None]
+
+    def _apply(self, change: _Change, cold: list[_Cold]) -> None:
+        tenant_id = change.tenant_id
+        models: list[ModelRoute] = change.models
+        kept: list[RoutedVersion] = []
+        if held := {_key(each.route) for each in cold if not each.for_want_of_room}:
+            models, kept = _with_what_served(change, held, self._table.tenant(tenant_id))
+        ready = {_key(route): RoutedVersion.of(route) for route in change.routes}
+        self._table.apply(tenant_id, TenantRoutes.of(models, ready | {_key(routed.route): routed for routed in kept}))
+        if change.told:
+            self._replica.applied(tenant_id, change.generation, frozenset(_key(each.route) for each in cold))
+        if self._tidying is None:
+            self._tidying = asyncio.get_running_loop().call_later(_TIDY_AFTER_S, self._tidy)
+
+    def _tidy(self) -> None:
+        """Which versions are needed takes a walk over all tenants: once a burst of changes, after those have been served."""
+        self._tidying = None
+        self._pool.keep(frozenset(key_of(tenant_id, route) for tenant_id, _, route in self._table.versions()))
+
+
+@dataclass(frozen=True, slots=True)
+class _Cold:
+    """A version that could not be opened. Where memory alone was missing, it takes the place of what it replaces, which must go first."""
+
+    route: VersionRoute
+    for_want_of_room: bool = False
+
+
+class _Change:
+    """One tenant's part of a picture. `told`: the replica's acknowledgement is awaited."""
+
+    def __init__(self, picture: Picture, tenant_id: UUID, told: bool) -> None:
+        self.tenant_id, self.told = tenant_id, told
+        self.generation, self.withdrawn = picture.generation, picture.withdrawn
+        self.models: list[ModelRoute] = picture.models.get(tenant_id, [])
+        self.routes = [route for model in self.models for route in model.versions.values() if route.status is VersionStatus.READY]
+
+
+def _with_what_served(change: _Change, cold: set[tuple[UUID, int]], before: TenantRoutes) -> tuple[list[ModelRoute], list[RoutedVersion]]:
+    """The models with each alias of a cold version left where it was, and what those aliases served; never what was withdrawn."""
+    models: list[ModelRoute] = []
+    kept: list[RoutedVersion] = []
+    for model in change.models:
+        older = before.models.get(model.name)
+        aliases, versions = dict(model.aliases), dict(model.versions)
+        for alias, number in model.aliases.items():
+            served = None if older is None else older.aliases.get(alias)
+            routed = None if served is None else before.aliased.get((model.model_id, served))
+            if (model.model_id, number) not in cold or routed is None or _key(routed.route) in cold | change.withdrawn:
+                continue
+            aliases[alias] = routed.route.number
+            versions[routed.route.number] = routed.route
+            kept.append(routed)
+        models.append(replace(model, aliases=aliases, versions=versions))
+    return models, kept
+
+
+def _key(route: VersionRoute) -> tuple[UUID, int]:
+    return (route.model_id, route.number)
+
+
+def _forget(tasks: dict[UUID, asyncio.Task[None]], tenant_id: UUID, done: asyncio.Task[None]) -> None:
+    if tasks.get(tenant_id) is done:
+        del tasks[tenant_id]
+    if not done.cancelled() and (error := done.exception()) is not None:
+        log.error("routes_not_applied", exc_info=(type(error), error, error.__traceback__))

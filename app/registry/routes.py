@@ -14,10 +14,10 @@ from app.registry.rows import AliasRow, ModelRow, ModelVersionRow
 from app.registry.types import ModelRoute, PendingValidation, RuntimeKind, VersionRoute, VersionStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Iterable, Mapping
     from uuid import UUID
 
-    from sqlalchemy.ext.asyncio import AsyncConnection
+    from sqlalchemy import Select
 
     from app.db.session import Database
 
@@ -35,50 +35,54 @@ _VERSION_COLUMNS = (
     ModelVersionRow.compiled_size_bytes,
     ModelVersionRow.proof,
 )
+_POINTED_AT = (
+    (AliasRow.tenant_id == ModelVersionRow.tenant_id)
+    & (AliasRow.model_id == ModelVersionRow.model_id)
+    & (AliasRow.number == ModelVersionRow.number)
+)
+_WATCHED = (VersionStatus.VALIDATING.value, VersionStatus.WITHDRAWN.value)
 _ROUTABLE = (VersionStatus.READY.value, VersionStatus.WITHDRAWN.value)
 
 
-async def load_routes(connection: AsyncConnection, tenants: Collection[UUID] | None) -> dict[UUID, list[ModelRoute]]:
-    """Each tenant's models with their aliases and the versions these point at; all tenants for None."""
+def route_queries(of: Select[UUID] | None) -> dict[str, Select[Any]]:
+    """What `models_of`, `pending_of` and `withdrawn_of` read: of the tenants that `of` selects, or of all."""
     models = select(ModelRow.tenant_id, ModelRow.model_id, ModelRow.name, ModelRow.task, ModelRow.cache_seconds)
     aliases = select(AliasRow.tenant_id, AliasRow.model_id, AliasRow.name, AliasRow.number)
-    versions = (
-        select(*_VERSION_COLUMNS)
-        .join(
-            AliasRow,
-            (AliasRow.tenant_id == ModelVersionRow.tenant_id)
-            & (AliasRow.model_id == ModelVersionRow.model_id)
-            & (AliasRow.number == ModelVersionRow.number),
-        )
-        .where(ModelVersionRow.status.in_(_ROUTABLE))
-    )
-    if tenants is not None:
-        models = models.where(ModelRow.tenant_id.in_(tenants))
-        aliases = aliases.where(AliasRow.tenant_id.in_(tenants))
-        versions = versions.where(ModelVersionRow.tenant_id.in_(tenants))
+    versions = select(*_VERSION_COLUMNS).join(AliasRow, _POINTED_AT).where(ModelVersionRow.status.in_(_ROUTABLE))
+    others = select(ModelVersionRow.tenant_id, ModelVersionRow.model_id, ModelVersionRow.number, ModelVersionRow.status)
+    others = others.where(ModelVersionRow.status.in_(_WATCHED))
+    if of is not None:
+        models, aliases = models.where(ModelRow.tenant_id.in_(of)), aliases.where(AliasRow.tenant_id.in_(of))
+        versions, others = versions.where(ModelVersionRow.tenant_id.in_(of)), others.where(ModelVersionRow.tenant_id.in_(of))
+    return {"models": models, "aliases": aliases, "versions": versions, "others": others}
+
+
+def models_of(rows: Mapping[str, Iterable[Any]]) -> dict[UUID, list[ModelRoute]]:
+    """Each tenant's models with their aliases and the versions that these point at."""
     pointed: dict[UUID, dict[str, int]] = defaultdict(dict)
-    for _, model_id, alias, number in (await connection.execute(aliases)).tuples():
-        pointed[model_id][alias] = number
-    model_rows = list((await connection.execute(models)).tuples())
-    tasks = {model_id: Task(task) for _, model_id, _, task, _ in model_rows}
+    for row in rows["aliases"]:
+        pointed[row.model_id][row.name] = row.number
+    models = list(rows["models"])
+    tasks = {row.model_id: Task(row.task) for row in models}
     routed: dict[UUID, dict[int, VersionRoute]] = defaultdict(dict)
-    for row in await connection.execute(versions):
+    for row in rows["versions"]:
         if row.signature is not None and row.model_id in tasks:
             routed[row.model_id][row.number] = _route(row, tasks[row.model_id])
     found: dict[UUID, list[ModelRoute]] = defaultdict(list)
-    for tenant_id, model_id, name, _, cache_seconds in model_rows:
-        aliased, of_model = pointed.get(model_id, {}), routed.get(model_id, {})
-        found[tenant_id].append(ModelRoute(model_id, name, tasks[model_id], aliased, of_model, cache_seconds))
+    for row in models:
+        aliased, of_model = pointed.get(row.model_id, {}), routed.get(row.model_id, {})
+        found[row.tenant_id].append(ModelRoute(row.model_id, row.name, tasks[row.model_id], aliased, of_model, row.cache_seconds))
     return found
 
 
-async def load_pending(connection: AsyncConnection, tenants: Collection[UUID] | None) -> list[PendingValidation]:
+def pending_of(rows: Mapping[str, Iterable[Any]]) -> list[PendingValidation]:
     """Versions that wait for validation."""
-    query = select(ModelVersionRow.tenant_id, ModelVersionRow.model_id, ModelVersionRow.number)
-    query = query.where(ModelVersionRow.status == VersionStatus.VALIDATING.value)
-    if tenants is not None:
-        query = query.where(ModelVersionRow.tenant_id.in_(tenants))
-    return [PendingValidation(row.tenant_id, row.model_id, row.number) for row in await connection.execute(query)]
+    return [PendingValidation(row.tenant_id, row.model_id, row.number) for row in rows["others"] if row.status == VersionStatus.VALIDATING]
+
+
+def withdrawn_of(rows: Mapping[str, Iterable[Any]]) -> set[tuple[UUID, int]]:
+    """(model, number) of the versions that no request may reach, whatever an alias says."""
+    return {(row.model_id, row.number) for row in rows["others"] if row.status == VersionStatus.WITHDRAWN}
 
 
 class VersionLookup:
@@ -100,6 +104,7 @@ class VersionLookup:
 
 def _route(row: Any, task: Task) -> VersionRoute:
     """Of a ModelVersionRow, or of a row with its columns."""
+    proof = row.proof or {}
     return VersionRoute(
         model_id=row.model_id,
         number=row.number,
@@ -112,5 +117,6 @@ def _route(row: Any, task: Task) -> VersionRoute:
         runtime=RuntimeKind.SKLEARN if row.runtime is None else RuntimeKind(row.runtime),
         compiled_digest=row.compiled_digest,
         compiled_size_bytes=row.compiled_size_bytes or 0,
-        tolerance=None if row.proof is None else row.proof.get("tolerance"),
+        tolerance=proof.get("tolerance") or 0.0,
+        middle=proof.get("middle") or 0.0,
     )

@@ -163,8 +163,10 @@ class PromotionRow(Base):
 
 
 class ReplicaRow(Base):
-    """A serving process, of no tenant. `joined_generation`: of the picture that it began with; `generation`: the newest of routing
-    that it has heard of; `left_at`: when it said goodbye."""
+    """A serving process, of no tenant.
+
+    `joined_generation`: of the picture that it began with; `generation`: the newest that it heard of; `left_at`: when it said goodbye.
+    """
 
     __tablename__ = "replicas"
 
@@ -188,6 +190,6 @@ class ReplicaAckRow(Base):
 
     tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
     replica_id: Mapped[UUID] = mapped_column(primary_key=True)
+    generation: Mapped[int] = mapped_column(Bigint, primary_key=True, autoincrement=False)
     at: Mapped[datetime] = mapped_column(primary_key=True, server_default=text("clock_timestamp()"))
-    generation: Mapped[int] = mapped_column(Bigint)
     cold: Mapped[Any] = mapped_column(Jsonb, nullable=True)  # ["<model_id>:<number>"]; null: none

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 from app.audit import store as audit
@@ -10,7 +11,7 @@ from app.errors import Conflict, InvalidInput, NotPromotable
 from app.kernel.context import Action
 from app.kernel.names import check_name
 from app.kernel.paging import Page, make_page, page_request
-from app.registry import rules, store
+from app.registry import effect, life, rules, store
 from app.registry.rows import PromotionRow
 from app.registry.types import PRODUCTION, Alias, Fallback, Model, ModelVersion, Promotion, PromotionBlocker, VersionStatus
 
@@ -23,19 +24,31 @@ if TYPE_CHECKING:
     from app.kernel.clock import Clock
     from app.kernel.context import RequestContext
     from app.kernel.signature import Signature
+    from app.registry.artifacts import ArtifactCache
     from app.registry.ports import Allowances, Announcer
     from app.registry.rows import ModelRow
+    from app.registry.signing import TrustedKeys
     from app.registry.types import VersionRegistration
 
 
 class RegistryService:
     """Models, versions and aliases of the caller's tenant."""
 
-    def __init__(self, database: Database, clock: Clock, allowances: Allowances, announced: Announcer) -> None:
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        allowances: Allowances,
+        announced: Announcer,
+        keys: TrustedKeys,
+        artifacts: ArtifactCache,
+    ) -> None:
         self._database = database
         self._clock = clock
         self._allowances = allowances
         self._announced = announced
+        self._keys = keys
+        self._artifacts = artifacts
 
     async def model(self, ctx: RequestContext, name: str) -> Model:
         """The model; raises NotFound."""
@@ -69,7 +82,9 @@ class RegistryService:
         ctx.require(Action.READ_REGISTRY)
         page = page_request("history", first, after)
         async with self._database.tenant_tx(ctx.tenant_id) as session:
-            return make_page("history", page, await store.list_promotions(session, ctx.tenant_id, alias, page))
+            promotions = await store.list_promotions(session, ctx.tenant_id, alias, page)
+            told = await effect.of_promotions(session, ctx.tenant_id, [p for _, p in promotions], self._clock.now())
+            return make_page("history", page, [(key, promotion) for (key, _), promotion in zip(promotions, told, strict=True)])
 
     async def aliases_of(self, ctx: RequestContext, models: list[UUID]) -> dict[UUID, list[Alias]]:
         """Each model's aliases, in one query."""
@@ -92,11 +107,12 @@ class RegistryService:
         rules.check_registration(registration)
         fingerprint = rules.registration_hash(registration)
         async with self._database.tenant_tx(ctx.tenant_id) as session:
-            artifact = await store.find_artifact(session, ctx.tenant_id, registration.artifact_digest)
+            artifact = await store.find_artifact(session, ctx.tenant_id, registration.artifact_digest, self._keys)
             model = await store.open_model(session, ctx.tenant_id, registration, self._allowances.max_models(ctx.tenant_id))
             before = await store.same_registration(session, model, fingerprint)
             if before is not None:
                 return store.version_value(before, model.name)
+            await life.check_parent(session, model, registration)
             row = await store.add_version(session, model, registration, artifact, fingerprint, ctx.subject, self._clock.now())
             version = store.version_value(row, model.name)
             after = {"status": version.status.value, "artifactDigest": artifact.digest}
@@ -113,8 +129,8 @@ class RegistryService:
             row = await store.find_model(session, ctx.tenant_id, name, lock=True)
             before = _settings_of(row)
             fallback: Fallback | None = changes.get("fallback")
-            if fallback is not None and fallback.version is not None:
-                await store.find_version(session, row, fallback.version)
+            if fallback is not None:
+                await life.check_fallback(session, row, fallback)
             if "description" in changes:
                 row.description = changes["description"]
             if "fallback" in changes:
@@ -156,6 +172,7 @@ class RegistryService:
         rules.check_text("reason", reason)
         if allow_breaking and not (reason or "").strip():
             raise InvalidInput("allowBreaking needs a reason: say why the alias's callers can bear it.")
+        damage = await self._damage(ctx, model, version)
         async with self._database.tenant_tx(ctx.tenant_id) as session:
             row = await store.find_model(session, ctx.tenant_id, model, lock=True)
             await store.find_version(session, row, version)
@@ -163,17 +180,12 @@ class RegistryService:
             if state.number == version:
                 same = await store.promotion_at(session, row, alias, state.revision)
                 assert same is not None  # noqa: S101  an alias has a history row for its revision: both are written together
-                return store.promotion_value(same, row.name)
-            blockers = await _blockers(session, row, version, state)
-            if standing := [b for b in blockers if not (allow_breaking and b.overridable)]:
-                raise NotPromotable(
-                    f"Version {version} of {row.name!r} cannot be promoted to {alias!r}: {' '.join(b.message for b in standing)}",
-                    blockers=[b.to_json() for b in standing],
-                )
-            parent = state.revision or None
-            promotion = await self._move(session, ctx, row, alias, state, version, parent, "promote", reason)
-        await self._announced.caught_up(ctx.tenant_id)
-        return promotion
+                promotion = store.promotion_value(same, row.name)
+            else:
+                _refuse(row, alias, version, [*await _blockers(session, row, version, state), *damage], allow_breaking)
+                parent = state.revision or None
+                promotion = await self._move(session, ctx, row, alias, state, version, parent, "promote", reason)
+        return await self._in_effect(ctx, promotion)
 
     async def rollback(
         self, ctx: RequestContext, model: str, alias: str = PRODUCTION, expected_revision: int | None = None, reason: str | None = None
@@ -191,8 +203,7 @@ class RegistryService:
                     f"The alias {alias!r} of {row.name!r} has no earlier version that can serve: there is nothing to roll back to."
                 )
             promotion = await self._move(session, ctx, row, alias, state, target.number, target.parent_revision, "rollback", reason)
-        await self._announced.caught_up(ctx.tenant_id)
-        return promotion
+        return await self._in_effect(ctx, promotion)
 
     async def withdraw(self, ctx: RequestContext, model: str, number: int, reason: str) -> ModelVersion:
         """Takes the version out of every route at once: its aliases step back to what they served before, where there is something."""
@@ -204,7 +215,7 @@ class RegistryService:
             if version.status == VersionStatus.WITHDRAWN:
                 return store.version_value(version, row.name)
             before = version.status
-            version.status, version.status_reason = VersionStatus.WITHDRAWN.value, reason
+            version.status, version.status_reason, version.retired_at = VersionStatus.WITHDRAWN.value, reason, self._clock.now()
             await session.flush()
             for alias in await store.aliases_serving(session, row, number):
                 state = await store.alias_state(session, row, alias)
@@ -212,9 +223,9 @@ class RegistryService:
                 if target is not None:
                     why = f"version {number} was withdrawn: {reason}"
                     await self._move(session, ctx, row, alias, state, target.number, target.parent_revision, "rollback", why)
-            await self._status_changed(session, ctx, row, version.number, before, VersionStatus.WITHDRAWN, reason)
+            generation = await self._status_changed(session, ctx, row, version.number, before, VersionStatus.WITHDRAWN, reason)
             value = store.version_value(version, row.name)
-        await self._announced.caught_up(ctx.tenant_id)
+        await self._awaited(ctx.tenant_id, (generation, effect.NO_VERSION))
         return value
 
     async def archive(self, ctx: RequestContext, model: str, number: int, reason: str | None) -> ModelVersion:
@@ -226,15 +237,23 @@ class RegistryService:
             version = await store.find_version(session, row, number)
             if version.status == VersionStatus.ARCHIVED:
                 return store.version_value(version, row.name)
-            if users := await store.aliases_serving(session, row, number):
-                raise Conflict(f"Version {number} of {row.name!r} serves {', '.join(users)}: promote another version there first.")
+            await life.check_unused(session, row, number)
             before = version.status
-            version.status, version.status_reason = VersionStatus.ARCHIVED.value, reason
+            version.status, version.status_reason, version.retired_at = VersionStatus.ARCHIVED.value, reason, self._clock.now()
             await session.flush()
             await self._status_changed(session, ctx, row, number, before, VersionStatus.ARCHIVED, reason)
             value = store.version_value(version, row.name)
         await self._announced.caught_up(ctx.tenant_id)
         return value
+
+    async def _damage(self, ctx: RequestContext, model: str, number: int) -> list[PromotionBlocker]:
+        """A blocker where the version's bytes are not to be used here: what serves now serves on. Raises NotFound."""
+        async with self._database.tenant_tx(ctx.tenant_id) as session:
+            row = await store.find_version(session, await store.find_model(session, ctx.tenant_id, model), number)
+        if row.status != VersionStatus.READY or row.artifact_digest is None:
+            return []
+        refusal = await self._artifacts.refusal(ctx.tenant_id, row.artifact_digest)
+        return [] if refusal is None else [PromotionBlocker("ARTIFACT_REFUSED", refusal, overridable=False)]
 
     async def _move(
         self,
@@ -260,11 +279,11 @@ class RegistryService:
             by=ctx.subject,
             reason=reason,
         )
-        await store.point_alias(session, model, row)
         before = None if state.number is None else {"version": state.number, "revision": state.revision}
         after = {"version": number, "revision": row.revision}
         await self._record(session, ctx, action, f"alias:{model.name}/{alias}", before, after, reason)
-        await announce(session, ctx.tenant_id)
+        row.generation = await announce(session, ctx.tenant_id)  # before the row, which is written once and holds it
+        await store.point_alias(session, model, row)
         return store.promotion_value(row, model.name)
 
     async def _status_changed(
@@ -276,10 +295,21 @@ class RegistryService:
         before: str,
         after: VersionStatus,
         reason: str | None,
-    ) -> None:
+    ) -> int:
         action = "withdrawModelVersion" if after is VersionStatus.WITHDRAWN else "archiveModelVersion"
         await self._record(session, ctx, action, _subject(model, number), {"status": before}, {"status": after.value}, reason)
-        await announce(session, ctx.tenant_id)
+        return await announce(session, ctx.tenant_id)
+
+    async def _in_effect(self, ctx: RequestContext, promotion: Promotion) -> Promotion:
+        """The promotion with what is known of it, once that is all or the time is up; after its commit."""
+        change = effect.change_of(promotion)
+        return promotion if change is None else effect.told(promotion, await self._awaited(ctx.tenant_id, change))
+
+    async def _awaited(self, tenant_id: UUID, change: effect.Change) -> effect.Effect:
+        loop = asyncio.get_running_loop()
+        end = loop.time() + effect.WAIT_S
+        await self._announced.caught_up(tenant_id)
+        return await effect.await_effect(self._database, tenant_id, change, end - loop.time())
 
     async def _record(
         self, session: AsyncSession, ctx: RequestContext, action: str, subject: str, before: Any, after: Any, reason: str | None
@@ -307,6 +337,15 @@ def _check_changes(changes: dict[str, Any]) -> None:
 
 def _settings_of(row: ModelRow) -> dict[str, Any]:
     return {"description": row.description, "fallback": row.fallback, "cacheSeconds": row.cache_seconds}
+
+
+def _refuse(model: ModelRow, alias: str, number: int, blockers: list[PromotionBlocker], allow_breaking: bool) -> None:
+    """Raises NotPromotable with the blockers that stand; returns where there is none."""
+    if standing := [b for b in blockers if not (allow_breaking and b.overridable)]:
+        raise NotPromotable(
+            f"Version {number} of {model.name!r} cannot be promoted to {alias!r}: {' '.join(b.message for b in standing)}",
+            blockers=[b.to_json() for b in standing],
+        )
 
 
 async def _expected(session: AsyncSession, model: ModelRow, alias: str, expected: int | None) -> store.AliasState:

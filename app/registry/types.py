@@ -204,7 +204,8 @@ class VersionRoute:
     runtime: RuntimeKind = RuntimeKind.SKLEARN
     compiled_digest: str | None = None  # sha256, hex; with ONNX
     compiled_size_bytes: int = 0
-    tolerance: float | None = None  # of the proof: how far a compiled answer may be from scikit-learn's
+    tolerance: float = 0.0  # of the proof, as its `middle`: how far a compiled answer may be from scikit-learn's
+    middle: float = 0.0
 
     @property
     def is_compiled(self) -> bool:

@@ -8,18 +8,17 @@ from typing import TYPE_CHECKING
 
 from app.errors import ConfigurationError
 from app.tenancy.keys import TenantKeys, UnreadableSecret
-from app.tenancy.store import load_tenants
+from app.tenancy.store import stored_tenant, tenants_query
 from app.tenancy.types import TenantStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Iterable
     from uuid import UUID
-
-    from sqlalchemy.ext.asyncio import AsyncConnection
 
     from app.tenancy.keys import MasterKey
     from app.tenancy.types import StoredTenant, Tenant
 
+__all__ = ["TenantDirectory", "TenantEntry", "stored_tenant", "tenants_query"]  # with what `apply` takes, and how it is read
 _log = logging.getLogger(__name__)
 
 
@@ -59,10 +58,6 @@ class TenantDirectory:
     def unreadable(self) -> dict[UUID, str]:
         """Tenants whose secret the master key does not open, with the reason; they are served by nobody until it does."""
         return dict(self._unreadable)
-
-    async def load(self, connection: AsyncConnection, tenant_ids: Collection[UUID] | None) -> list[StoredTenant]:
-        """What `apply` takes: the tenants of these ids, or all (None), read by the sync role."""
-        return await load_tenants(connection, tenant_ids)
 
     def apply(self, changed: Iterable[StoredTenant]) -> None:
         """Takes in new and changed tenants. One whose secret does not open is shut out, and leaves the others alone."""

@@ -14,23 +14,26 @@ from app.tenancy.rows import TenantRow
 from app.tenancy.types import StoredTenant, Tenant, TenantLimits, TenantSettings, TenantStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Mapping
     from uuid import UUID
 
-    from sqlalchemy import RowMapping
-    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+    from sqlalchemy import Select
+    from sqlalchemy.ext.asyncio import AsyncSession
 
 Fields = TypeVar("Fields", TenantLimits, TenantSettings)
 _TAKEN = "uq_tenants_id"
 _log = logging.getLogger(__name__)
 
 
-async def load_tenants(connection: AsyncConnection, tenant_ids: Collection[UUID] | None) -> list[StoredTenant]:
-    """The tenants of these ids, or all of them (None), erased ones included; for the sync role, which sees across tenants."""
+def tenants_query(of: Select[UUID] | None) -> Select[Any]:
+    """The tenants that `of` selects, or all, erased ones included; for the sync role, which sees across tenants."""
     query = select(TenantRow.__table__)
-    if tenant_ids is not None:
-        query = query.where(TenantRow.tenant_id.in_(tenant_ids))
-    return [_stored(row) for row in (await connection.execute(query)).mappings()]
+    return query if of is None else query.where(TenantRow.tenant_id.in_(of))
+
+
+def stored_tenant(row: Any) -> StoredTenant:
+    """Of a row of `tenants_query`, a named tuple."""
+    return _stored(row._asdict())
 
 
 async def insert_tenant(session: AsyncSession, stored: StoredTenant) -> None:
@@ -56,7 +59,7 @@ async def insert_tenant(session: AsyncSession, stored: StoredTenant) -> None:
         raise
 
 
-def _stored(row: RowMapping) -> StoredTenant:
+def _stored(row: Mapping[str, Any]) -> StoredTenant:
     tenant = Tenant(
         tenant_id=row["tenant_id"],
         id=row["id"],

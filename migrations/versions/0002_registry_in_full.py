@@ -54,10 +54,10 @@ create table replicas (
 create table replica_acks (
   tenant_id uuid not null,
   replica_id uuid not null,
-  at timestamptz not null default clock_timestamp(),
   generation bigint not null,
+  at timestamptz not null default clock_timestamp(),
   cold jsonb,
-  constraint pk_replica_acks primary key (tenant_id, replica_id, at),
+  constraint pk_replica_acks primary key (tenant_id, replica_id, generation, at),
   constraint fk_replica_acks_tenants foreign key (tenant_id) references tenants (tenant_id),
   constraint fk_replica_acks_replicas foreign key (replica_id) references replicas (replica_id)
 );

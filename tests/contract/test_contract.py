@@ -35,8 +35,6 @@ LATER = {
     "Mutation.recordOutcome", "Mutation.recordOutcomes", "OutcomeInput", "Outcome", "RecordedOutcomes", "RejectedOutcome",
     # usage
     "Query.usage", "Usage", "ModelUsage",
-    # replica acknowledgement
-    "Promotion.appliedBy", "Promotion.appliedEverywhere", "Promotion.stillServedBy", "ReplicaAck",
     # tenant life, erasure and revocation
     "Mutation.eraseUnit", "Mutation.revokeTokens", "Mutation.updateTenantLimits", "Mutation.updateTenantSettings",
     "Mutation.suspendTenant", "Mutation.resumeTenant", "Mutation.eraseTenant", "Erasure",

@@ -6,19 +6,19 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from app.audit.service import AuditService
-from app.db.outbox import changes_since
+from app.db.outbox import changed_tenants, news
 from app.db.session import Database
 from app.db.sync import SyncDatabase
+from app.db.together import Together
 from app.errors import Conflict, InvalidInput, NotFound, PermissionDenied, Unavailable
 from app.kernel.clock import Deadline
 from app.kernel.context import RequestContext, Role
-from app.tenancy.directory import TenantDirectory
+from app.tenancy.directory import TenantDirectory, stored_tenant, tenants_query
 from app.tenancy.identity.gatekeeper import NO_TENANT
 from app.tenancy.keys import MasterKey
 from app.tenancy.limits.limiter import RateLimiter
 from app.tenancy.permissions import actions_of
 from app.tenancy.service import TenantService
-from app.tenancy.store import load_tenants
 from app.tenancy.types import Durability, TenantLimits, TenantSettings, TenantStatus
 from tests.support.clock import ManualClock
 from tests.support.database import execute, make_tenant
@@ -56,9 +56,12 @@ class House:
     async def _refresh(self) -> None:
         self.refreshed += 1
 
-    async def stored(self, ids: set[UUID] | None = None) -> list[Any]:
-        async with self.sync.connection() as connection:
-            return await load_tenants(connection, ids)
+    async def stored(self, since: int | None = None) -> list[Any]:
+        """All tenants, or those that changed after this generation."""
+        query = Together({"tenants": tenants_query(None if since is None else changed_tenants())})
+        async with self.sync.driver_connection() as connection:
+            rows = await query.read(connection, **({} if since is None else {"since": since}))
+        return [stored_tenant(row) for row in rows["tenants"]]
 
 
 @pytest.fixture
@@ -78,8 +81,9 @@ async def test_a_new_tenant_is_served_at_once_here_and_found_by_every_other_repl
     assert here.tenant == tenant
     assert (tenant.limits, tenant.settings, tenant.status, house.refreshed) == (limits, settings, TenantStatus.ACTIVE, 1)
 
-    async with house.sync.connection() as connection:
-        assert await changes_since(connection, 0) == (1, {tenant.tenant_id})
+    async with house.sync.driver_connection() as connection:
+        rows = await Together({"news": news(), "changed": changed_tenants()}).read(connection, since=0)
+    assert rows == {"news": [(1, 1)], "changed": [(tenant.tenant_id,)]}
     elsewhere = TenantDirectory(MASTER)
     elsewhere.apply(await house.stored())
     there = elsewhere.find("clinic")
@@ -173,10 +177,12 @@ async def test_a_unit_hash_is_the_pseudonym_of_the_tenants_keys(house: House) ->
 
 
 async def test_only_the_tenants_asked_for_are_loaded(house: House) -> None:
-    clinic, shop = make_tenant(house.urls, "clinic"), make_tenant(house.urls, "shop")
-    assert [stored.tenant.id for stored in await house.stored({shop})] == ["shop"]
-    assert {stored.tenant.tenant_id for stored in await house.stored()} == {clinic, shop}
-    assert await house.stored(set()) == []
+    clinic = make_tenant(house.urls, "clinic")
+    await house.service.create_tenant(OPERATOR, "shop", "The Shop")
+    assert [stored.tenant.id for stored in await house.stored(since=0)] == ["shop"]
+    assert {stored.tenant.id for stored in await house.stored()} == {"clinic", "shop"}
+    assert await house.stored(since=1) == []
+    assert house.directory.by_id(clinic) is None
 
 
 async def test_a_stored_field_that_we_do_not_know_stops_no_tenant(house: House) -> None:

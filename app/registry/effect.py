@@ -1,0 +1,119 @@
+"""Which replicas serve a change: asked of what they wrote down, never guessed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from sqlalchemy import text
+
+from app.errors import Unavailable
+from app.registry.types import ReplicaAck
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from datetime import datetime
+    from uuid import UUID
+
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+    from app.db.session import Database
+    from app.registry.types import Promotion
+
+WAIT_S = 2.0
+KEPT_DAYS = 30  # how long acknowledgements are kept, and so how long a promotion can tell of them
+_FIRST_LOOK_S, _LONGEST_LOOK_S = 0.002, 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What is known of a change. `hopeless`: nobody who is missing has been heard of lately, so waiting longer is of no use."""
+
+    applied_by: tuple[ReplicaAck, ...]
+    everywhere: bool
+    hopeless: bool
+
+
+Change = tuple[int, str]  # generation, and the version that must be loaded; NO_VERSION where none must
+NO_VERSION = ""
+NOTHING_KNOWN = Effect((), everywhere=False, hopeless=False)
+
+# A replica counts for a change where it joined before it; one that joined later began with it. One that has left, or was silent for
+# ten minutes, counts where it did serve the change. Silence of three heartbeats: stopped, cut off or dead.
+_EFFECT = text("""
+    with change as (select unnest(cast(:generations as bigint[])) as generation, unnest(cast(:versions as text[])) as version)
+    select c.generation, c.version, r.name, a.at, r.seen_at < now() - interval '6 seconds' as silent
+    from change c join replicas r on r.joined_generation < c.generation
+    left join lateral (
+      select at from replica_acks a
+      where a.tenant_id = :tenant_id and a.replica_id = r.replica_id and a.generation >= c.generation
+        and (a.cold is null or not a.cold ? c.version)
+      order by a.generation, a.at limit 1) a on true
+    where a.at is not null or (r.left_at is null and r.seen_at > now() - interval '10 minutes')
+    order by r.name, r.replica_id
+""")
+_LIVE = text("select exists (select 1 from replicas where left_at is null and seen_at > now() - interval '10 minutes')")
+
+
+def version_key(model_id: UUID, number: int) -> str:
+    """A version as acknowledgements name it."""
+    return f"{model_id}:{number}"
+
+
+def change_of(promotion: Promotion) -> Change | None:
+    """The change to ask for; None where its generation was not written down."""
+    return None if promotion.generation is None else (promotion.generation, version_key(promotion.model_id, promotion.version))
+
+
+def told(promotion: Promotion, known: Effect) -> Promotion:
+    """The promotion with what is known of its effect."""
+    return replace(promotion, applied_by=known.applied_by, applied_everywhere=known.everywhere)
+
+
+async def of_promotions(session: AsyncSession, tenant_id: UUID, promotions: Collection[Promotion], now: datetime) -> list[Promotion]:
+    """The promotions with what is known of them. Of one older than acknowledgements are kept, that is nothing: an empty list."""
+    oldest = now - timedelta(days=KEPT_DAYS - 1)
+    changes = {p: change for p in promotions if p.at > oldest and (change := change_of(p)) is not None}
+    known = await effects_of(session, tenant_id, list(changes.values())) if changes else {}
+    old = Effect((), everywhere=True, hopeless=False)  # each replica of today began with it, or had thirty days to hear
+    return [told(p, known[changes[p]] if p in changes else old) for p in promotions]
+
+
+async def effects_of(session: AsyncSession, tenant_id: UUID, changes: Collection[Change]) -> dict[Change, Effect]:
+    """What is known of each change now."""
+    parameters = {"tenant_id": tenant_id, "generations": [c[0] for c in changes], "versions": [c[1] for c in changes]}
+    found: dict[Change, list[tuple[ReplicaAck, bool]]] = defaultdict(list)
+    for row in await session.execute(_EFFECT, parameters):
+        found[(row.generation, row.version)].append((ReplicaAck(row.name, row.at), row.silent))
+    # A change that nobody counts for is so old that each replica of today began with it.
+    none_behind = True if len(found) == len(changes) else (await session.execute(_LIVE)).scalar_one()
+    return {change: _effect(found.get(change, []), none_behind) for change in changes}
+
+
+async def await_effect(database: Database, tenant_id: UUID, change: Change, within_s: float = WAIT_S) -> Effect:
+    """What is known once every replica serves the change, or nobody who does not is likely to, or the time is up.
+
+    Call it after the commit: a replica that joins later looks after joining, and so finds the change by itself.
+    """
+    loop = asyncio.get_running_loop()
+    end, wait_s = loop.time() + within_s, _FIRST_LOOK_S
+    known = NOTHING_KNOWN
+    while True:
+        try:
+            async with database.tenant_tx(tenant_id) as session:
+                known = (await effects_of(session, tenant_id, [change]))[change]
+        except Unavailable:  # the change is committed; what is known of it is no reason to fail
+            pass
+        if known.everywhere or known.hopeless or loop.time() + wait_s > end:
+            return known
+        await asyncio.sleep(wait_s)
+        wait_s = min(1.5 * wait_s, _LONGEST_LOOK_S)
+
+
+def _effect(acks: list[tuple[ReplicaAck, bool]], none_behind: bool) -> Effect:
+    missing = [silent for ack, silent in acks if ack.applied_at is None]
+    everywhere = not missing and (bool(acks) or none_behind)
+    return Effect(tuple(ack for ack, _ in acks), everywhere, hopeless=bool(missing) and all(missing))

@@ -1,0 +1,133 @@
+"""A process among the replicas: registered while it serves, heard of every two seconds, and on record with what it serves."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import TYPE_CHECKING
+
+import orjson
+import structlog
+
+from app.errors import Unavailable
+from app.registry.effect import KEPT_DAYS, version_key
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from uuid import UUID
+
+    from app.db.line import Line
+    from app.kernel.clock import Clock
+
+HEARTBEAT_S = 2.0
+_AGAIN_S = 0.2
+_JOIN_WITHIN_S = 5.0
+_LEAVE_WITHIN_S = 1.0
+_DAY_S = 86_400.0
+log = structlog.get_logger()
+
+Cold = frozenset[tuple["UUID", int]]
+
+
+class Replica:
+    """One a serving process. Writes over a line of its own, as the runtime role: several statements, one journey, one transaction."""
+
+    def __init__(self, line: Line, replica_id: UUID, name: str, clock: Clock) -> None:
+        self._line = line
+        self._id = replica_id
+        self.name = re.sub(r"[^A-Za-z0-9._/-]", "-", name)[:200]  # it stands in SQL and before people's eyes
+        self._clock = clock
+        self._joined: int | None = None  # the generation of the picture that this replica began with
+        self._generation = 0
+        self._news = asyncio.Event()
+        self._acks: dict[UUID, tuple[int, Cold]] = {}
+        self._tidied: dict[UUID, float] = {}
+
+    def heard(self, generation: int) -> None:
+        """The picture is of this generation; written with the next heartbeat."""
+        self._generation = generation
+
+    def applied(self, tenant_id: UUID, generation: int, cold: Cold) -> None:
+        """The tenant's routes of this generation serve, but for the `cold` versions; written at once."""
+        self._acks[tenant_id] = (generation, cold)
+        self._news.set()
+
+    async def join(self) -> None:
+        """Returns when this replica is registered. Raises Unavailable.
+
+        Call it with the first picture taken, and look once more before the first request: a change that was committed before is in
+        that look, and whoever commits a later one finds this replica in the list and waits for it.
+        """
+        self._joined = self._generation
+        try:
+            async with asyncio.timeout(_JOIN_WITHIN_S):
+                while not await self._written([self._registration()]):  # noqa: ASYNC110  nobody tells when the database is back
+                    await asyncio.sleep(_AGAIN_S)
+        except TimeoutError:
+            raise Unavailable("The database cannot register this replica.", retry_after_ms=1000) from None
+
+    async def run(self) -> None:
+        """Writes acknowledgements as they come, and heartbeats, until cancelled. What could not be written is tried again."""
+        while True:
+            try:
+                async with asyncio.timeout(HEARTBEAT_S):
+                    await self._news.wait()
+            except TimeoutError:
+                pass
+            self._news.clear()
+            acks, self._acks = self._acks, {}
+            try:
+                written = await self._written([self._registration(), *self._acknowledgements(acks)])
+            except Exception:  # nothing claimed is the safe side
+                log.exception("replica_not_written")
+                continue
+            if not written and acks:
+                self._acks = acks | self._acks  # the newer one of a tenant stands
+                await asyncio.sleep(_AGAIN_S)
+                self._news.set()
+
+    async def leave(self) -> None:
+        """Says goodbye, so that nobody waits for this replica; where the database is away its silence will say it."""
+        if self._joined is None:
+            return
+        try:
+            async with asyncio.timeout(_LEAVE_WITHIN_S):
+                await self._written([f"update replicas set left_at = now() where replica_id = '{self._id}'"])  # noqa: S608  ours
+        except TimeoutError:
+            log.warning("replica_left_unsaid")
+
+    async def _written(self, statements: list[str]) -> bool:
+        try:
+            async with self._line.use() as connection:
+                await connection.execute("; ".join(statements))
+        except Unavailable:
+            return False
+        return True
+
+    def _registration(self) -> str:
+        """Also the heartbeat: the row is made again where it is gone."""
+        return (
+            "insert into replicas (replica_id, name, joined_generation, generation) "  # noqa: S608  numbers, a UUID, a name without quotes
+            f"values ('{self._id}', '{self.name}', {self._joined or 0:d}, {self._generation:d}) "
+            "on conflict (replica_id) do update set seen_at = now(), generation = excluded.generation, left_at = null"
+        )
+
+    def _acknowledgements(self, acks: dict[UUID, tuple[int, Cold]]) -> Iterator[str]:
+        # Nothing here but numbers and UUIDs of ours: plain text is safe, and lets several statements be one journey.
+        for tenant_id, (generation, cold) in acks.items():
+            listed = "'" + orjson.dumps([version_key(*key) for key in sorted(cold)]).decode() + "'" if cold else "null"
+            yield f"select set_config('app.tenant_id', '{tenant_id}', true)"
+            yield (
+                "insert into replica_acks (tenant_id, replica_id, generation, cold) "  # noqa: S608  numbers and UUIDs of ours
+                f"values ('{tenant_id}', '{self._id}', {generation:d}, {listed})"
+            )
+            if self._is_due(tenant_id):
+                yield f"delete from replica_acks where tenant_id = '{tenant_id}' and at < now() - interval '{KEPT_DAYS} days'"  # noqa: S608
+
+    def _is_due(self, tenant_id: UUID) -> bool:
+        """Whether the tenant's old acknowledgements should go: once a day, with the first change of the day."""
+        now = self._clock.monotonic()
+        due = now - self._tidied.get(tenant_id, -_DAY_S) >= _DAY_S
+        if due:
+            self._tidied[tenant_id] = now
+        return due
