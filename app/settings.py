@@ -156,13 +156,7 @@ class Settings:
                 spool_max_bytes=read.integer("TURNOUT_SPOOL_MAX_BYTES", 1024 * MIB, MIB, 1024 * 1024 * MIB),
                 retention_days=read.integer("TURNOUT_LOG_RETENTION_DAYS", 90, 1, 3650),
             ),
-            registry=RegistrySettings(
-                artifact_trust=read.choice("TURNOUT_ARTIFACT_TRUST", ArtifactTrust, ArtifactTrust.RESTRICTED),
-                artifact_keys=read.text("TURNOUT_ARTIFACT_KEYS", "") or None,
-                artifact_retention_days=read.integer("TURNOUT_ARTIFACT_RETENTION_DAYS", 30, 0, 3650),
-                validation_timeout_s=read.number("TURNOUT_VALIDATION_TIMEOUT_S", 60.0, 1.0, 3600.0),
-                worker_memory_bytes=read.integer("TURNOUT_WORKER_MEMORY_BYTES", 2048 * MIB, 256 * MIB, 1024 * 1024 * MIB),
-            ),
+            registry=_registry(read),
             serving=ServingSettings(
                 model_memory_bytes=read.integer("TURNOUT_MODEL_MEMORY_BYTES", 2048 * MIB, MIB, 1024 * 1024 * MIB),
                 live_proof_share=read.number("TURNOUT_LIVE_PROOF_SHARE", 0.001, 0.0, 1.0),
@@ -244,6 +238,16 @@ class _Reader:
         if not low <= value <= high:
             raise ConfigurationError(f"{name} is {text!r}; it must be {what} from {low} to {high}.")
         return value
+
+
+def _registry(read: _Reader) -> RegistrySettings:
+    return RegistrySettings(
+        artifact_trust=read.choice("TURNOUT_ARTIFACT_TRUST", ArtifactTrust, ArtifactTrust.RESTRICTED),
+        artifact_keys=read.text("TURNOUT_ARTIFACT_KEYS", "") or None,
+        artifact_retention_days=read.integer("TURNOUT_ARTIFACT_RETENTION_DAYS", 30, 0, 3650),
+        validation_timeout_s=read.number("TURNOUT_VALIDATION_TIMEOUT_S", 60.0, 1.0, 3600.0),
+        worker_memory_bytes=read.integer("TURNOUT_WORKER_MEMORY_BYTES", 2048 * MIB, 256 * MIB, 1024 * 1024 * MIB),
+    )
 
 
 _READ_ELSEWHERE = {"TURNOUT_TOKEN"}  # the command line's own

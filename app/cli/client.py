@@ -50,9 +50,14 @@ class Client:
             raise Refused(f"{self.url} answered {answer.status_code} without data: is it a Turnout service?")
         return data
 
-    def upload(self, path: Path) -> str:
-        """The sha256 (hex) under which the service keeps the file's bytes. Streams: no copy of the file in memory."""
+    def upload(self, path: Path, signature: str | None = None) -> str:
+        """The sha256 (hex) under which the service keeps the file's bytes. Streams: no copy of the file in memory.
+
+        `signature`: as `turnout artifact sign` prints it.
+        """
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(path.stat().st_size)}
+        if signature is not None:
+            headers["Artifact-Signature"] = signature
         answer = self._send("POST", "/artifacts", content=_pieces(path), headers=headers, timeout=httpx.Timeout(600.0, connect=5.0))
         body = _json_of(answer)
         if answer.status_code != 201:

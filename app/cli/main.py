@@ -14,6 +14,7 @@ _COMMANDS = {
     "migrate": "app.cli.migrate:migrate",
     "tenant": "app.cli.tenant:tenant",
     "token": "app.cli.token:token",
+    "artifact": "app.cli.artifact:artifact",
     "model": "app.cli.model:model",
     "predict": "app.cli.predict:predict",
     "doctor": "app.cli.doctor:doctor",

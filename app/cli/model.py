@@ -29,13 +29,15 @@ def model() -> None:
 @click.option("--task", required=True, type=click.Choice([t.value.lower() for t in Task], case_sensitive=False))
 @click.option("--sample", type=_FILE, help="JSON list of 5 to 1,000 rows, run through the model before it may serve.")
 @click.option("--metrics", type=_FILE, help="JSON object of what training measured.")
+@click.option("--lineage", type=_FILE, help="JSON object: trainingData, gitCommit, pipelineRun, parentVersion.")
 @click.option("--description", help="What this version is.")
+@click.option("--signature", help="What `turnout artifact sign` printed, or a file that holds it.")
 @click.option("--wait", is_flag=True, help="Wait for the verdict; exit status 1 where it is FAILED.")
 @service_options
 @json_option
 def register(
-    file: Path, name: str, task: str, sample: Path | None, metrics: Path | None, description: str | None,
-    wait: bool, target: Target, as_json: bool,
+    file: Path, name: str, task: str, sample: Path | None, metrics: Path | None, lineage: Path | None, description: str | None,
+    signature: str | None, wait: bool, target: Target, as_json: bool,
 ) -> None:  # fmt: skip
     """Upload FILE (joblib or skops) and register it as the next version."""
     given: dict[str, Any] = {"model": name, "task": task.upper()}
@@ -43,12 +45,14 @@ def register(
         given["sample"] = _json_file(sample, list, "rows")
     if metrics:
         given["metrics"] = _json_file(metrics, dict, "metrics")
+    if lineage:
+        given["lineage"] = _json_file(lineage, dict, "lineage")
     if description:
         given["description"] = description
     roles = (Role.PUBLISHER, Role.READER) if wait else (Role.PUBLISHER,)
     with Client(target.url, target.token_for(*roles)) as client:
         note(f"uploading {file} ({file.stat().st_size:,} bytes)")
-        version = registry.register(client, client.upload(file), given)
+        version = registry.register(client, client.upload(file, _signature(signature)), given)
         if wait:
             note(f"{name} version {version['number']}: checking")
             version = registry.wait_until_checked(client, name, version["number"])
@@ -116,6 +120,18 @@ def _show_promotion(promotion: dict[str, Any], as_json: bool) -> None:
         return
     row = tuple(promotion[key] for key in ("model", "alias", "version", "previousVersion", "revision", "by"))
     show_table(("model", "alias", "version", "before", "revision", "by"), [row])
+
+
+def _signature(given: str | None) -> str | None:
+    """The text itself, or what stands in the file of that name."""
+    if given is None or ":" in given:
+        return given
+    try:
+        return Path(given).read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.UsageError(
+            f"--signature {given!r} is neither a signature (KEY-ID:BASE64) nor a file that holds one: {error}."
+        ) from None
 
 
 def _json_file(path: Path, kind: type, what: str) -> Any:

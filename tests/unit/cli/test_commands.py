@@ -1,15 +1,19 @@
 """Usage, exit statuses and output of the commands that need no service."""
 
+import hashlib
 import json
 import shlex
 
 import pytest
 from click.testing import CliRunner
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from app.cli.demo import banner, curl_line
 from app.cli.main import _COMMANDS, main
 from app.cli.options import local_url, parse_duration
 from app.errors import ConfigurationError
+from app.registry.signing import Stamp, TrustedKeys
 from app.settings import Settings
 
 pytestmark = pytest.mark.unit
@@ -28,11 +32,34 @@ def turnout(tmp_path):
 
 
 def test_every_command_of_the_contract_is_there_and_helps(turnout):
-    assert list(_COMMANDS) == ["serve", "demo", "migrate", "tenant", "token", "model", "predict", "doctor"]
+    assert list(_COMMANDS) == ["serve", "demo", "migrate", "tenant", "token", "artifact", "model", "predict", "doctor"]
     for name in _COMMANDS:
         assert turnout(name, "--help").exit_code == 0
     shown = turnout("model", "--help").output
     assert all(f"  {name} " in shown for name in ("register", "promote", "rollback", "list"))
+
+
+def test_a_signature_is_all_that_turnout_artifact_sign_prints_and_it_counts(turnout, tmp_path):
+    key, file = tmp_path / "private.pem", tmp_path / "model.joblib"
+    private = Ed25519PrivateKey.generate()
+    key.write_bytes(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    file.write_bytes(b"a model")
+    result = turnout("artifact", "sign", str(file), "--key", str(key))
+    assert result.exit_code == 0
+    assert result.stdout.count("\n") == 1
+    keys = TrustedKeys.read(json.dumps([result.stderr.split()[-1]]), required=True)
+    digest = hashlib.sha256(b"a model").hexdigest()
+    assert keys.refusal(digest, Stamp.parse(result.stdout)) is None
+    told = json.loads(turnout("artifact", "sign", str(file), "--key", str(key), "--json").stdout)
+    assert (told["digest"], told["signature"]) == (digest, result.stdout.strip())
+
+
+def test_a_key_that_is_none_is_status_1(turnout, tmp_path):
+    file = tmp_path / "model.joblib"
+    file.write_bytes(b"a model")
+    result = turnout("artifact", "sign", str(file), "--key", str(file))
+    assert result.exit_code == 1
+    assert "openssl genpkey -algorithm ed25519" in result.stderr
 
 
 def test_a_token_is_all_that_turnout_token_prints(turnout):
