@@ -33,14 +33,21 @@ from app.kernel.ids import IdMint
 from app.observability import logs
 from app.observability.exposition import exposition
 from app.observability.metrics import Telemetry
+from app.prediction.cache import PredictionCache
 from app.prediction.confinement import ConfinementGate
+from app.prediction.live_proof import LiveProof
+from app.prediction.opening import RuntimeOpener
 from app.prediction.pool import RuntimePool
 from app.prediction.refresher import Refresher
 from app.prediction.routing import RoutingTable
+from app.prediction.runtimes.flat import FlatFiles
 from app.prediction.runtimes.host import ModelHost
 from app.prediction.service import Predictor
 from app.registry.artifacts import ArtifactCache, ArtifactUploads
+from app.registry.compiled_models import CompiledModels
+from app.registry.mismatches import CompiledMismatches
 from app.registry.replicas import Replica
+from app.registry.retention import ArtifactRetention
 from app.registry.routes import VersionLookup
 from app.registry.service import RegistryService
 from app.registry.signing import TrustedKeys
@@ -81,12 +88,14 @@ class Parts:
     answers: TenantAnswers
     host: ModelHost
     pool: RuntimePool
+    live_proof: LiveProof
     table: RoutingTable
     lines: tuple[Line, ...]
     replica: Replica
     refresher: Refresher
     validator: Validator
     uploads: ArtifactUploads
+    retention: ArtifactRetention
     spool: Spool
     services: Services
 
@@ -103,8 +112,11 @@ def build_parts(settings: Settings, telemetry: Telemetry, index: int) -> Parts:
     gate = ConfinementGate(host, settings.home)
     keys = TrustedKeys.read(settings.registry.artifact_keys, required=settings.registry.artifact_trust is ArtifactTrust.SIGNED_ONLY)
     artifacts = ArtifactCache(settings.home / "artifacts", database, answers, keys)
-    pool, table = RuntimePool(host, artifacts, gate), RoutingTable()
-    announced = _Later()
+    graphs = FlatFiles(settings.home / "artifacts", CompiledModels(database, answers), answers)
+    pool = RuntimePool(RuntimeOpener(host, artifacts, gate, graphs), settings.serving.model_memory_bytes, clock)
+    table, announced = RoutingTable(), _Later()
+    cache = PredictionCache(settings.serving.cache_bytes, settings.serving.cache_entries, clock)
+    live_proof = LiveProof(pool, CompiledMismatches(database, clock, announced), telemetry, settings.serving.live_proof_share)
     validator = Validator(database, artifacts, host, gate, clock, announced, settings.registry.validation_timeout_s)
     listening = Line(_url(settings.database.sync_url), "listener", default_transaction_read_only="on")
     recording = Line(_url(settings.database.runtime_url), "replica", synchronous_commit="off")  # a crash may lose what it claims
@@ -114,12 +126,15 @@ def build_parts(settings: Settings, telemetry: Telemetry, index: int) -> Parts:
     announced.refresher = refresher
     spool = Spool(settings.home / "spool", settings.journal.spool_max_bytes, clock)
     services = Services(
-        predictor=Predictor(directory, table, VersionLookup(database), pool, spool, answers, IdMint(clock), telemetry, clock),
+        predictor=Predictor(
+            directory, table, VersionLookup(database), pool, cache, live_proof, spool, answers, IdMint(clock), telemetry, clock
+        ),
         registry=RegistryService(database, clock, answers, announced, keys, artifacts),
         tenants=TenantService(database, directory, master_key, limiter, clock, refresher.caught_up),
         audit=AuditService(database),
     )
     uploads = ArtifactUploads(database, clock, answers, answers, keys)
+    retention = ArtifactRetention(database, sync_database, settings.home / "artifacts", clock, settings.registry.artifact_retention_days)
     gatekeeper = Gatekeeper(build_verifier(settings, clock), directory)
     return Parts(
         database,
@@ -130,12 +145,14 @@ def build_parts(settings: Settings, telemetry: Telemetry, index: int) -> Parts:
         answers,
         host,
         pool,
+        live_proof,
         table,
         (listening, recording),
         replica,
         refresher,
         validator,
         uploads,
+        retention,
         spool,
         services,
     )
@@ -185,7 +202,7 @@ def create_app(settings: Settings, telemetry: Telemetry, index: int = 0) -> Star
             parts.directory.require_readable()
             await parts.replica.join()
             await parts.refresher.start()  # what was committed before anybody could wait for this replica
-            tasks = _start(parts.refresher, parts.replica, parts.validator, gauges)
+            tasks = _start(parts.refresher, parts.replica, parts.validator, parts.live_proof, gauges)
             yield
         finally:
             await _stop(parts, tasks, lines)

@@ -31,6 +31,7 @@ class Telemetry:
         self._request = _Bounded(_MAX_SERIES, lambda operation: made["turnout_request_seconds"].labels(operation).observe)
         self._error = _Bounded(_MAX_SERIES, lambda *labels: made["turnout_errors_total"].labels(*labels).inc)
         self._refused = _Bounded(_MAX_SERIES, lambda reason: made["turnout_refused_total"].labels(reason).inc)
+        self._live_proofs = _Bounded(_MAX_SERIES, lambda outcome: made["turnout_live_proofs_total"].labels(outcome).inc)
         self._deaths = _Bounded(_MAX_SERIES, lambda reason: made["turnout_model_worker_deaths_total"].labels(reason).inc)
         self._prediction = _Bounded(
             MAX_PREDICTION_SERIES,
@@ -41,6 +42,7 @@ class Telemetry:
         )
         self._in_flight = made["turnout_requests_in_flight"]
         self._loaded = made["turnout_models_loaded"]
+        self._memory = made["turnout_model_memory_bytes"]
         self._confirmed = made["turnout_snapshot_confirmed_timestamp_seconds"]
         self._generation = made["turnout_snapshot_generation"]
         self._dropped = made["turnout_journal_dropped_records_total"]
@@ -69,8 +71,14 @@ class Telemetry:
         """+1 when a request begins, -1 when it ends."""
         self._in_flight.inc(change)
 
-    def models_loaded(self, count: int) -> None:
+    def models_loaded(self, count: int, held_bytes: int) -> None:
+        """So many versions are open, and take about so much memory."""
         self._loaded.set(count)
+        self._memory.set(held_bytes)
+
+    def live_proof(self, outcome: str) -> None:
+        """One compiled answer that was to be compared: "equal", "mismatch", "failed" or "dropped"."""
+        self._live_proofs.of(outcome)(1)
 
     def worker_died(self, reason: str) -> None:
         """One model worker ended by itself, or was killed: "deadline", "memory", "signal"."""

@@ -113,7 +113,7 @@ class PredictionCache:
             del self._shares[tenant_id]
 
 
-def cache_key(route: VersionRoute, served_by: str, batch: Batch) -> bytes | None:
+def cache_key(route: VersionRoute, batch: Batch) -> bytes | None:
     """The name of this question to this version; None where the input is too large to be worth keeping.
 
     The signature is the version's, so the checked arrays say all that the model will see. Texts carry their length, and a missing one
@@ -121,7 +121,8 @@ def cache_key(route: VersionRoute, served_by: str, batch: Batch) -> bytes | None
     """
     if batch.numbers.nbytes > _LARGEST_INPUT_BYTES:
         return None
-    digest = hashlib.sha256(f"{route.model_id}/{route.number}/{route.artifact_digest}/{route.compiled_digest}/{served_by}/".encode())
+    served = f"{route.model_id}/{route.number}/{route.artifact_digest}/{route.runtime}/{route.compiled_digest}/"
+    digest = hashlib.sha256(served.encode())
     digest.update(_SHAPE.pack(batch.rows, batch.numbers.shape[1], len(batch.texts)))
     digest.update(batch.numbers.tobytes())
     room = _LARGEST_INPUT_BYTES - batch.numbers.nbytes

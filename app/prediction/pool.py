@@ -1,105 +1,222 @@
-"""Runtimes of this process, one a version: opened once, before the first request where an alias points at it."""
+"""Runtimes of this process, within its memory: opened once, before the first request where an alias points at the version.
+
+A version is served by its compiled graph where it has one. Its estimator is opened beside it when something needs that: rows that
+the graph must not answer, and the proof that goes on; it is closed again when nothing did for a minute.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import structlog
 
-from app.errors import AppError, ModelUnavailable, Unavailable
+from app.errors import AppError, DeadlineExceeded, ModelFailed, ModelUnavailable, Unavailable
+from app.prediction.budget import MemoryLedger, native_bytes, onnx_bytes
+from app.registry.types import RuntimeKind
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Awaitable, Callable, Collection
     from uuid import UUID
 
+    from app.kernel.clock import Clock, Deadline
+    from app.prediction.opening import Opener
     from app.prediction.runtimes.base import Runtime
-    from app.prediction.runtimes.host import ModelHost
-    from app.registry.artifacts import ArtifactCache
-    from app.registry.ports import Confinement
     from app.registry.types import VersionRoute
 
-Key = tuple["UUID", "UUID", int]  # tenant, model, version
-_MOST_PINNED = 64
+Key = tuple["UUID", "UUID", int, bool]  # tenant, model, version, by its compiled graph
+_MOST_SPARE_CHILDREN = 64  # processes of the machine, whatever the memory
 _HOST_AWAY_S = 0.05
+_COLD_WAIT_S = 0.05  # a request waits so long for a version that nobody promised to have open
+_COLD_RETRY_MS = 500
+_FAILURE_KEPT_S = 5.0
+_MOST_FAILURES_KEPT = 1_000
+_IDLE_S = 60.0
 log = structlog.get_logger()
 
 
+class NoRoom(ModelUnavailable):
+    """The version does not fit beside those that are needed."""
+
+
 def key_of(tenant_id: UUID, route: VersionRoute) -> Key:
-    return (tenant_id, route.model_id, route.number)
+    return (tenant_id, route.model_id, route.number, route.is_compiled)
+
+
+def by_estimator(route: VersionRoute) -> VersionRoute:
+    """The same version, served by its own estimator."""
+    return replace(route, runtime=RuntimeKind.SKLEARN, compiled_digest=None, compiled_size_bytes=0)
 
 
 class RuntimePool:
-    """Opens, keeps and closes runtimes. Versions that aliases need stay; others are dropped, least recently used first."""
+    """Opens, keeps and closes runtimes, in `memory_bytes` as `budget` reckons them.
 
-    def __init__(self, host: ModelHost, artifacts: ArtifactCache, confinement: Confinement) -> None:
-        self._host = host
-        self._artifacts = artifacts
-        self._confinement = confinement
-        self._open: OrderedDict[Key, Runtime] = OrderedDict()
+    Whoever was not used for longest goes first; versions that aliases need go last, and only for one another.
+    """
+
+    def __init__(self, opener: Opener, memory_bytes: int, clock: Clock) -> None:
+        self._opener = opener
+        self._clock = clock
+        self._ledger: MemoryLedger[Key] = MemoryLedger(memory_bytes)
+        self._open: dict[Key, Runtime] = {}
         self._opening: dict[Key, asyncio.Task[Runtime]] = {}
         self._needed: frozenset[Key] = frozenset()
-        self._closing: set[asyncio.Task[None]] = set()
+        self._beside: dict[Key, float] = {}  # estimators of compiled versions: when they were last asked for
+        self._failures: dict[Key, tuple[AppError, float]] = {}
 
     @property
     def size(self) -> int:
-        """How many versions are open."""
+        """How many runtimes are open."""
         return len(self._open)
 
-    def opened(self, tenant_id: UUID, route: VersionRoute) -> Runtime | None:
-        """The version's runtime where it is open: no waiting."""
-        return self._open.get((tenant_id, route.model_id, route.number))
+    @property
+    def held_bytes(self) -> int:
+        """What the open runtimes take, and those being opened, about."""
+        return self._ledger.used
 
-    async def get(self, tenant_id: UUID, route: VersionRoute) -> Runtime:
-        """The version's runtime, opened where it is not; many callers, one opening. Raises ModelUnavailable or ModelFailed."""
+    def opened(self, tenant_id: UUID, route: VersionRoute) -> Runtime | None:
+        """The version's runtime where it is open; looking is no use of it."""
+        return self._open.get(key_of(tenant_id, route))
+
+    def use(self, tenant_id: UUID, route: VersionRoute) -> Runtime | None:
+        """The version's runtime where it is open: no waiting."""
         key = key_of(tenant_id, route)
         runtime = self._open.get(key)
         if runtime is not None:
-            if key not in self._needed:
-                self._open.move_to_end(key)
-            return runtime
+            self._ledger.touch(key)
+        return runtime
+
+    async def get(self, tenant_id: UUID, route: VersionRoute) -> Runtime:
+        """The version's runtime, opened where it is not; many callers, one opening. Raises ModelUnavailable or ModelFailed."""
+        runtime = self.use(tenant_id, route)
+        return runtime if runtime is not None else await asyncio.shield(self._begin(tenant_id, route))
+
+    async def get_within(self, tenant_id: UUID, route: VersionRoute, deadline: Deadline) -> Runtime:
+        """As `get`, for a request: a version that no alias needs is waited for hardly at all, and is there for a later one.
+
+        Raises ModelUnavailable with `retry_after_ms` while it loads, DeadlineExceeded where an aliased version took too long.
+        """
+        key = key_of(tenant_id, route)
+        needed = key in self._needed
+        if not needed:
+            self._raise_failure(key)
+        task = self._begin(tenant_id, route)
+        await asyncio.wait([task], timeout=max(0.0, deadline.remaining_s()) if needed else _COLD_WAIT_S)
+        if task.done():
+            return task.result()
+        if needed:
+            raise DeadlineExceeded("The model was still being loaded when the time was up.", retry_after_ms=1000)
+        raise ModelUnavailable(f"Version {route.number} is being loaded: nothing used it of late.", retry_after_ms=_COLD_RETRY_MS)
+
+    async def estimator(self, tenant_id: UUID, route: VersionRoute) -> Runtime:
+        """The estimator of a version that is served compiled, beside its graph; raises as `get`."""
+        native = by_estimator(route)
+        self._beside[key_of(tenant_id, native)] = self._clock.monotonic()
+        return await self.get(tenant_id, native)
+
+    async def warm(self, tenant_id: UUID, routes: Collection[VersionRoute]) -> list[tuple[VersionRoute, AppError]]:
+        """Those that could not be opened, and why, which is logged; returns when each has been or could not be.
+
+        Waits for a model host that is not there yet; the caller bounds the time.
+        """
+        routes = list(routes)
+        failures = await asyncio.gather(*(self._warm_one(tenant_id, route) for route in routes))
+        return [(route, failure) for route, failure in zip(routes, failures, strict=True) if failure is not None]
+
+    def keep(self, needed: frozenset[Key]) -> None:
+        """From now on these versions stay open while they fit; others may be closed."""
+        self._needed = needed
+
+    async def close_idle(self) -> None:
+        """Closes estimators beside graphs that nothing asked for of late."""
+        before = self._clock.monotonic() - _IDLE_S
+        idle = [key for key, at in self._beside.items() if at < before]
+        for key in idle:
+            del self._beside[key]
+        await self._close([key for key in idle if key not in self._needed and self._may_go(key)])
+
+    async def close(self) -> None:
+        for task in self._opening.values():
+            task.cancel()
+        await asyncio.gather(*self._opening.values(), return_exceptions=True)
+        await self._close(list(self._open))
+        await self._opener.close()
+
+    # --- opening
+
+    def _begin(self, tenant_id: UUID, route: VersionRoute) -> asyncio.Task[Runtime]:
+        key = key_of(tenant_id, route)
         task = self._opening.get(key)
         if task is None:
             task = asyncio.create_task(self._open_one(key, tenant_id, route))
             self._opening[key] = task
             task.add_done_callback(lambda done: self._opened(key, done))
-        return await asyncio.shield(task)
-
-    async def warm(self, tenant_id: UUID, routes: Collection[VersionRoute]) -> None:
-        """Returns when each of these versions is open or has failed to open, which is logged: requests then say so.
-
-        Waits for a model host that is not there yet; the caller bounds the time.
-        """
-        await asyncio.gather(*(self._warm_one(tenant_id, route) for route in routes))
-
-    def keep(self, needed: frozenset[Key]) -> None:
-        """From now on these versions stay open; others may be closed."""
-        self._needed = needed
-        spare = [key for key in self._open if key not in needed]
-        for key in spare[: max(0, len(spare) - _MOST_PINNED)]:
-            self._close_soon(self._open.pop(key))
-
-    async def close(self) -> None:
-        runtimes = list(self._open.values())
-        self._open.clear()
-        await asyncio.gather(*(runtime.close() for runtime in runtimes), *self._closing, return_exceptions=True)
+        return task
 
     async def _open_one(self, key: Key, tenant_id: UUID, route: VersionRoute) -> Runtime:
-        if refusal := await self._confinement.refusal(route.artifact_digest):
-            raise ModelUnavailable(refusal)
-        path = await self._artifacts.path(tenant_id, route.artifact_digest)
-        runtime = await self._host.open(tenant_id, route.artifact_digest, path, route.signature, route.task, route.classes or ())
-        self._open[key] = runtime
-        self.keep(self._needed)
+        if route.is_compiled:
+            try:
+                return await self._within_memory(
+                    key, onnx_bytes(route), lambda: self._opener.compiled(tenant_id, route, lambda: self.estimator(tenant_id, route))
+                )
+            except NoRoom:
+                raise
+            except (ModelFailed, ModelUnavailable) as error:  # its answers are the estimator's: slower is better than none
+                log.error("compiled_model_refused", digest=route.compiled_digest, why=error.message)  # noqa: TRY400  told, not traced
+        runtime = await self._within_memory(key, native_bytes(route), lambda: self._opener.estimator(tenant_id, route))
+        spare = [each for each in self._ledger if each in self._open and self._open[each].kind == "sklearn" and each not in self._needed]
+        await self._close([each for each in spare[:-_MOST_SPARE_CHILDREN] if each != key and self._may_go(each)])
         return runtime
+
+    async def _within_memory(self, key: Key, size: int, open_it: Callable[[], Awaitable[Runtime]]) -> Runtime:
+        """Books the memory, makes room, and only then opens: what is held is never above the bound."""
+        going = self._ledger.take(key, size, self._needed, self._may_go)
+        if going is None:
+            log.warning("no_room_for_model", bytes=size, held=self._ledger.used, limit=self._ledger.limit)
+            raise NoRoom(
+                "There is no memory for this version beside those that aliases point at: point fewer aliases, or raise "
+                "TURNOUT_MODEL_MEMORY_BYTES.",
+                retry_after_ms=1000,
+            )
+        try:
+            await self._close(going)
+            runtime = await open_it()
+        except BaseException:
+            self._ledger.give_back(key)
+            raise
+        self._open[key] = runtime
+        return runtime
+
+    def _may_go(self, key: Key) -> bool:
+        runtime = self._open.get(key)
+        return runtime is not None and not runtime.busy
+
+    async def _close(self, keys: list[Key]) -> None:
+        runtimes = [self._open.pop(key) for key in keys]
+        for key in keys:
+            self._ledger.give_back(key)
+        await asyncio.gather(*(runtime.close() for runtime in runtimes), return_exceptions=True)
 
     def _opened(self, key: Key, done: asyncio.Task[Runtime]) -> None:
         self._opening.pop(key, None)
-        if not done.cancelled() and (error := done.exception()) is not None and not isinstance(error, AppError):
+        self._failures.pop(key, None)
+        if done.cancelled() or (error := done.exception()) is None:
+            return
+        if isinstance(error, ModelFailed):
+            while len(self._failures) >= _MOST_FAILURES_KEPT:
+                del self._failures[next(iter(self._failures))]
+            self._failures[key] = (error, self._clock.monotonic())
+        elif not isinstance(error, AppError):
             log.error("runtime_not_opened", version=key[2], exc_info=(type(error), error, error.__traceback__))
 
-    async def _warm_one(self, tenant_id: UUID, route: VersionRoute) -> None:
+    def _raise_failure(self, key: Key) -> None:
+        """A version that takes longer to fail than a request waits would otherwise be loading for ever."""
+        failure = self._failures.get(key)
+        if failure is not None and self._clock.monotonic() - failure[1] < _FAILURE_KEPT_S:
+            raise failure[0]
+
+    async def _warm_one(self, tenant_id: UUID, route: VersionRoute) -> AppError | None:
         while True:
             try:
                 await self.get(tenant_id, route)
@@ -108,9 +225,5 @@ class RuntimePool:
                     await asyncio.sleep(_HOST_AWAY_S)
                     continue
                 log.warning("version_not_warm", version=route.number, code=error.code, why=error.message)
-            return
-
-    def _close_soon(self, runtime: Runtime) -> None:
-        task = asyncio.create_task(runtime.close())
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
+                return error
+            return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    import builtins
     from uuid import UUID
 
     from app.journal.types import Durability, PredictionRecord
@@ -22,6 +23,21 @@ class Journal(Protocol):
 
 class PredictionTelemetry(Protocol):
     def prediction(self, *, tenant: str, model: str, version: int, seconds: float, rows: int, runtime: str) -> None: ...
+
+
+class LiveProofTelemetry(Protocol):
+    def live_proof(self, outcome: str) -> None:
+        """One compiled answer that was to be compared: "equal", "mismatch", "failed" or "dropped"."""
+
+
+class Mismatches(Protocol):
+    async def record(self, tenant_id: UUID, model_id: UUID, number: int, digest: str, found: str) -> None:
+        """Takes note that the version's graph `digest` answered otherwise than its estimator, and has it served natively."""
+
+
+class CompiledGraphs(Protocol):
+    async def bytes(self, tenant_id: UUID, digest: str) -> builtins.bytes:
+        """The compiled graph, its bytes checked against digest and seal; raises ModelUnavailable, or Unavailable."""
 
 
 class RowBudget(Protocol):

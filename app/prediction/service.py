@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from app.errors import DeadlineExceeded, InvalidFeatures, InvalidInput, NotFound, PermissionDenied
+from app.errors import InvalidFeatures, InvalidInput, NotFound, PermissionDenied
 from app.journal.types import PredictionRecord
 from app.kernel.context import Action
 from app.kernel.names import check_unit
+from app.prediction.cache import cache_key
 from app.prediction.features import LARGEST_BATCH
 from app.prediction.routing import RoutedVersion, aliased_version, check_pin, find_model
 from app.prediction.types import BatchPrediction, ClassProbability, Prediction, RoutingReason
@@ -21,13 +22,16 @@ if TYPE_CHECKING:
     from app.kernel.context import RequestContext
     from app.kernel.ids import IdMint
     from app.kernel.tensors import Batch, Scores
+    from app.prediction.cache import PredictionCache
+    from app.prediction.live_proof import LiveProof
     from app.prediction.pool import RuntimePool
     from app.prediction.ports import Journal, PredictionTelemetry, RowBudget
     from app.prediction.routing import RoutingTable
-    from app.prediction.runtimes.base import Runtime
     from app.prediction.types import BatchRows, RouteRequest
     from app.registry.routes import VersionLookup
+    from app.registry.types import ModelRoute
     from app.tenancy.directory import TenantDirectory
+    from app.tenancy.keys import TenantKeys
 
 _CELLS_OFF_LOOP = 20_000  # checking more than this would hold the loop for longer than another request should wait
 
@@ -41,6 +45,8 @@ class Predictor:
         table: RoutingTable,
         lookup: VersionLookup,
         pool: RuntimePool,
+        cache: PredictionCache,
+        live_proof: LiveProof,
         journal: Journal,
         budget: RowBudget,
         mint: IdMint,
@@ -51,6 +57,8 @@ class Predictor:
         self._table = table
         self._lookup = lookup
         self._pool = pool
+        self._cache = cache
+        self._live_proof = live_proof
         self._journal = journal
         self._budget = budget
         self._mint = mint
@@ -64,35 +72,42 @@ class Predictor:
         DeadlineExceeded, LogUnavailable.
         """
         unit, reason = _admit(ctx, request)
-        routed = await self._route(ctx, request)
+        model, routed = await self._route(ctx, request)
         batch = routed.checker.rows((features,))
-        scores, prediction_id = await self._answer(ctx, request, unit, reason, routed, batch)
+        scores, prediction_id = await self._answer(ctx, request, unit, reason, model, routed, batch)
         return _one(prediction_id, request, reason, routed, scores)
 
     async def predict_batch(self, ctx: RequestContext, request: RouteRequest, sent: BatchRows) -> BatchPrediction:
         """Predictions for up to 10,000 rows, all by one version and under one id; raises as `predict`."""
         unit, reason = _admit(ctx, request)
         count = _count(sent)
-        routed = await self._route(ctx, request)
+        model, routed = await self._route(ctx, request)
         large = count * len(routed.route.signature.columns) > _CELLS_OFF_LOOP
         batch = await asyncio.to_thread(_checked, routed, sent) if large else _checked(routed, sent)
-        scores, prediction_id = await self._answer(ctx, request, unit, reason, routed, batch)
+        scores, prediction_id = await self._answer(ctx, request, unit, reason, model, routed, batch)
         return _many(prediction_id, request, reason, routed, batch.rows, scores)
 
-    async def _route(self, ctx: RequestContext, request: RouteRequest) -> RoutedVersion:
+    async def _route(self, ctx: RequestContext, request: RouteRequest) -> tuple[ModelRoute, RoutedVersion]:
         routes = self._table.tenant(ctx.tenant_id)
         model = find_model(routes, request.model)
         if request.version is None:
-            return aliased_version(routes, model, request.alias)
+            return model, aliased_version(routes, model, request.alias)
         key = (model.model_id, request.version)
         routed = routes.aliased.get(key) or routes.pinned.get(key)
         if routed is None:
             routed = RoutedVersion.of(await self._lookup.find(ctx.tenant_id, model, request.version))
             routes.pinned[key] = routed
-        return routed
+        return model, routed
 
     async def _answer(
-        self, ctx: RequestContext, request: RouteRequest, unit: str | None, reason: RoutingReason, routed: RoutedVersion, batch: Batch
+        self,
+        ctx: RequestContext,
+        request: RouteRequest,
+        unit: str | None,
+        reason: RoutingReason,
+        model: ModelRoute,
+        routed: RoutedVersion,
+        batch: Batch,
     ) -> tuple[Scores, UUID]:
         entry = self._directory.by_id(ctx.tenant_id)
         if entry is None:  # erased since the caller was admitted
@@ -100,40 +115,33 @@ class Predictor:
         durability = entry.tenant.settings.durability
         self._journal.check_room(durability)
         self._budget.charge(ctx.tenant_id, batch.rows)
-        runtime = self._pool.opened(ctx.tenant_id, routed.route) or await self._open(ctx, routed)
-        started = self._clock.monotonic()
-        scores = await runtime.infer(batch, ctx.deadline)
-        seconds = self._clock.monotonic() - started
-        keys = entry.keys
-        record = PredictionRecord(
-            id=self._mint.mint(keys.ids),
-            tenant_id=ctx.tenant_id,
-            unit_hash=None if unit is None else keys.unit_pseudonym(unit),
-            key_generation=keys.pseudonym_generation,
-            model=request.model,
-            version=routed.route.number,
-            reason=reason.value,
-            experiment=None,
-            variant=None,
-            propensity=None,
-            flag_revision=None,
-            rows=batch.rows,
-            compute_us=int(seconds * 1e6),
-            score=_score(scores) if batch.rows == 1 else None,
-            degraded=False,
-        )
+        scores, seconds, served_by = await self._scores(ctx, model, routed, batch)
+        prediction_id = self._mint.mint(entry.keys.ids)
+        record = _record(ctx, request, unit, reason, routed, batch, scores, seconds, prediction_id, entry.keys)
         await self._journal.append(record, durability)
         self._telemetry.prediction(
-            tenant=ctx.tenant, model=request.model, version=routed.route.number, seconds=seconds, rows=batch.rows, runtime=runtime.kind
+            tenant=ctx.tenant, model=request.model, version=routed.route.number, seconds=seconds, rows=batch.rows, runtime=served_by
         )
-        return scores, record.id
+        return scores, prediction_id
 
-    async def _open(self, ctx: RequestContext, routed: RoutedVersion) -> Runtime:
-        try:
-            async with asyncio.timeout(ctx.deadline.remaining_s()):
-                return await self._pool.get(ctx.tenant_id, routed.route)
-        except TimeoutError:
-            raise DeadlineExceeded("The model was still being loaded when the time was up.", retry_after_ms=1000) from None
+    async def _scores(self, ctx: RequestContext, model: ModelRoute, routed: RoutedVersion, batch: Batch) -> tuple[Scores, float, str]:
+        """The answers, the seconds that they took, and what gave them: a runtime's kind, or "cache"."""
+        route = routed.route
+        started = self._clock.monotonic()
+        key = cache_key(route, batch) if model.cache_seconds else None
+        if key is not None and (kept := self._cache.get(ctx.tenant_id, key, model.cache_seconds)) is not None:
+            return kept, self._clock.monotonic() - started, "cache"
+        runtime = self._pool.use(ctx.tenant_id, route)
+        if runtime is None:
+            runtime = await self._pool.get_within(ctx.tenant_id, route, ctx.deadline)
+            started = self._clock.monotonic()
+        scores = await runtime.infer(batch, ctx.deadline)
+        seconds = self._clock.monotonic() - started
+        if runtime.kind == "onnx":
+            self._live_proof.consider(ctx.tenant_id, route, batch, scores)
+        if key is not None:
+            self._cache.put(ctx.tenant_id, key, scores)
+        return scores, seconds, runtime.kind
 
 
 def _admit(ctx: RequestContext, request: RouteRequest) -> tuple[str | None, RoutingReason]:
@@ -169,6 +177,37 @@ def _count(sent: BatchRows) -> int:
 
 def _checked(routed: RoutedVersion, sent: BatchRows) -> Batch:
     return routed.checker.matrix(sent.matrix) if sent.rows is None else routed.checker.rows(sent.rows)
+
+
+def _record(
+    ctx: RequestContext,
+    request: RouteRequest,
+    unit: str | None,
+    reason: RoutingReason,
+    routed: RoutedVersion,
+    batch: Batch,
+    scores: Scores,
+    seconds: float,
+    prediction_id: UUID,
+    keys: TenantKeys,
+) -> PredictionRecord:
+    return PredictionRecord(
+        id=prediction_id,
+        tenant_id=ctx.tenant_id,
+        unit_hash=None if unit is None else keys.unit_pseudonym(unit),
+        key_generation=keys.pseudonym_generation,
+        model=request.model,
+        version=routed.route.number,
+        reason=reason.value,
+        experiment=None,
+        variant=None,
+        propensity=None,
+        flag_revision=None,
+        rows=batch.rows,
+        compute_us=int(seconds * 1e6),
+        score=_score(scores) if batch.rows == 1 else None,
+        degraded=False,
+    )
 
 
 def _score(scores: Scores) -> float | None:

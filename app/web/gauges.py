@@ -40,7 +40,7 @@ class Gauges:
         if self._refresher.refreshed_at is not None:
             age_s = self._clock.monotonic() - self._refresher.refreshed_at
             self._telemetry.snapshot_confirmed(self._clock.time_ms() / 1000 - age_s, self._table.generation)
-        self._telemetry.models_loaded(self._pool.size)
+        self._telemetry.models_loaded(self._pool.size, self._pool.held_bytes)
         dropped = self._spool.dropped
         if dropped > self._dropped:
             self._telemetry.journal_dropped(dropped - self._dropped)

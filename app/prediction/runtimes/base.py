@@ -14,7 +14,11 @@ class Runtime(Protocol):
 
     @property
     def kind(self) -> str:
-        """How it is served: "sklearn"."""
+        """How it is served: "sklearn" or "onnx"."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether somebody waits for an answer of it: it is not closed for want of memory then."""
 
     async def infer(self, batch: Batch, deadline: Deadline) -> Scores:
         """The estimator's answers, one a row; raises ModelFailed (with problems), DeadlineExceeded or ModelUnavailable."""

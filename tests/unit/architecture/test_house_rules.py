@@ -16,6 +16,7 @@ LINES_OF_A_FUNCTION = 40
 # What may be longer, and why. A line that is no longer needed fails the test, too.
 LONGER_MODULES: dict[str, str] = {}
 LONGER_FUNCTIONS: dict[str, str] = {
+    "app/main.py:build_parts": "as create_app",
     "app/main.py:create_app": "the one place where objects meet: a list of constructors, without logic",
 }
 

@@ -28,8 +28,8 @@ def batch(*rows, texts=()):
     return Batch(len(rows), np.array(rows, dtype=np.float64).reshape(len(rows), -1), texts)
 
 
-def key(*rows, texts=(), route=ROUTE, served_by="onnx"):
-    return cache_key(route, served_by, batch(*rows, texts=texts))
+def key(*rows, texts=(), route=ROUTE):
+    return cache_key(route, batch(*rows, texts=texts))
 
 
 def answer(value):
@@ -64,8 +64,9 @@ def test_an_answer_is_of_one_version_served_in_one_way():
         replace(ROUTE, model_id=uuid4()),
         replace(ROUTE, artifact_digest="b" * 64),
         replace(ROUTE, runtime=RuntimeKind.ONNX, compiled_digest="c" * 64),
+        replace(ROUTE, runtime=RuntimeKind.SKLEARN, compiled_digest="c" * 64),
     ]
-    assert len({key([1.0], route=route, served_by=kind) for route in routes for kind in ("onnx", "sklearn")}) == 10
+    assert len({key([1.0], route=route) for route in routes}) == 6
 
 
 def test_what_is_kept_is_a_copy_that_nobody_can_change():

@@ -1,0 +1,78 @@
+"""Who holds how much of the memory for models, and who must go so that another fits. Pure."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator
+
+    from app.registry.types import VersionRoute
+
+MIB = 1024 * 1024
+# Measured: a mapped graph's resident bytes are 2 to 4 times the graph's, most of them shared by all processes of the machine.
+_OF_GRAPH, _BESIDE_GRAPH = 4, 128 * 1024
+# Measured: what a child's own pages grow by when it loads; artifacts are often compressed.
+_OF_ARTIFACT, _BESIDE_ARTIFACT = 3, 24 * MIB
+K = TypeVar("K")
+
+
+def onnx_bytes(route: VersionRoute) -> int:
+    """About what a version takes of this process's memory, served compiled."""
+    return _OF_GRAPH * route.compiled_size_bytes + _BESIDE_GRAPH
+
+
+def native_bytes(route: VersionRoute) -> int:
+    """About what a version takes of the machine's memory, served by its own estimator."""
+    return _OF_ARTIFACT * route.size_bytes + _BESIDE_ARTIFACT
+
+
+class MemoryLedger(Generic[K]):
+    """Accounts, least recently used first. Their sum is never above `limit`."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.used = 0
+        self._held: OrderedDict[K, int] = OrderedDict()
+
+    def __contains__(self, key: K) -> bool:
+        return key in self._held
+
+    def __iter__(self) -> Iterator[K]:
+        """Least recently used first."""
+        return iter(self._held)
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def touch(self, key: K) -> None:
+        """`key` was used just now."""
+        self._held.move_to_end(key)
+
+    def take(self, key: K, size: int, needed: Collection[K], may_go: Callable[[K], bool]) -> list[K] | None:
+        """Books `size` for `key` and returns who had to go, in order; None, and nothing changed, where it cannot fit.
+
+        Those in `needed` go last, and only for another of them: a version that merely somebody asks for never displaces one that an
+        alias points at. Who `may_go` not, stays.
+        """
+        over = self.used + size - self.limit
+        going: list[K] = []
+        for wanted in (False, True) if key in needed else (False,):
+            for each, held in self._held.items():
+                if over <= 0:
+                    break
+                if (each in needed) is wanted and may_go(each):
+                    going.append(each)
+                    over -= held
+        if over > 0:
+            return None
+        for each in going:
+            self.give_back(each)
+        self._held[key] = size
+        self.used += size
+        return going
+
+    def give_back(self, key: K) -> None:
+        """`key` holds nothing any more."""
+        self.used -= self._held.pop(key, 0)

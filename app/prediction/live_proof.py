@@ -1,0 +1,130 @@
+"""The proof that goes on: a small share of what compiled models answer is asked of their estimators, too, and compared.
+
+Never on a caller's time: what is to be compared waits in a short queue, and what does not fit there is dropped. One answer that is
+farther from scikit-learn's than the proof allowed takes the version off its graph, on every replica.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+import structlog
+
+from app.errors import AppError, ModelFailed
+from app.kernel.clock import Deadline
+from app.kernel.tensors import Batch, Scores
+from app.prediction.compiled.compare import Yardstick, difference
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from uuid import UUID
+
+    from numpy.typing import NDArray
+
+    from app.prediction.pool import RuntimePool
+    from app.prediction.ports import LiveProofTelemetry, Mismatches
+    from app.registry.types import VersionRoute
+
+N = TypeVar("N", bound=np.generic)
+_MOST_WAITING = 16
+_MOST_ROWS = 100  # of a batch; the estimator is shared with requests that need it
+_WITHIN_S = 10.0
+_SWEEP_S = 5.0
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    tenant_id: UUID
+    route: VersionRoute
+    batch: Batch
+    scores: Scores
+
+
+class LiveProof:
+    """One a serving process. `share` of the compiled answers, 0 to 1, is compared; `chance` gives a number from 0 up to 1."""
+
+    def __init__(
+        self,
+        pool: RuntimePool,
+        mismatches: Mismatches,
+        telemetry: LiveProofTelemetry,
+        share: float,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._pool = pool
+        self._mismatches = mismatches
+        self._telemetry = telemetry
+        self._share = share
+        self._chance = chance
+        self._waiting: asyncio.Queue[_Answered] = asyncio.Queue(_MOST_WAITING)
+
+    def consider(self, tenant_id: UUID, route: VersionRoute, batch: Batch, scores: Scores) -> None:
+        """Perhaps has this answer of a compiled model compared, later."""
+        if self._chance() >= self._share:
+            return
+        try:
+            self._waiting.put_nowait(_Answered(tenant_id, route, *_first_rows(batch, scores)))
+        except asyncio.QueueFull:
+            self._telemetry.live_proof("dropped")
+
+    async def run(self) -> None:
+        """Compares, one answer at a time, until cancelled."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                answered = await asyncio.wait_for(self._waiting.get(), _SWEEP_S)
+                try:
+                    await self._prove(answered)
+                except Exception:
+                    log.exception("live_proof_broke")
+                finally:
+                    self._waiting.task_done()
+            await self._pool.close_idle()
+
+    async def settled(self) -> None:
+        """Returns when nothing waits to be compared."""
+        await self._waiting.join()
+
+    async def _prove(self, answered: _Answered) -> None:
+        try:
+            async with asyncio.timeout(_WITHIN_S):
+                runtime = await self._pool.estimator(answered.tenant_id, answered.route)
+            native = await runtime.infer(answered.batch, Deadline.after(_WITHIN_S))
+            found = difference(native, answered.scores, Yardstick(answered.route.tolerance, answered.route.middle)).fault
+        except ModelFailed as error:
+            found = _refused(error)
+        except (AppError, TimeoutError):
+            found = ""
+        if found is None:
+            self._telemetry.live_proof("equal")
+        elif not found:
+            self._telemetry.live_proof("failed")
+        else:
+            self._telemetry.live_proof("mismatch")
+            route = answered.route
+            log.error("live_proof_mismatch", tenant_id=str(answered.tenant_id), version=route.number, found=found)
+            await self._mismatches.record(answered.tenant_id, route.model_id, route.number, str(route.compiled_digest), found)
+
+
+def _refused(error: ModelFailed) -> str:
+    """The estimator itself may refuse what its graph answered; a worker that died says nothing about either."""
+    problems = error.details.get("problems") or [{}]
+    return "scikit-learn refuses a row that the compiled model answers" if problems[0].get("problem") == "ESTIMATOR" else ""
+
+
+def _first_rows(batch: Batch, scores: Scores) -> tuple[Batch, Scores]:
+    if batch.rows <= _MOST_ROWS:
+        return batch, scores
+    texts = tuple(column[:_MOST_ROWS] for column in batch.texts)
+    first = Scores(_head(scores.labels), _head(scores.probabilities), _head(scores.values))
+    return Batch(_MOST_ROWS, batch.numbers[:_MOST_ROWS].copy(), texts), first
+
+
+def _head(array: NDArray[N] | None) -> NDArray[N] | None:
+    """A copy, so that a large batch is not kept for its first rows."""
+    return None if array is None else array[:_MOST_ROWS].copy()

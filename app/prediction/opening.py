@@ -1,0 +1,61 @@
+"""Makes a version's runtime: its compiled graph in this process, or its estimator in the machine's locked child for it."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Protocol
+
+from app.errors import ModelUnavailable
+from app.prediction.runtimes.onnx import OnnxRuntime
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from app.prediction.runtimes.base import Runtime
+    from app.prediction.runtimes.flat import FlatFiles
+    from app.prediction.runtimes.host import ModelHost
+    from app.prediction.runtimes.onnx import Native
+    from app.registry.artifacts import ArtifactCache
+    from app.registry.ports import Confinement
+    from app.registry.types import VersionRoute
+
+_THREADS = 2  # compute batches beside the event loop; more would only share the same cores
+
+
+class Opener(Protocol):
+    """Opens runtimes; each call opens a new one."""
+
+    async def compiled(self, tenant_id: UUID, route: VersionRoute, native: Native) -> Runtime:
+        """The version served by its graph; raises ModelFailed, ModelUnavailable or Unavailable."""
+
+    async def estimator(self, tenant_id: UUID, route: VersionRoute) -> Runtime:
+        """The version served by its own estimator; raises as `compiled`."""
+
+    async def close(self) -> None: ...
+
+
+class RuntimeOpener:
+    """One a serving process."""
+
+    def __init__(self, host: ModelHost, artifacts: ArtifactCache, confinement: Confinement, flats: FlatFiles) -> None:
+        self._host = host
+        self._artifacts = artifacts
+        self._confinement = confinement
+        self._flats = flats
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="onnx")
+
+    async def compiled(self, tenant_id: UUID, route: VersionRoute, native: Native) -> Runtime:
+        flat = await self._flats.path(tenant_id, str(route.compiled_digest))
+        classes = len(route.classes or ())
+        return await asyncio.to_thread(OnnxRuntime.load, flat, route.signature, route.task, classes, native, self._threads)
+
+    async def estimator(self, tenant_id: UUID, route: VersionRoute) -> Runtime:
+        if refusal := await self._confinement.refusal(route.artifact_digest):
+            raise ModelUnavailable(refusal)
+        path = await self._artifacts.path(tenant_id, route.artifact_digest)
+        return await self._host.open(tenant_id, route.artifact_digest, path, route.signature, route.task, route.classes or ())
+
+    async def close(self) -> None:
+        """Waits for no batch that is still computed."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
