@@ -169,6 +169,9 @@ class Model:
     task: Task
     description: str | None
     fallback: Fallback | None
+    cache_seconds: int = strawberry.field(
+        description="For how many seconds the same input to the same version may be given the same answer again; 0: never."
+    )
 
     @strawberry.field(graphql_type=ModelVersionConnection)
     async def versions(
