@@ -56,13 +56,20 @@ class Channel(asyncio.Protocol):
 
     async def question(self, header: dict[str, Any], parts: list[bytes] | None = None, artifact: Path | None = None) -> dict[str, Any]:
         """The header of the answer; `artifact`'s bytes follow the frame. Raises ConnectionError where the child is gone."""
-        answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        return (await self.exchange(header, parts or [], artifact))[0]
+
+    async def exchange(
+        self, header: dict[str, Any], parts: list[bytes], artifact: Path | None = None, largest_body: int = 0
+    ) -> tuple[dict[str, Any], memoryview]:
+        """As `question`, with the body of the answer."""
+        answer: asyncio.Future[tuple[dict[str, Any], memoryview]] = asyncio.get_running_loop().create_future()
         self._waiting = answer
         self.ask(
             header,
-            parts or [],
-            lambda found, _: None if answer.done() else answer.set_result(found),
+            parts,
+            lambda found, body: None if answer.done() else answer.set_result((found, body)),
             largest_header=LARGEST_REPORT,
+            largest_body=largest_body,
         )
         if artifact is not None:
             sending = asyncio.ensure_future(self._send_file(artifact))
@@ -91,7 +98,7 @@ class Channel(asyncio.Protocol):
 
     # --- asyncio.Protocol
 
-    _waiting: asyncio.Future[dict[str, Any]] | None = None
+    _waiting: asyncio.Future[tuple[dict[str, Any], memoryview]] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # a stream's; uvloop's own class is no asyncio.Transport

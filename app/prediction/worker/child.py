@@ -15,6 +15,7 @@ import sys
 import time
 from array import array as typed_array
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -36,6 +37,15 @@ _ALONE_S = 10.0  # how long to live on without a channel
 _LOWEST_FD = 10  # 0 to 2 stay closed and are never a channel: native code prints there
 
 
+class Purpose(StrEnum):
+    """What a child is for. All but the first answer one question and end."""
+
+    SERVE = "serve"
+    INSPECT = "inspect"
+    COMPILE = "compile"  # has the tenant's estimator, makes graphs of it
+    PROVE = "prove"  # runs a graph; never sees the estimator
+
+
 @dataclass(frozen=True, slots=True)
 class ChildOptions:
     uid: int
@@ -43,14 +53,15 @@ class ChildOptions:
     limits: Limits
     trust: Trust
     expected: Confinement  # what this machine's probe was held by; a child held by less ends
-    inspects: bool
+    purpose: Purpose
 
 
 def run_child(options: ChildOptions, control: socket.socket, *, probe: bool) -> None:
     """Ends the process. `probe`: only lock, and say over `control` what holds."""
     _forget_the_zygote()
-    if options.inspects:
+    if options.purpose is not Purpose.SERVE:
         os.nice(10)  # predictions first
+    _prepare(options.purpose)
     fd = fcntl.fcntl(control.fileno(), fcntl.F_DUPFD_CLOEXEC, _LOWEST_FD)
     held = lock(keep_fd=fd, uid=options.uid, limits=options.limits, parent=options.parent)
     if probe:
@@ -60,6 +71,18 @@ def run_child(options: ChildOptions, control: socket.socket, *, probe: bool) -> 
         os._exit(1)
     _Child(options, fd).run()
     os._exit(0)
+
+
+def _prepare(purpose: Purpose) -> None:
+    """Imports what the others do without: a locked child cannot open a file, so it can import nothing."""
+    if purpose is Purpose.COMPILE:
+        from app.prediction.worker.compiling import first
+
+        first.prepare()
+    elif purpose is Purpose.PROVE:
+        from app.prediction.worker.compiling import second
+
+        second.prepare()
 
 
 def _forget_the_zygote() -> None:
@@ -120,7 +143,9 @@ class _Child:
         self._estimator: Any = None
         self._loaded = False
         self._handlers: dict[str, Callable[[_Channel, dict[str, Any], bytearray], None]] = (
-            {"inspect": self._inspect} if options.inspects else {"hello": self._hello, "infer": self._infer}
+            {"hello": self._hello, "infer": self._infer}
+            if options.purpose is Purpose.SERVE
+            else {options.purpose.value: {"inspect": self._inspect, "compile": self._compile, "prove": self._prove}[options.purpose.value]}
         )
 
     def run(self) -> None:
@@ -214,6 +239,32 @@ class _Child:
             report = {"failure": self._explain(error)}
         artifact.drain()
         channel.pipe.write(wire.frame({"ok": True, "report": report}))
+        os._exit(0)
+
+    def _compile(self, channel: _Channel, header: dict[str, Any], body: bytearray) -> None:
+        from app.prediction.worker.compiling import first
+
+        artifact = _Artifact(channel.pipe, int(header["size"]))
+        try:
+            estimator = load(io.BufferedReader(artifact, 1 << 16), self._options.trust).object
+            artifact.drain()
+            answer, parts = first.answer(estimator, header, orjson.loads(body))
+        except wire.Hangup:
+            raise
+        except BaseException as error:  # noqa: BLE001  a stranger's artifact may raise anything
+            artifact.drain()
+            answer, parts = {"reasons": [self._explain(error)]}, []
+        channel.pipe.write(wire.frame(answer, sum(map(len, parts))), *parts)
+        os._exit(0)
+
+    def _prove(self, channel: _Channel, header: dict[str, Any], body: bytearray) -> None:
+        from app.prediction.worker.compiling import second
+
+        try:
+            answer, parts = second.answer(header, body)
+        except BaseException as error:  # noqa: BLE001  onnxruntime's errors share no base
+            answer, parts = {"reason": self._explain(error)}, []
+        channel.pipe.write(wire.frame(answer, sum(map(len, parts))), *parts)
         os._exit(0)
 
     def _explain(self, error: BaseException) -> str:

@@ -48,11 +48,11 @@ class Reading:
 
 def read_columns(estimator: Any) -> Reading:
     """All that the estimator itself tells of its input."""
-    names = _first(trained_names(part) for part in _same_input(estimator))
+    names = _first(trained_names(part) for part in same_input(estimator))
     hints: dict[int, Hint] = {}
     if _takes_texts(estimator):
         return Reading(InputKind.TEXT, None, 1, {0: Hint(type=ColumnType.STRING, example="text")})
-    width = _first(getattr(part, "n_features_in_", None) for part in _same_input(estimator))
+    width = _first(getattr(part, "n_features_in_", None) for part in same_input(estimator))
     if names is not None:
         width = len(names)
     if width is not None:
@@ -65,15 +65,15 @@ def _first(values: Iterator[Any]) -> Any:
     return next((value for value in values if value is not None), None)
 
 
-def _same_input(estimator: Any, depth: int = 0) -> Iterator[Any]:
+def same_input(estimator: Any, depth: int = 0) -> Iterator[Any]:
     """The estimator, and those within that are given the very same input."""
     if not _is_estimator(estimator):
         return
     yield estimator
     if depth > 8:
         return
-    for held in _receivers(estimator):
-        yield from _same_input(held, depth + 1)
+    for held in receivers(estimator):
+        yield from same_input(held, depth + 1)
 
 
 def _is_estimator(found: Any) -> bool:
@@ -81,7 +81,7 @@ def _is_estimator(found: Any) -> bool:
     return isinstance(found, BaseEstimator) or type(found).__module__ == "sklearn.calibration"
 
 
-def _receivers(estimator: Any) -> list[Any]:
+def receivers(estimator: Any) -> list[Any]:
     if isinstance(estimator, Pipeline):
         return [step for _, step in estimator.steps if isinstance(step, BaseEstimator)][:1]
     if isinstance(estimator, FeatureUnion):
@@ -111,7 +111,7 @@ def _takes_texts(estimator: Any, depth: int = 0) -> bool:
             if isinstance(step, BaseEstimator):
                 return _takes_texts(step, depth + 1)
         return False
-    return _is_estimator(estimator) and any(_takes_texts(held, depth + 1) for held in _receivers(estimator))
+    return _is_estimator(estimator) and any(_takes_texts(held, depth + 1) for held in receivers(estimator))
 
 
 def _note(estimator: Any, at: list[int], hints: dict[int, Hint], depth: int = 0) -> None:
@@ -136,7 +136,7 @@ def _note(estimator: Any, at: list[int], hints: dict[int, Hint], depth: int = 0)
         _note_steps(estimator, at, hints, depth)
     else:
         own = getattr(estimator, "_preprocessor", None)  # histogram boosting encodes its categories itself
-        for held in [*_receivers(estimator), *([own] if isinstance(own, ColumnTransformer) else [])]:
+        for held in [*receivers(estimator), *([own] if isinstance(own, ColumnTransformer) else [])]:
             if getattr(held, "n_features_in_", len(at)) == len(at):
                 _note(held, at, hints, depth + 1)
 

@@ -91,7 +91,7 @@ def _examine(estimator: Any, request: InspectionRequest) -> tuple[Signature, tup
     if sample is not None:
         _run_sample(caller, sample)
     try:
-        base = base_batch(caller, draft, _hints_in_order(reading, draft), sample)
+        base = base_batch(caller, draft, hints_in_order(reading, draft), sample)
     except CallFailed:
         raise  # the task's promises are broken, whatever the row
     except Exception as error:  # noqa: BLE001  estimators raise all kinds
@@ -120,7 +120,7 @@ def _check_estimator(estimator: Any, task: Task) -> None:
         raise Misfit("The estimator is a classifier, but the model's task is REGRESSION.")
 
 
-def _hints_in_order(reading: Reading, draft: Signature) -> dict[int, Hint]:
+def hints_in_order(reading: Reading, draft: Signature) -> dict[int, Hint]:
     """The hints by position in the signature: given columns may stand in another order than the estimator's."""
     if reading.names is None:
         return reading.hints

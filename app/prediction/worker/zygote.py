@@ -23,7 +23,7 @@ import orjson
 
 from app.kernel.inspection import Confinement
 from app.prediction.worker import warm, wire
-from app.prediction.worker.child import ChildOptions, run_child
+from app.prediction.worker.child import ChildOptions, Purpose, run_child
 from app.prediction.worker.lock import Limits
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class Zygote:
         ours, theirs = socket.socketpair()
         pid = os.fork()
         if pid == 0:
-            _in_child(self._options(self._free_uids[-1] if self._free_uids else 0, None, _UNLOCKED), theirs, probe=True)
+            _in_child(self._options(self._free_uids[-1] if self._free_uids else 0, Purpose.SERVE, None, _UNLOCKED), theirs, probe=True)
         theirs.close()
         data = ours.recv(4096)
         ours.close()
@@ -174,9 +174,9 @@ class Zygote:
             warm.import_skops()
         match request["op"]:
             case "acquire":
-                self._hand_over(connection, str(request["key"]), None)
-            case "inspect":
-                self._hand_over(connection, f"inspect/{next(self._inspections)}", int(request["cpu_s"]))
+                self._hand_over(connection, str(request["key"]), Purpose.SERVE, None)
+            case "inspect" | "compile" | "prove" as purpose:
+                self._hand_over(connection, f"{purpose}/{next(self._inspections)}", Purpose(purpose), int(request["cpu_s"]))
             case "kill":
                 self._kill(connection, str(request["key"]), int(request["pid"]))
             case "stats":
@@ -184,10 +184,10 @@ class Zygote:
             case _:
                 connection.close()
 
-    def _hand_over(self, connection: socket.socket, key: str, cpu_s: int | None) -> None:
+    def _hand_over(self, connection: socket.socket, key: str, purpose: Purpose, cpu_s: int | None) -> None:
         """Answers with a channel to the key's child, which is made where there is none."""
         for _ in range(2):
-            child = self._current.get(key) or self._spawn(key, cpu_s)
+            child = self._current.get(key) or self._spawn(key, purpose, cpu_s)
             if child is None:
                 _answer(connection, {"error": "This machine holds as many models as it can."})
                 return
@@ -231,14 +231,14 @@ class Zygote:
 
     # --- children
 
-    def _spawn(self, key: str, cpu_s: int | None) -> _Child | None:
+    def _spawn(self, key: str, purpose: Purpose, cpu_s: int | None) -> _Child | None:
         if not self._free_uids:
             return None
         uid = self._free_uids.pop()
         ours, theirs = socket.socketpair()
         pid = os.fork()
         if pid == 0:
-            _in_child(self._options(uid, cpu_s, self._confinement), theirs, probe=False)
+            _in_child(self._options(uid, purpose, cpu_s, self._confinement), theirs, probe=False)
         theirs.close()
         ours.setblocking(False)
         ours.shutdown(socket.SHUT_RD)  # a child has nothing to say here
@@ -247,14 +247,14 @@ class Zygote:
         self._current[key] = child
         return child
 
-    def _options(self, uid: int, cpu_s: int | None, expected: Confinement) -> ChildOptions:
+    def _options(self, uid: int, purpose: Purpose, cpu_s: int | None, expected: Confinement) -> ChildOptions:
         return ChildOptions(
             uid=uid,
             parent=self._pid,
             limits=Limits(self._memory_bytes, cpu_s),
             trust=self._trust,
             expected=expected,
-            inspects=cpu_s is not None,
+            purpose=purpose,
         )
 
     def _end(self, child: _Child) -> None:
