@@ -159,13 +159,14 @@ def _texts(setting: str) -> Iterator[str]:
 
 
 def _public_key(text: str) -> Ed25519PublicKey:
+    found: Any
     try:
         if "-----BEGIN" in text:
             found = load_pem_public_key(text.strip().encode())
         else:
             found = Ed25519PublicKey.from_public_bytes(base64.b64decode(text, validate=True))
     except (ValueError, binascii.Error, UnsupportedAlgorithm):
-        found = None  # type: ignore[assignment]
+        found = None
     if not isinstance(found, Ed25519PublicKey):
         raise ConfigurationError(
             f"{_SETTING} holds {text[:60]!r}, which is no Ed25519 public key: PEM, or its 32 bytes in base64 "

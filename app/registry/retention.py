@@ -1,0 +1,175 @@
+"""Deletes the bytes of versions that were retired long ago: archived, withdrawn or FAILED. Never the record, never bytes in use.
+
+Done by serving processes, as the runtime role and tenant by tenant, so that no process needs a role that reaches further. Several
+may do it at once: the artifact's row is locked while it is decided, as it is by a registration.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+from datetime import timedelta
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import structlog
+from sqlalchemy import delete, func, select, update
+
+from app.audit import store as audit
+from app.registry import artifact_store
+from app.registry.artifacts import STAMP_SUFFIX
+from app.registry.rows import ArtifactRow, CompiledModelRow, ModelVersionRow
+from app.registry.types import VersionStatus
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from pathlib import Path
+
+    from sqlalchemy import Select
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+    from app.db.session import Database
+    from app.db.sync import SyncDatabase
+    from app.kernel.clock import Clock
+
+_EVERY_S = 3600.0
+_ACTOR = "turnout"
+_RETIRED = (VersionStatus.ARCHIVED.value, VersionStatus.WITHDRAWN.value, VersionStatus.FAILED.value)
+_A_TIME = 20  # artifacts in one transaction
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+log = structlog.get_logger()
+
+
+class ArtifactRetention:
+    """`days`: how long bytes outlive the retirement of the last version that used them. `folder`: this machine's artifact cache."""
+
+    def __init__(self, database: Database, sync: SyncDatabase, folder: Path, clock: Clock, days: int) -> None:
+        self._database = database
+        self._sync = sync
+        self._folder = folder
+        self._clock = clock
+        self._kept = timedelta(days=days)
+
+    async def run(self) -> None:
+        """Looks once an hour, until cancelled; not at the same minute as every other process."""
+        await asyncio.sleep(random.uniform(0.05, 0.25) * _EVERY_S)  # noqa: S311  no secret
+        while True:
+            try:
+                await self.sweep()
+            except Exception:  # the next hour is another try
+                log.exception("retention_failed")
+            await asyncio.sleep(_EVERY_S)
+
+    async def sweep(self) -> int:
+        """How many artifacts were deleted. Raises Unavailable where the database is away."""
+        before = self._clock.now() - self._kept
+        deleted = 0
+        for tenant_id in await self._tenants(before):
+            while batch := await self._of_tenant(tenant_id, before):
+                deleted += batch
+        await self._forget_files()
+        return deleted
+
+    async def _tenants(self, before: datetime) -> list[UUID]:
+        due = select(ModelVersionRow.tenant_id).distinct()
+        due = due.where(
+            ModelVersionRow.status.in_(_RETIRED),
+            ModelVersionRow.artifact_digest.is_not(None),
+            ModelVersionRow.artifact_deleted_at.is_(None),
+            ModelVersionRow.retired_at.is_(None) | (ModelVersionRow.retired_at < before),
+        )
+        async with self._sync.connection() as connection:
+            return list((await connection.execute(due)).scalars())
+
+    async def _of_tenant(self, tenant_id: UUID, before: datetime) -> int:
+        async with self._database.tenant_tx(tenant_id) as session:
+            await self._start_clocks(session, tenant_id)
+            locked = select(ArtifactRow).where(ArtifactRow.tenant_id == tenant_id, ArtifactRow.digest.in_(_due(tenant_id, before)))
+            locked = locked.order_by(ArtifactRow.digest).limit(_A_TIME).with_for_update()
+            rows = {row.digest: row for row in (await session.execute(locked)).scalars()}
+            # Again, now that the rows are held: a registration may have come between the look and the lock.
+            due = _due(tenant_id, before).where(ModelVersionRow.artifact_digest.in_(rows))
+            digests = [str(digest) for digest in (await session.execute(due)).scalars()]
+            for digest in digests:
+                await self._delete(session, rows[digest])
+            await _delete_graphs(session, tenant_id)
+        return len(digests)
+
+    async def _start_clocks(self, session: AsyncSession, tenant_id: UUID) -> None:
+        """A version that was retired before that was written down is held to have been retired now."""
+        unknown = (ModelVersionRow.tenant_id == tenant_id) & ModelVersionRow.status.in_(_RETIRED) & ModelVersionRow.retired_at.is_(None)
+        await session.execute(update(ModelVersionRow).where(unknown).values(retired_at=self._clock.now()))
+
+    async def _delete(self, session: AsyncSession, row: ArtifactRow) -> None:
+        now = self._clock.now()
+        await artifact_store.remove_upload(session, row.tenant_id, row.upload_id)
+        row.removed_at = now
+        versions = update(ModelVersionRow).values(artifact_deleted_at=now).returning(ModelVersionRow.model_id, ModelVersionRow.number)
+        versions = versions.where(ModelVersionRow.tenant_id == row.tenant_id, ModelVersionRow.artifact_digest == row.digest)
+        used_by = sorted(f"{model_id}/{number}" for model_id, number in await session.execute(versions))
+        await audit.record_by(
+            session,
+            row.tenant_id,
+            _ACTOR,
+            self._clock,
+            action="deleteArtifact",
+            subject=f"artifact:{row.digest}",
+            before={"sizeBytes": row.size_bytes},
+            after={"versions": used_by},
+            reason=f"Every version that used it was retired more than {self._kept.days} days ago.",
+        )
+        log.info("artifact_deleted", digest=row.digest, size_bytes=row.size_bytes)
+
+    async def _forget_files(self) -> None:
+        """Removes this machine's copies of what is deleted, whoever deleted it."""
+        for tenant_id, digests in (await asyncio.to_thread(_cached, self._folder)).items():
+            query = select(ArtifactRow.digest).where(ArtifactRow.tenant_id == tenant_id, ArtifactRow.digest.in_(digests))
+            async with self._database.tenant_tx(tenant_id) as session:
+                gone = list((await session.execute(query.where(ArtifactRow.removed_at.is_not(None)))).scalars())
+            for digest in gone:
+                for name in (digest, f"{digest}{STAMP_SUFFIX}"):
+                    await asyncio.to_thread((self._folder / str(tenant_id) / name).unlink, missing_ok=True)
+
+
+def _due(tenant_id: UUID, before: datetime) -> Select[str | None]:
+    """Digests whose versions are all retired since before `before`, one of them with its bytes."""
+    retired = ModelVersionRow.status.in_(_RETIRED) & (ModelVersionRow.retired_at < before)
+    return (
+        select(ModelVersionRow.artifact_digest)
+        .where(ModelVersionRow.tenant_id == tenant_id, ModelVersionRow.artifact_digest.is_not(None))
+        .group_by(ModelVersionRow.artifact_digest)
+        .having(func.bool_and(func.coalesce(retired, False)), func.bool_or(ModelVersionRow.artifact_deleted_at.is_(None)))
+    )
+
+
+async def _delete_graphs(session: AsyncSession, tenant_id: UUID) -> None:
+    """Compiled graphs that only versions without their artifact name."""
+    named = select(ModelVersionRow.compiled_digest).where(
+        ModelVersionRow.tenant_id == tenant_id, ModelVersionRow.compiled_digest.is_not(None)
+    )
+    without, with_bytes = (
+        named.where(ModelVersionRow.artifact_deleted_at.is_not(None)),
+        named.where(ModelVersionRow.artifact_deleted_at.is_(None)),
+    )
+    await session.execute(
+        delete(CompiledModelRow).where(
+            CompiledModelRow.tenant_id == tenant_id, CompiledModelRow.digest.in_(without), CompiledModelRow.digest.not_in(with_bytes)
+        )
+    )
+
+
+def _cached(folder: Path) -> dict[UUID, list[str]]:
+    """The digests that lie in this machine's cache, by tenant."""
+    found: dict[UUID, list[str]] = {}
+    if not folder.is_dir():
+        return found
+    for inner in folder.iterdir():
+        try:
+            tenant_id = UUID(inner.name)
+        except ValueError:
+            continue
+        digests = [path.name for path in inner.iterdir() if _DIGEST.fullmatch(path.name)] if inner.is_dir() else []
+        if digests:
+            found[tenant_id] = digests
+    return found

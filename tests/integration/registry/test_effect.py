@@ -1,0 +1,180 @@
+"""Who serves a change: what replicas wrote down, and nothing that was not heard."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+from uuid import UUID, uuid4
+
+import pytest
+
+from app.db.line import Line
+from app.registry.effect import NO_VERSION, Effect, await_effect, effects_of, version_key
+from app.registry.replicas import Replica
+from tests.support.clock import ManualClock
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from tests.integration.registry.conftest import Registry
+
+pytestmark = pytest.mark.integration
+
+MODEL = UUID(int=9)
+VERSION = version_key(MODEL, 2)
+
+
+class House:
+    """Replicas that write for real, and what is known of changes."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.registry, self.clock = registry, ManualClock()
+        self.tasks: list[asyncio.Task[None]] = []
+
+    async def replica(self, name: str, generation: int = 0) -> Replica:
+        line = Line(self.registry.urls.runtime, "replica")
+        self.tasks.append(asyncio.create_task(line.run()))
+        replica = Replica(line, uuid4(), name, self.clock)
+        replica.heard(generation)
+        await replica.join()
+        return replica
+
+    def running(self, replica: Replica) -> asyncio.Task[None]:
+        self.tasks.append(asyncio.create_task(replica.run()))
+        return self.tasks[-1]
+
+    async def effect(self, generation: int, version: str = VERSION) -> Effect:
+        async with self.registry.database.tenant_tx(self.registry.tenant) as session:
+            return (await effects_of(session, self.registry.tenant, [(generation, version)]))[(generation, version)]
+
+    async def awaited(self, generation: int, within_s: float = 5.0) -> Effect:
+        return await await_effect(self.registry.database, self.registry.tenant, (generation, VERSION), within_s)
+
+    def silent(self, name: str, seconds: int) -> None:
+        self.registry.sql(f"update replicas set seen_at = now() - interval '{seconds} seconds' where name = $1", name)
+
+
+@pytest.fixture
+async def house(registry: Registry) -> AsyncIterator[House]:
+    house = House(registry)
+    yield house
+    for task in house.tasks:
+        task.cancel()
+    await asyncio.gather(*house.tasks, return_exceptions=True)
+
+
+def named(effect: Effect) -> dict[str, bool]:
+    return {ack.replica: ack.applied_at is not None for ack in effect.applied_by}
+
+
+async def test_a_change_is_everywhere_when_each_live_replica_has_said_so(house: House) -> None:
+    first, second = await house.replica("a"), await house.replica("b")
+    house.running(first)
+    house.running(second)
+    first.applied(house.registry.tenant, 5, frozenset())
+    waiting = asyncio.create_task(house.awaited(5))
+    early = await house.awaited(5, within_s=0.0)
+    assert early.everywhere is False
+    second.applied(house.registry.tenant, 6, frozenset())  # a later change holds the earlier one
+    known = await waiting
+    assert (named(known), known.everywhere) == ({"a": True, "b": True}, True)
+    assert (await house.effect(6)).everywhere is False
+    assert named(await house.effect(6)) == {"a": False, "b": True}
+
+
+async def test_a_replica_that_left_is_no_longer_waited_for_and_still_told_of_where_it_served(house: House) -> None:
+    stays, leaves = await house.replica("stays"), await house.replica("leaves")
+    house.running(stays)
+    running = house.running(leaves)
+    for replica in (stays, leaves):
+        replica.applied(house.registry.tenant, 5, frozenset())
+    assert (await house.awaited(5)).everywhere
+    running.cancel()
+    await leaves.leave()
+    stays.applied(house.registry.tenant, 7, frozenset())
+    assert named(await house.awaited(7)) == {"stays": True}
+    assert named(await house.effect(5)) == {"leaves": True, "stays": True}
+
+
+async def test_a_silent_replica_shows_as_not_applied_for_ten_minutes_and_is_not_waited_for(house: House) -> None:
+    speaks = await house.replica("speaks")
+    await house.replica("silent")
+    house.running(speaks)
+    speaks.applied(house.registry.tenant, 5, frozenset())
+    await speaks_of(house, 5, "speaks")
+    house.silent("silent", 7)
+    known = await house.awaited(5, within_s=3600.0)
+    assert (named(known), known.everywhere, known.hopeless) == ({"silent": False, "speaks": True}, False, True)
+    house.silent("silent", 599)
+    assert named(await house.effect(5)) == {"silent": False, "speaks": True}
+    house.silent("silent", 601)
+    known = await house.effect(5)
+    assert (named(known), known.everywhere) == ({"speaks": True}, True)
+
+
+async def speaks_of(house: House, generation: int, name: str) -> None:
+    while not named(await house.effect(generation)).get(name):
+        pass  # the question itself lets the others run
+
+
+async def test_a_replica_that_joined_later_began_with_the_change(house: House) -> None:
+    await house.replica("late", generation=5)
+    assert (await house.effect(5)) == Effect((), everywhere=True, hopeless=False)
+    assert named(await house.effect(6)) == {"late": False}
+
+
+async def test_a_version_that_could_not_be_loaded_is_not_claimed_until_it_is_and_holds_up_no_other(house: House) -> None:
+    replica = await house.replica("a")
+    house.running(replica)
+    replica.applied(house.registry.tenant, 5, frozenset({(MODEL, 2)}))
+    while not (await house.effect(5, version_key(MODEL, 1))).everywhere:
+        pass
+    assert (await house.effect(5, NO_VERSION)).everywhere is True
+    assert (await house.effect(5)).everywhere is False
+    replica.applied(house.registry.tenant, 5, frozenset())  # loaded after all
+    assert (await house.awaited(5)).everywhere is True
+
+
+async def test_where_no_replica_is_known_nothing_is_claimed_and_nobody_waits(house: House) -> None:
+    assert (await house.awaited(5, within_s=3600.0)) == Effect((), everywhere=False, hopeless=True)
+
+
+async def test_what_one_tenant_acknowledges_says_nothing_of_another(house: House) -> None:
+    replica = await house.replica("a")
+    house.running(replica)
+    replica.applied(house.registry.tenant, 5, frozenset())
+    await speaks_of(house, 5, "a")
+    other = uuid4()
+    async with house.registry.database.tenant_tx(other) as session:
+        known = await effects_of(session, other, [(5, NO_VERSION)])
+    assert named(known[(5, NO_VERSION)]) == {"a": False}
+
+
+async def test_a_replica_whose_row_is_gone_is_registered_again_with_its_next_word(house: House) -> None:
+    replica = await house.replica("a")
+    house.registry.sql("delete from replicas")
+    house.running(replica)
+    replica.applied(house.registry.tenant, 5, frozenset())
+    assert (await house.awaited(5, within_s=0.0)).everywhere is False
+    await speaks_of(house, 5, "a")
+
+
+async def test_old_acknowledgements_go_once_a_day_and_old_promotions_then_tell_of_nobody(house: House) -> None:
+    replica = await house.replica("a")
+    house.running(replica)
+    tenant = house.registry.tenant
+    replica.applied(tenant, 5, frozenset())
+    await speaks_of(house, 5, "a")
+    house.registry.sql("update replica_acks set at = at - interval '31 days'")
+    replica.applied(tenant, 6, frozenset())
+    await speaks_of(house, 6, "a")
+    assert [row["generation"] for row in house.registry.sql("select generation from replica_acks order by 1")] == [5, 6]
+    house.clock.advance(86_401)
+    replica.applied(tenant, 7, frozenset())
+    await speaks_of(house, 7, "a")
+    assert [row["generation"] for row in house.registry.sql("select generation from replica_acks order by 1")] == [6, 7]
+
+
+async def test_a_name_cannot_be_more_than_a_name(house: House) -> None:
+    replica = await house.replica("it's\"; drop table replicas")
+    assert replica.name == "it-s---drop-table-replicas"

@@ -1,0 +1,162 @@
+"""Bytes of retired versions go after their time; records stay, and so does what another version needs."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from typing import TYPE_CHECKING
+
+import pytest
+
+from app.errors import NotFound
+from app.kernel.inspection import InspectionReport
+from app.kernel.signature import Task
+from app.registry import store
+from app.registry.artifacts import ArtifactRefused
+from app.registry.signing import TrustedKeys
+from app.registry.types import VersionRegistration, VersionStatus
+
+if TYPE_CHECKING:
+    from app.registry.types import ModelVersion
+    from tests.integration.registry.conftest import Registry
+
+pytestmark = pytest.mark.integration
+DAY_S = 86_400
+A, B = b"a model" * 1000, b"another model" * 1000
+
+
+def digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def chunks(registry: Registry) -> int:
+    return int(registry.sql("select count(*) from artifact_chunks")[0][0])
+
+
+async def version(registry: Registry, number: int, model: str = "risk") -> ModelVersion:
+    return await registry.service.version(registry.ctx, await registry.service.model(registry.ctx, model), number)
+
+
+async def test_the_bytes_of_an_archived_version_go_after_thirty_days_and_its_record_stays(registry: Registry) -> None:
+    number = await registry.ready(A, metrics={"auc": 0.9})
+    await registry.ready(B)
+    await registry.service.archive(registry.ctx, "risk", number, "old")
+    registry.clock.advance(30 * DAY_S)
+    assert await registry.retention.sweep() == 0
+    registry.clock.advance(1)
+    assert await registry.retention.sweep() == 1
+    assert await registry.retention.sweep() == 0
+    found = await version(registry, number)
+    assert (found.status, found.artifact_digest, found.metrics) == (VersionStatus.ARCHIVED, digest(A), {"auc": 0.9})
+    assert found.artifact_deleted_at == registry.clock.now()
+    assert chunks(registry) == 1
+    with pytest.raises(ArtifactRefused, match="its bytes were deleted"):
+        await registry.artifacts.path(registry.tenant, digest(A))
+    entry = registry.sql("select actor, subject, before, after, reason from audit_entries where action = 'deleteArtifact'")
+    assert [(row[0], row[1]) for row in entry] == [("turnout", f"artifact:{digest(A)}")]
+    assert "more than 30 days ago" in entry[0][4]
+
+
+async def test_withdrawn_and_failed_versions_lose_theirs_too(registry: Registry) -> None:
+    withdrawn = await registry.ready(A)
+    await registry.service.withdraw(registry.ctx, "risk", withdrawn, "wrong")
+    await registry.upload(B)
+    await registry.checked(await registry.register(B), InspectionReport.failed("no"))
+    registry.sql("update model_versions set retired_at = $1 where number = 2", registry.clock.now())
+    registry.clock.advance(31 * DAY_S)
+    assert await registry.retention.sweep() == 2
+    assert chunks(registry) == 0
+
+
+async def test_bytes_that_another_version_needs_stay_whatever_its_model(registry: Registry) -> None:
+    number = await registry.ready(A)
+    await registry.ready(A, "other")
+    await registry.service.archive(registry.ctx, "risk", number, None)
+    registry.clock.advance(31 * DAY_S)
+    assert await registry.retention.sweep() == 0
+    await registry.service.archive(registry.ctx, "other", 1, None)
+    registry.clock.advance(29 * DAY_S)
+    assert await registry.retention.sweep() == 0, "the younger retirement counts"
+    registry.clock.advance(2 * DAY_S)
+    assert await registry.retention.sweep() == 1
+    assert (await version(registry, number)).artifact_deleted_at == (await version(registry, 1, "other")).artifact_deleted_at is not None
+
+
+async def test_what_was_deleted_is_uploaded_again_and_lives_as_long_again(registry: Registry) -> None:
+    number = await registry.ready(A)
+    await registry.service.archive(registry.ctx, "risk", number, None)
+    registry.clock.advance(31 * DAY_S)
+    assert await registry.retention.sweep() == 1
+    with pytest.raises(NotFound, match=r"were deleted on 2026-04-01, by retention: upload the file with POST /artifacts again\."):
+        await registry.register(A, description="once more")
+    await registry.upload(A)
+    assert (await version(registry, number)).artifact_deleted_at is None
+    again = await registry.checked(await registry.register(A, description="once more"))
+    assert again == number + 1
+    assert (await registry.artifacts.path(registry.tenant, digest(A))).read_bytes() == A
+    await registry.service.archive(registry.ctx, "risk", again, None)
+    registry.clock.advance(30 * DAY_S)
+    assert await registry.retention.sweep() == 0
+    registry.clock.advance(1)
+    assert await registry.retention.sweep() == 1
+
+
+async def test_this_machines_copies_go_too(registry: Registry) -> None:
+    number = await registry.ready(A)
+    await registry.ready(B)
+    gone, kept = [await registry.artifacts.path(registry.tenant, digest(data)) for data in (A, B)]
+    await registry.service.archive(registry.ctx, "risk", number, None)
+    registry.clock.advance(31 * DAY_S)
+    await registry.retention.sweep()
+    assert (gone.exists(), kept.exists()) == (False, True)
+
+
+async def test_compiled_graphs_go_with_their_last_version(registry: Registry) -> None:
+    first, second = await registry.ready(A), await registry.ready(B)
+    registry.sql("update model_versions set compiled_digest = 'shared'")
+    registry.sql(
+        "insert into compiled_models (tenant_id, digest, data, size_bytes, mac) values ($1, 'shared', 'x', 1, 'm')", registry.tenant
+    )
+    for number, left in ((first, 1), (second, 0)):
+        await registry.service.archive(registry.ctx, "risk", number, None)
+        registry.clock.advance(31 * DAY_S)
+        assert await registry.retention.sweep() == 1
+        assert registry.sql("select count(*) from compiled_models")[0][0] == left
+
+
+async def test_a_version_retired_before_that_was_written_down_is_held_to_be_retired_now(registry: Registry) -> None:
+    number = await registry.ready(A)
+    await registry.service.archive(registry.ctx, "risk", number, None)
+    registry.sql("update model_versions set retired_at = null")
+    registry.clock.advance(100 * DAY_S)
+    assert await registry.retention.sweep() == 0
+    registry.clock.advance(31 * DAY_S)
+    assert await registry.retention.sweep() == 1
+
+
+async def test_a_registration_that_came_first_keeps_the_bytes(registry: Registry) -> None:
+    """The sweep waits for the artifact's row, and looks again when it has it."""
+    number = await registry.ready(A)
+    await registry.service.archive(registry.ctx, "risk", number, None)
+    registry.clock.advance(31 * DAY_S)
+    async with registry.database.tenant_tx(registry.tenant) as session:
+        artifact = await store.find_artifact(session, registry.tenant, digest(A), TrustedKeys({}, required=False))
+        sweep = asyncio.create_task(registry.retention.sweep())
+        for _ in range(1000):
+            if registry.sql("select 1 from pg_locks where not granted"):
+                break
+            await asyncio.sleep(0.01)
+        model = await store.find_model(session, registry.tenant, "risk", lock=True)
+        given = VersionRegistration("risk", Task.CLASSIFICATION, digest(A), None, (), None, None, "new")
+        await store.add_version(session, model, given, artifact, "hash", "ann", registry.clock.now())
+    assert await sweep == 0
+    assert chunks(registry) == 1
+
+
+async def test_deleted_bytes_do_not_count_against_the_tenants_room(registry: Registry) -> None:
+    number = await registry.ready(A)
+    await registry.service.archive(registry.ctx, "risk", number, None)
+    registry.clock.advance(31 * DAY_S)
+    await registry.retention.sweep()
+    registry.limits.max_stored_bytes = lambda tenant_id: len(B)  # type: ignore[method-assign]
+    assert await registry.upload(B) == digest(B)
