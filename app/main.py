@@ -202,7 +202,7 @@ def create_app(settings: Settings, telemetry: Telemetry, index: int = 0) -> Star
             parts.directory.require_readable()
             await parts.replica.join()
             await parts.refresher.start()  # what was committed before anybody could wait for this replica
-            tasks = _start(parts.refresher, parts.replica, parts.validator, parts.live_proof, gauges)
+            tasks = _start(parts.refresher, parts.replica, parts.validator, parts.live_proof, parts.retention, gauges)
             yield
         finally:
             await _stop(parts, tasks, lines)
