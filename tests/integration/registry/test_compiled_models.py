@@ -6,7 +6,6 @@ import asyncio
 import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
 import pytest
 
@@ -24,6 +23,7 @@ from tests.support.graphs import NUMBERS, GraphOpener, Graphs, numbers, sum_grap
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from uuid import UUID
 
     from tests.integration.registry.conftest import Registry
 
