@@ -28,7 +28,7 @@ from app.journal.spool import Spool
 from app.kernel.clock import SystemClock
 from app.kernel.ids import IdMint
 from app.observability import logs
-from app.observability.exposition import exposition
+from app.observability.exposition import METRICS_FOLDER, exposition
 from app.observability.metrics import Telemetry
 from app.prediction.confinement import ConfinementGate
 from app.prediction.pool import RuntimePool
@@ -61,7 +61,6 @@ if TYPE_CHECKING:
 
 VERSION = "0.1.0"
 MODEL_HOST_SOCKET = "models.sock"
-METRICS_FOLDER = "run/metrics"
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from app.settings import Settings
 
 _FEW_DAYS = 3
+_GENERATIONS_KEPT = 10_000
 _CONFIGURED = "TURNOUT_DATABASE_URL, TURNOUT_DATABASE_LOG_URL and TURNOUT_DATABASE_SYNC_URL"
 
 
@@ -39,7 +40,7 @@ class Database(Protocol):
         """Once a second: starts a dead server of ours again."""
 
     def maintain(self) -> None:
-        """Once an hour: partitions made ahead, expired ones dropped. Failures are said, not raised."""
+        """Once an hour: partitions made ahead, expired ones dropped, old news trimmed. Failures are said, not raised."""
 
     def stop(self) -> None:
         """Ends cleanly what `start` or `migrate` began."""
@@ -165,8 +166,21 @@ def _keep_partitions(owner_url: str, retention_days: int) -> None:
 def _maintain(owner_url: str, retention_days: int) -> None:
     try:
         _keep_partitions(owner_url, retention_days)
+        _trim_outbox(owner_url)
     except (AppError, ConfigurationError) as error:
-        say(f"the prediction log's partitions could not be kept ({error}); the next try is in an hour")
+        say(f"the database could not be tended ({error}); the next try is in an hour")
+
+
+def _trim_outbox(owner_url: str) -> None:
+    """A replica that was away for longer than the outbox reaches back reads every tenant anew."""
+    from app.db.outbox import trim
+    from app.db.owner import owner_tx
+
+    async def work() -> None:
+        async with owner_tx(owner_url) as connection:
+            await trim(connection, _GENERATIONS_KEPT)
+
+    run_blocking(work())
 
 
 def _warn_of_few_partitions(log_url: str) -> None:

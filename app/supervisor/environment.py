@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from app.observability.exposition import METRICS_FOLDER, forget_process
 from app.supervisor.process import ChildSpec
 
 if TYPE_CHECKING:
@@ -54,7 +56,8 @@ def serving(settings: Settings, environ: Mapping[str, str], listener: int, index
     """One serving process. It imports while the database starts, and waits to hear where that is: `serving_words`."""
     env = _base(environ, _NETWORK) | _own_settings(settings, environ)
     command = _python("app.supervisor.warm", "app.main", "--fd", str(listener), "--index", str(index))
-    return ChildSpec(f"serving process {index}", command, env, grace_s=6.5, fds=(listener,), waits=True)
+    forget = partial(forget_process, settings.home / METRICS_FOLDER)
+    return ChildSpec(f"serving process {index}", command, env, grace_s=6.5, fds=(listener,), waits=True, ended=forget)
 
 
 def serving_words(urls: DatabaseUrls) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from app.observability.exposition import METRICS_FOLDER, fresh_folder
 from app.supervisor import environment
 from app.supervisor.console import say
 from app.supervisor.home import prepare_home
@@ -80,6 +81,7 @@ class Supervisor:
         for name in settings.unknown:
             say(f"warning: nothing reads {name}; docs/settings.md lists the names")
         make_missing_keys(settings)
+        fresh_folder(settings.home / METRICS_FOLDER)
         # What takes longest are imports: of scikit-learn, of everything that serves. They go on while the database starts.
         listener = self._listener.fileno()
         self._serving = [self._begin(environment.serving(settings, environ, listener, n)) for n in range(settings.http.workers)]
