@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import ExitStack
 from hashlib import sha256
 from pathlib import Path
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 _SEEDING_TTL_S = 900
 _SHOWN_TTL_S = 12 * 3600
+_KNOWN_WITHIN_S = 10.0
 _TENANTS = (
     "query Tenants($after: String) { tenants(first: 100, after: $after) { edges { node { id } } pageInfo { endCursor hasNextPage } } }"
 )
@@ -97,7 +99,22 @@ def _tenant_ids(client: Client) -> set[str]:
         after = page["pageInfo"]["endCursor"]
 
 
+def _until_known(client: Client) -> None:
+    """Returns once the process behind this connection has heard of the tenant: another one may have made it a moment ago."""
+    end = time.monotonic() + _KNOWN_WITHIN_S
+    while True:
+        try:
+            client.query("{ viewer { tenant } }")
+            return
+        except Refused as refusal:
+            if refusal.code != "UNAUTHENTICATED" or time.monotonic() > end:
+                raise
+            time.sleep(0.1)
+
+
 def _seed(settings: Settings, clients: Mapping[str, Client]) -> None:
+    for client in clients.values():
+        _until_known(client)
     there = {(tenant, model["name"]): model for tenant, client in clients.items() for model in registry.models(client)}
     missing = [v.key for model in MODELS for v in model.versions if v.key not in _keys_of(there.get((model.tenant, model.name)))]
     if missing:
