@@ -91,7 +91,7 @@ def build_parts(settings: Settings, telemetry: Telemetry) -> Parts:
     directory = TenantDirectory(master_key)
     limiter = RateLimiter(settings.home / "limits.bin", clock)
     answers = TenantAnswers(directory, limiter, TenantLimits())
-    host = ModelHost(runtime_dir(settings.home) / MODEL_HOST_SOCKET)
+    host = ModelHost(runtime_dir(settings.home) / MODEL_HOST_SOCKET, telemetry.worker_died)
     gate = ConfinementGate(host, settings.home)
     artifacts = ArtifactCache(settings.home / "artifacts", database, answers)
     pool, table = RuntimePool(host, artifacts, gate), RoutingTable()

@@ -220,6 +220,9 @@ class ToyTelemetry:
     def __init__(self):
         self.requests = []
 
+    def in_flight(self, change):
+        self.flying = getattr(self, "flying", 0) + change
+
     def request(self, seconds, operation_kind, code):
         self.requests.append((operation_kind, code))
 

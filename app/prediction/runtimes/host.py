@@ -16,7 +16,7 @@ from app.prediction.runtimes.sklearn import SklearnRuntime, Version, describe_fa
 from app.prediction.runtimes.zygote import ZygoteClient
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
     from uuid import UUID
 
@@ -24,10 +24,14 @@ if TYPE_CHECKING:
 
 
 class ModelHost:
-    """One a serving process; `socket_path` is where the model host listens. Knows it again after it was started anew."""
+    """One a serving process; `socket_path` is where the model host listens. Knows it again after it was started anew.
 
-    def __init__(self, socket_path: Path) -> None:
+    `worker_died` is told "killed" (a call took too long) or "died" of each child that ends under a runtime.
+    """
+
+    def __init__(self, socket_path: Path, worker_died: Callable[[str], None] = lambda _: None) -> None:
         self._zygote = ZygoteClient(socket_path)
+        self._worker_died = worker_died
 
     async def open(
         self, tenant_id: UUID, digest: str, artifact: Path, signature: Signature, task: Task, classes: Sequence[str]
@@ -37,7 +41,7 @@ class ModelHost:
         All runtimes of one tenant and digest on this machine share a child. `artifact` is read again whenever a child is replaced.
         """
         version = Version(f"{tenant_id}/{digest}", digest, artifact, signature, task, tuple(classes))
-        runtime = SklearnRuntime(self._zygote, version)
+        runtime = SklearnRuntime(self._zygote, version, self._worker_died)
         try:
             await runtime.start()
         except Unavailable as error:
