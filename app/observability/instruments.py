@@ -36,7 +36,7 @@ _ALL = (
     Instrument("turnout_prediction_seconds", Kind.HISTOGRAM, "Time of a prediction in its model.", (*TENANT_LABELS, "runtime"), _FAST),
     Instrument("turnout_prediction_rows_total", Kind.COUNTER, "Rows predicted.", (*TENANT_LABELS, "runtime")),
     Instrument("turnout_models_loaded", Kind.TOTAL, "Model versions ready to answer, summed over serving processes."),
-    Instrument("turnout_model_worker_deaths_total", Kind.COUNTER, "Model workers that ended under a serving process: killed or died.", ("reason",)),
+    Instrument("turnout_model_worker_deaths_total", Kind.COUNTER, "Model workers that ended under a serving process.", ("reason",)),
     Instrument("turnout_snapshot_confirmed_timestamp_seconds", Kind.LOWEST, "Unix time at which the oldest routing table was known fresh."),
     Instrument("turnout_snapshot_generation", Kind.LOWEST, "Generation of the oldest routing table in use."),
     Instrument("turnout_journal_dropped_records_total", Kind.COUNTER, "Buffered records lost because the disk took nothing."),

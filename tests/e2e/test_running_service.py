@@ -30,6 +30,12 @@ def pid_of(run, words):
     return sorted(pid for pid, command in commands(run.tree()).items() if words in command and command.startswith(str(ROOT / ".venv")))
 
 
+def said(result):
+    """The JSON that a command printed; what it complained about, where it printed none."""
+    assert result.stdout, result.stderr
+    return json.loads(result.stdout)
+
+
 def answers(run):
     try:
         return json.loads(run.paste())["data"]["predict"] is not None
@@ -55,14 +61,14 @@ def test_model_processes_have_no_setting_of_the_service(run):
 
 
 def test_the_command_line_shows_predicts_promotes_and_rolls_back(run):
-    listed = {m["name"]: m for m in json.loads(run.turnout("model", "list", "--tenant", "shop", "--json").stdout)}
+    listed = {m["name"]: m for m in said(run.turnout("model", "list", "--tenant", "shop", "--json"))}
     assert sorted(listed) == ["diabetes-progression", "wine-cultivar"]
     assert listed["wine-cultivar"]["aliases"] == [{"name": "production", "revision": 1, "version": {"number": 1}}]
     row = json.loads((run.home / "demo-example.json").read_text())
     told = run.turnout("predict", "tumour", json.dumps(row), "--tenant", "clinic", "--unit", "p-1", "--json")
-    assert json.loads(told.stdout)["label"] == "benign"
+    assert said(told)["label"] == "benign"
     promoted = run.turnout("model", "promote", "tumour", "2", "--tenant", "clinic", "--reason", "try", "--json")
-    assert {k: json.loads(promoted.stdout)[k] for k in ("version", "previousVersion")} == {"version": 2, "previousVersion": 1}
+    assert {k: said(promoted)[k] for k in ("version", "previousVersion")} == {"version": 2, "previousVersion": 1}
     rolled_back = run.turnout("model", "rollback", "tumour", "--tenant", "clinic")
     assert rolled_back.returncode == 0
     assert "production" in rolled_back.stdout
@@ -91,7 +97,7 @@ def test_the_command_line_registers_and_waits_for_the_verdict(run, tmp_path):
 
 def test_a_tenant_is_created_once(run):
     made = run.turnout("tenant", "create", "bakery", "--name", "The Bakery", "--json")
-    assert json.loads(made.stdout)["id"] == "bakery"
+    assert said(made)["id"] == "bakery"
     again = run.turnout("tenant", "create", "bakery", "--name", "The Bakery")
     assert (again.returncode, again.stdout) == (1, "")
     assert "(CONFLICT)" in again.stderr
@@ -105,7 +111,7 @@ def test_seeding_again_changes_nothing(run):
 
 def test_the_doctor_finds_a_healthy_service(run):
     examined = run.turnout("doctor", "--json")
-    findings = json.loads(examined.stdout)["findings"]
+    findings = said(examined)["findings"]
     assert [f for f in findings if f["level"] in {"unsafe", "unreachable"}] == []
     assert examined.returncode == 0
     assert {"service", "database", "tenants apart", "migrations", "prediction log", "sandbox"} <= {f["area"] for f in findings}
