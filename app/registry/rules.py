@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _SAMPLE_ROWS = range(5, 1001)
-_MOST_COLUMNS = 2_000
+_MOST_COLUMNS = 10_000
 _LONGEST_COLUMN_NAME = 256
+_MOST_CLASSES = 1_000
+_LONGEST_CLASS = 256
+_MOST_CATEGORY_CHARACTERS = 1_000_000
 _LARGEST_JSON_BYTES = 64 * 1024
 _LONGEST_TEXT = 10_000
 _LARGEST_WHOLE = 2**53
@@ -76,7 +79,7 @@ def check_storable(name: str, value: Any) -> None:
 def check_columns(columns: tuple[Column, ...]) -> None:
     """Returns where the columns make a signature; raises InvalidInput."""
     if not 1 <= len(columns) <= _MOST_COLUMNS:
-        raise InvalidInput(f"signature has {len(columns)} columns; it must have 1 to {_MOST_COLUMNS:,}, or be left out.")
+        raise InvalidInput(f"signature has {len(columns):,} columns; it must have 1 to {_MOST_COLUMNS:,}, or be left out.")
     seen: set[str] = set()
     for column in columns:
         where = f"signature column {column.name!r}"
@@ -93,6 +96,23 @@ def check_columns(columns: tuple[Column, ...]) -> None:
             raise InvalidInput(f"{where} has a minimum above its maximum.")
         if column.categories is not None and column.type is not ColumnType.STRING:
             raise InvalidInput(f"{where} is {column.type}: categories are for STRING.")
+
+    written_out = sum(len(category) for column in columns for category in column.categories or ())
+    if written_out > _MOST_CATEGORY_CHARACTERS:
+        raise InvalidInput(
+            f"signature has categories of {written_out:,} characters in all; at most {_MOST_CATEGORY_CHARACTERS:,} are kept."
+        )
+
+
+def check_classes(classes: tuple[str, ...] | None) -> None:
+    """Returns where the classes may be answered with, each by name for each row; raises InvalidInput."""
+    if classes is None:
+        return
+    if len(classes) > _MOST_CLASSES:
+        raise InvalidInput(f"The estimator has {len(classes):,} classes; at most {_MOST_CLASSES:,} are served.")
+    for label in classes:
+        if len(label) > _LONGEST_CLASS or "\0" in label:
+            raise InvalidInput(f"class {label[:40]!r}: a class has at most {_LONGEST_CLASS} characters and no NUL.")
 
 
 def check_fallback(fallback: Fallback | None) -> None:

@@ -73,15 +73,15 @@ def read_report(answer: dict[str, Any]) -> InspectionReport:
         if type(report) is not dict:
             raise Nonsense("no report")
         if report.get("failure") is not None:
-            return InspectionReport.failed(_string(report["failure"]), _string(report.get("estimator", "")))
+            return InspectionReport.failed(_shown(report["failure"]), _shown(report.get("estimator", "")))
         classes = report["classes"]
         return InspectionReport(
             failure=None,
             signature=_signature(report["signature"]),
             classes=None if classes is None else tuple(_string(label) for label in _list(classes)),
-            estimator=_string(report["estimator"]),
-            environment={_string(k): _string(v) for k, v in list(report["environment"].items())[:20]},
-            warnings=tuple(_string(text) for text in _list(report["warnings"])[:20]),
+            estimator=_shown(report["estimator"]),
+            environment={_shown(k): _shown(v) for k, v in list(report["environment"].items())[:20]},
+            warnings=tuple(_shown(text) for text in _list(report["warnings"])[:20]),
         )
     except (Nonsense, KeyError, TypeError, ValueError, AttributeError):
         return InspectionReport.failed("The artifact interfered with its inspection: the report is not in order.")
@@ -91,7 +91,10 @@ def _signature(data: Any) -> Signature:
     columns = tuple(_column(column) for column in _list(data["columns"]))
     if not columns:
         raise Nonsense("no columns")
-    return Signature(columns, InputKind(data["kind"]), tuple(_string(name) for name in _list(data["noneColumns"])))
+    none_columns = tuple(_string(name) for name in _list(data["noneColumns"]))
+    if not {column.name for column in columns}.issuperset(none_columns):
+        raise Nonsense("a column that is none of the columns")
+    return Signature(columns, InputKind(data["kind"]), none_columns)
 
 
 def _column(data: Any) -> Column:
@@ -121,6 +124,10 @@ def _string(value: Any) -> str:
     if type(value) is not str:
         raise Nonsense("no text")
     return value[:_LONGEST_TEXT]
+
+
+def _shown(value: Any) -> str:
+    return _text(_string(value))
 
 
 def _text(text: str) -> str:
