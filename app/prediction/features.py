@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LARGEST_BATCH = 10_000
+LARGEST_ANSWER_CELLS = 500_000  # rows x classes
 _MOST_PROBLEMS = 100
 _MOST_SHOWN, _LONGEST_LIST, _LONGEST_NAME = 500, 1_000, 256  # of names and categories in a problem's text
 _LARGEST_EXACT_INTEGER = 2**53

@@ -10,6 +10,7 @@ import orjson
 
 from app.errors import ModelUnavailable, Unavailable
 from app.kernel.inspection import Confinement, InspectionReport, InspectionRequest
+from app.prediction.features import LARGEST_ANSWER_CELLS, LARGEST_BATCH
 from app.prediction.runtimes.answers import read_report
 from app.prediction.runtimes.channel import Channel
 from app.prediction.runtimes.sklearn import SklearnRuntime, Version, describe_fate
@@ -40,7 +41,8 @@ class ModelHost:
 
         All runtimes of one tenant and digest on this machine share a child. `artifact` is read again whenever a child is replaced.
         """
-        version = Version(f"{tenant_id}/{digest}", digest, artifact, signature, task, tuple(classes))
+        rows_a_call = min(LARGEST_BATCH, max(1, LARGEST_ANSWER_CELLS // max(1, len(classes))))
+        version = Version(f"{tenant_id}/{digest}", digest, artifact, signature, task, tuple(classes), rows_a_call)
         runtime = SklearnRuntime(self._zygote, version, self._worker_died)
         try:
             await runtime.start()
