@@ -84,4 +84,5 @@ def _base(environ: Mapping[str, str], also: tuple[str, ...] = ()) -> dict[str, s
 def _own_settings(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
     own = {name: value for name, value in environ.items() if name.startswith("TURNOUT_") and not name.startswith(_DATABASE)}
     own.pop("TURNOUT_TOKEN", None)
-    return own | {"TURNOUT_HOME": str(settings.home), "TURNOUT_WORKERS": str(settings.http.workers)}
+    beaten = {"TURNOUT_HOST": settings.http.host, "TURNOUT_PORT": str(settings.http.port), "TURNOUT_WORKERS": str(settings.http.workers)}
+    return own | beaten | {"TURNOUT_HOME": str(settings.home)}  # as the command line's options left them

@@ -13,7 +13,7 @@ from app.observability.exposition import METRICS_FOLDER, fresh_folder
 from app.supervisor import environment
 from app.supervisor.console import say
 from app.supervisor.home import prepare_home
-from app.supervisor.keys import make_missing_keys
+from app.supervisor.keys import make_missing_keys, require_production_keys
 from app.supervisor.listening import listen, url_of
 from app.supervisor.lock import HomeLock
 from app.supervisor.process import Child, describe_exit, stop_all
@@ -37,6 +37,7 @@ _READY_WITHIN_S = 60.0
 
 def supervise(settings: Settings, environ: Mapping[str, str], *, demo: bool) -> int:
     """Serves until a signal; the exit status of `turnout serve`. Raises ConfigurationError where it cannot start."""
+    require_production_keys(settings)
     prepare_home(settings.home)
     lock = HomeLock.acquire(settings.home)
     try:

@@ -13,6 +13,8 @@ import json
 import os
 import sys
 
+from app.errors import ConfigurationError
+
 
 def main(arguments: list[str]) -> None:
     """Never returns before the module's `main` does."""
@@ -26,7 +28,10 @@ def main(arguments: list[str]) -> None:
         raise SystemExit(0)
     os.environ.update(json.loads(words))  # noqa: TID251  what an environment would have brought, had it been known in time
     sys.argv = [module, *options]
-    program.main()
+    try:
+        program.main()
+    except ConfigurationError as error:
+        raise SystemExit(f"Error: {error}") from None  # for the person who configured it: a traceback says nothing to them
 
 
 if __name__ == "__main__":
