@@ -13,13 +13,13 @@ def migrate() -> None:
 
     With TURNOUT_DATABASE_OWNER_URL alone, the other roles are made and their passwords kept in TURNOUT_HOME.
     """
-    from app.supervisor.database import open_database
+    from app.supervisor.database import is_embedded, open_database
     from app.supervisor.home import prepare_home
     from app.supervisor.lock import holder
 
     settings = load_settings()
     prepare_home(settings.home)
-    if settings.database.embedded and (running := holder(settings.home)):
+    if is_embedded(settings) and (running := holder(settings.home)):
         click.echo(f"turnout: process {running} serves {settings.home} and migrated it at its start: nothing to do")
         return
     database = open_database(settings)

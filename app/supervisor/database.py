@@ -17,7 +17,7 @@ from app.kernel.clock import SystemClock
 from app.supervisor.console import say, step
 from app.supervisor.environment import DatabaseUrls
 from app.supervisor.revision import is_current
-from app.supervisor.role_file import read_role_urls, write_role_urls
+from app.supervisor.role_file import has_role_file, read_role_urls, write_role_urls
 
 if TYPE_CHECKING:
     from app.settings import Settings
@@ -48,7 +48,12 @@ class Database(Protocol):
 
 def open_database(settings: Settings) -> Database:
     """The embedded server, or the configured one. Nothing is started yet."""
-    return EmbeddedDatabase(settings) if settings.database.embedded else ExternalDatabase(settings)
+    return EmbeddedDatabase(settings) if is_embedded(settings) else ExternalDatabase(settings)
+
+
+def is_embedded(settings: Settings) -> bool:
+    """Whether the database is ours to run: none is configured, and `turnout migrate` has made no roles on one for this TURNOUT_HOME."""
+    return settings.database.unset and not has_role_file(settings.home)
 
 
 class EmbeddedDatabase:
