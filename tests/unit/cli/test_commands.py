@@ -3,13 +3,13 @@
 import json
 import shlex
 
+import click
 import pytest
 from click.testing import CliRunner
 
 from app.cli.demo import banner, curl_line
 from app.cli.main import _COMMANDS, main
 from app.cli.options import local_url, parse_duration
-from app.errors import ConfigurationError
 from app.settings import Settings
 
 pytestmark = pytest.mark.unit
@@ -48,6 +48,7 @@ def test_a_token_is_all_that_turnout_token_prints(turnout):
     [
         ["token", "--subject", "me", "--role", "READER"],  # no tenant
         ["token", "--tenant", "clinic", "--subject", "me", "--role", "KING"],
+        ["token", "--tenant", "clinic", "--subject", "me", "--role", "READER", "--ttl", "1w"],
         ["predict", "tumour", "{not json"],
         ["predict", "tumour", '"a text"'],
         ["predict", "tumour", "{}"],  # no token
@@ -92,7 +93,7 @@ def test_durations(text, seconds):
 
 @pytest.mark.parametrize("text", ["", "h", "1", "0h", "-1h", "1.5h", "1w", "٣h", "1 h"])
 def test_what_is_no_duration_is_refused(text):
-    with pytest.raises(ConfigurationError, match="is no duration"):
+    with pytest.raises(click.BadParameter, match="is no duration"):
         parse_duration(text)
 
 
