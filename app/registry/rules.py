@@ -43,10 +43,18 @@ def check_registration(registration: VersionRegistration) -> None:
     for name, value in (("metrics", registration.metrics), ("tags", registration.tags)):
         if value is not None and not isinstance(value, dict):
             raise InvalidInput(f"{name} must be a JSON object.")
+        _check_size(name, value)
         check_storable(name, value)
-        if len(orjson.dumps(value)) > _LARGEST_JSON_BYTES:
-            raise InvalidInput(f"{name} is larger than 64 KiB.")
     check_text("description", registration.description)
+
+
+def _check_size(name: str, value: Any) -> None:
+    try:
+        size = len(orjson.dumps(value))
+    except TypeError:  # a number beyond 64 bits, written into the document: the next check names it
+        return
+    if size > _LARGEST_JSON_BYTES:
+        raise InvalidInput(f"{name} is larger than 64 KiB.")
 
 
 def check_text(name: str, text: str | None) -> None:
