@@ -51,7 +51,7 @@ from app.tenancy.service import TenantService
 from app.tenancy.types import TenantLimits
 from app.web.gauges import Gauges
 from app.web.pages import not_found
-from app.web.probes import loaded_models, probes_of
+from app.web.probes import Readiness, loaded_models, probes_of
 from app.web.system import SystemPages
 from app.web.uploads import UploadEndpoint
 
@@ -107,7 +107,7 @@ def build_parts(settings: Settings, telemetry: Telemetry) -> Parts:
         audit=AuditService(database),
     )
     uploads = ArtifactUploads(database, clock, answers, answers)
-    gatekeeper = Gatekeeper(build_verifier(settings, clock), directory)
+    gatekeeper = Gatekeeper(build_verifier(settings, clock), directory, clock, refresher.caught_up)
     return Parts(
         database, sync_database, directory, gatekeeper, limiter, answers, host, pool, table, refresher, validator, uploads, spool, services
     )
@@ -135,7 +135,7 @@ def create_app(settings: Settings, telemetry: Telemetry) -> Starlette:
     pages = SystemPages(
         VERSION,
         probes=probes_of(parts.sync_database, parts.refresher, parts.host, settings.home / "spool", SystemClock()),
-        ready=lambda: None if parts.refresher.refreshed_at is not None else "the first picture of tenants and routes is not there yet",
+        ready=Readiness(parts.refresher),
         models=lambda named: loaded_models(parts.pool, parts.table, parts.directory, named),
         exposition=lambda with_tenants: exposition(
             settings.home / METRICS_FOLDER,

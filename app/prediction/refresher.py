@@ -77,8 +77,13 @@ class Refresher:
                     await asyncio.wait([applying])
 
     async def start(self) -> None:
-        """The first picture, whole. Raises Unavailable where the database does not answer."""
+        """The first picture, whole; its versions go on opening. Raises Unavailable where the database does not answer."""
         await self._look()
+
+    @property
+    def opening(self) -> bool:
+        """Whether versions are being opened for routes that are not applied yet, or for the first picture."""
+        return bool(self._applying)
 
     async def run(self) -> None:
         """Looks each second, and when woken, until cancelled. A failure keeps the picture as it is."""
@@ -110,18 +115,23 @@ class Refresher:
             pending = await load_pending(connection, which)
         self._directory.apply(stored)
         for tenant_id in (each.tenant.tenant_id for each in stored):
-            self._begin(tenant_id, models.get(tenant_id, []))
+            self._begin(tenant_id, models.get(tenant_id, []), first)
         self._validator.consider(pending)
         self._seen(generation)
-        if first:
-            await asyncio.gather(*self._applying.values(), return_exceptions=True)
 
-    def _begin(self, tenant_id: UUID, models: list[ModelRoute]) -> None:
-        """Applies the tenant's routes when its versions are open, beside the others: a slow model holds up no other tenant."""
+    def _begin(self, tenant_id: UUID, models: list[ModelRoute], first: bool) -> None:
+        """Applies the tenant's routes when its versions are open, beside the others: a slow model holds up no other tenant.
+
+        The first picture is applied at once: there is none before it to go on with, and a request waits for its model's loading.
+        """
         older = self._applying.pop(tenant_id, None)
         if older is not None:
             older.cancel()
-        task = asyncio.create_task(self._apply(tenant_id, models))
+        routes = [route for model in models for route in model.versions.values() if route.status is VersionStatus.READY]
+        ready = {(route.model_id, route.number): RoutedVersion.of(route) for route in routes}
+        if first:
+            self._table.apply(tenant_id, TenantRoutes.of(models, ready))
+        task = asyncio.create_task(self._apply(tenant_id, models, ready))
         self._applying[tenant_id] = task
         task.add_done_callback(lambda done: self._applied(tenant_id, done))
 
@@ -135,13 +145,11 @@ class Refresher:
         self._table.generation = generation
         self.refreshed_at = self._clock.monotonic()
 
-    async def _apply(self, tenant_id: UUID, models: list[ModelRoute]) -> None:
-        routes = [route for model in models for route in model.versions.values() if route.status is VersionStatus.READY]
+    async def _apply(self, tenant_id: UUID, models: list[ModelRoute], ready: dict[tuple[UUID, int], RoutedVersion]) -> None:
         try:
             async with asyncio.timeout(_WARM_WITHIN_S):
-                await self._pool.warm(tenant_id, routes)
+                await self._pool.warm(tenant_id, [routed.route for routed in ready.values()])
         except TimeoutError:
             log.warning("versions_still_cold", tenant_id=str(tenant_id))
-        ready = {(route.model_id, route.number): RoutedVersion.of(route) for route in routes}
         self._table.apply(tenant_id, TenantRoutes.of(models, ready))
         self._pool.keep(frozenset(key_of(each, route) for each, _, route in self._table.versions()))
