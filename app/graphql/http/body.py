@@ -23,6 +23,7 @@ MAX_NESTING = 100  # of arrays and objects; what we answer and store must go thr
 MAX_LIST = 20_000  # twice the rows of the largest batch, whose own refusal says more
 MAX_INNER = 100_000  # in all the lists of a list's objects: categories of columns
 MAX_CONTAINERS = 100_000  # arrays and objects in one request: the largest batch has a tenth of it
+MAX_OPENINGS = 400_000  # of them, and in texts: counted before parsing, whose cost grows faster than their number
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _OPENING = (b"[", b"{")
 
@@ -153,15 +154,21 @@ def _typed(value: Any, kind: type, name: str, what: str) -> Any:
 
 
 def _json(text: bytes, what: str) -> Any:
+    if _openings(text) > MAX_OPENINGS:
+        raise BadRequest(f"{what} has more than {MAX_OPENINGS:,} opening brackets and braces.")
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise BadRequest(f"{what} is not JSON: {error.msg} (line {error.lineno}, column {error.colno}).") from None
 
 
+def _openings(text: bytes) -> int:
+    return sum(map(text.count, _OPENING))
+
+
 def _check_nesting(text: bytes, data: Any) -> None:
     """Raises BadRequest where arrays and objects nest too deeply. No recursion, and flat lists of numbers are passed over in C."""
-    if sum(map(text.count, _OPENING)) <= MAX_NESTING:
+    if _openings(text) <= MAX_NESTING:
         return
     level: list[Any] = [data]
     for _ in range(MAX_NESTING):
