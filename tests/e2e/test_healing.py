@@ -1,4 +1,4 @@
-"""A service one of whose processes is killed: replaced, and answering again. Of its own, since others would meet the moment between."""
+"""A service that loses a process or its database: answering, or answering again. Of its own, since others would meet the moment between."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import signal
 import subprocess
 import tempfile
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,29 @@ def test_a_killed_process_is_replaced_and_answers_come_again(run, words):
     end = time.monotonic() + PATIENCE_S
     while not (now() - before and answers(run)):
         assert time.monotonic() < end, run.lines[-20:]
+
+
+def test_with_the_database_away_loaded_models_go_on_answering_and_the_log_catches_up(run):
+    def waiting():
+        with urllib.request.urlopen(f"{run.url}/health", timeout=10) as answer:
+            return json.load(answer)["spool"]["records"]
+
+    def servers():
+        return [pid for pid, command in commands(run.tree()).items() if "postgres" in command.partition(" ")[0]]
+
+    end = time.monotonic() + PATIENCE_S
+    while len(stopped := servers()) < 4:  # it, its own workers and those that answer us; it may have been killed a moment ago
+        assert time.monotonic() < end, stopped
+        time.sleep(0.2)
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        time.sleep(2.0)  # long enough for whatever reads the database each second
+        assert [answers(run) for _ in range(20)] == [True] * 20
+    finally:
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
+    end = time.monotonic() + PATIENCE_S
+    while waiting():
+        assert time.monotonic() < end, run.lines[-20:]
+        time.sleep(0.2)

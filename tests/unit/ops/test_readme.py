@@ -39,6 +39,14 @@ def test_every_link_leads_to_a_file(page):
     assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_file_that_a_page_names_is_there(page):
+    named = re.findall(r"`((?:app|docs|migrations|ops|tests|tools)/[\w./-]+)`", page.read_text(encoding="utf-8"))
+    rooms = "cli|db|graphql|journal|kernel|prediction|registry|supervisor|tenancy|web"
+    named += [f"app/{name}" for name in re.findall(rf"`((?:{rooms})/[\w./-]+)`", page.read_text(encoding="utf-8"))]
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
 def test_every_graphql_example_is_valid_and_all_of_them_are_one_document():
     (examples,) = blocks("graphql")
     document = parse(examples)
@@ -66,7 +74,9 @@ def test_every_command_is_understood_as_it_is_printed(arguments, tmp_path, monke
 
 def test_every_make_target_that_a_page_names_is_there():
     targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    named = {name for page in PAGES for name in re.findall(r"(?:`|^)make ([a-z][a-z0-9-]*)", page.read_text(encoding="utf-8"), re.MULTILINE)}
+    named = {
+        name for page in PAGES for name in re.findall(r"(?:`|^)make ([a-z][a-z0-9-]*)", page.read_text(encoding="utf-8"), re.MULTILINE)
+    }
     assert named <= targets
 
 
