@@ -44,7 +44,7 @@ _EXAMPLE = "demo-example.json"
 @click.command()
 @click.option("--url", help="The service. Default: the one of this machine.")
 def demo(url: str | None) -> None:
-    """Seed the demo tenants `clinic` and `shop`; what is there already stays."""
+    """Seed the demo tenants `clinic` and `shop`. What is there already stays."""
     settings = load_settings()
     target = (url or local_url(settings)).rstrip("/")
     _make_tenants(settings, target)

@@ -9,7 +9,7 @@ from app.cli.options import load_settings
 
 @click.command()
 def migrate() -> None:
-    """Bring the database to the newest migration, and make roles and partitions where they are missing.
+    """Bring the database to the newest migration. Roles and partitions are made where they are missing.
 
     With TURNOUT_DATABASE_OWNER_URL alone, the other roles are made and their passwords kept in TURNOUT_HOME.
     """

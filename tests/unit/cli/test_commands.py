@@ -35,6 +35,11 @@ def test_every_command_of_the_contract_is_there_and_helps(turnout):
     assert all(f"  {name} " in shown for name in ("register", "promote", "rollback", "list"))
 
 
+@pytest.mark.parametrize("group", [(), ("model",), ("tenant",)])
+def test_no_summary_in_help_is_cut_off(turnout, group):
+    assert "..." not in turnout(*group, "--help").output.partition("Commands:")[2]
+
+
 def test_a_token_is_all_that_turnout_token_prints(turnout):
     result = turnout("token", "--tenant", "clinic", "--subject", "me", "--role", "READER", "--role", "predictor", "--ttl", "15m")
     assert result.exit_code == 0
