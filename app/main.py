@@ -26,7 +26,9 @@ from app.graphql.schema import build_schema
 from app.journal.depth import read_depth
 from app.journal.spool import Spool
 from app.kernel.clock import SystemClock
+from app.kernel.home import ARTIFACTS, LIMITS, MASTER_KEY, MODEL_HOST_SOCKET, SPOOL
 from app.kernel.ids import IdMint
+from app.kernel.version import VERSION
 from app.observability import logs
 from app.observability.exposition import METRICS_FOLDER, exposition
 from app.observability.metrics import Telemetry
@@ -59,9 +61,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from uuid import UUID
 
-VERSION = "0.1.0"
-MODEL_HOST_SOCKET = "models.sock"
-
 
 @dataclass(frozen=True, slots=True)
 class Parts:
@@ -87,19 +86,19 @@ def build_parts(settings: Settings, telemetry: Telemetry) -> Parts:
     """Everything made and connected to nothing yet; raises ConfigurationError for keys, folders or URLs that cannot be used."""
     clock = SystemClock()
     database, sync_database = Database(_url(settings.database.runtime_url)), SyncDatabase(_url(settings.database.sync_url))
-    master_key = MasterKey.load(settings.master_key_file or settings.home / "master.key")
+    master_key = MasterKey.load(settings.master_key_file or settings.home / MASTER_KEY)
     directory = TenantDirectory(master_key)
-    limiter = RateLimiter(settings.home / "limits.bin", clock)
+    limiter = RateLimiter(settings.home / LIMITS, clock)
     answers = TenantAnswers(directory, limiter, TenantLimits())
     host = ModelHost(runtime_dir(settings.home) / MODEL_HOST_SOCKET, telemetry.worker_died)
     gate = ConfinementGate(host, settings.home)
-    artifacts = ArtifactCache(settings.home / "artifacts", database, answers)
+    artifacts = ArtifactCache(settings.home / ARTIFACTS, database, answers)
     pool, table = RuntimePool(host, artifacts, gate), RoutingTable()
     announced = _Later()
     validator = Validator(database, artifacts, host, gate, clock, announced, settings.registry.validation_timeout_s)
     refresher = Refresher(sync_database, directory, table, pool, validator, clock)
     announced.refresher = refresher
-    spool = Spool(settings.home / "spool", settings.journal.spool_max_bytes, clock)
+    spool = Spool(settings.home / SPOOL, settings.journal.spool_max_bytes, clock)
     services = Services(
         predictor=Predictor(directory, table, VersionLookup(database), pool, spool, answers, IdMint(clock), telemetry, clock),
         registry=RegistryService(database, clock, answers, announced),
@@ -134,13 +133,13 @@ def create_app(settings: Settings, telemetry: Telemetry) -> Starlette:
     token = settings.http.metrics_token
     pages = SystemPages(
         VERSION,
-        probes=probes_of(parts.sync_database, parts.refresher, parts.host, settings.home / "spool", SystemClock()),
+        probes=probes_of(parts.sync_database, parts.refresher, parts.host, settings.home / SPOOL, SystemClock()),
         ready=Readiness(parts.refresher),
         models=lambda named: loaded_models(parts.pool, parts.table, parts.directory, named),
         exposition=lambda with_tenants: exposition(
             settings.home / METRICS_FOLDER,
             with_tenants=with_tenants,
-            readings=read_depth(settings.home / "spool", SystemClock()).readings(),
+            readings=read_depth(settings.home / SPOOL, SystemClock()).readings(),
         ),
         gatekeeper=parts.gatekeeper,
         metrics_token=None if token is None else token.value,

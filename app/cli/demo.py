@@ -24,6 +24,7 @@ from app.cli.options import load_settings, local_url
 from app.cli.output import note
 from app.cli.tenant import CREATE_TENANT
 from app.kernel.context import Role
+from app.kernel.home import DEMO_ARTIFACTS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,7 +38,6 @@ _TENANTS = (
     "query Tenants($after: String) { tenants(first: 100, after: $after) { edges { node { id } } pageInfo { endCursor hasNextPage } } }"
 )
 _CURL_DOCUMENT = """query($row: FeatureRow!) { predict(model: "tumour", features: $row, unit: "p-1") { label probability version id } }"""
-_DIGESTS = "demo-artifacts.json"
 _EXAMPLE = "demo-example.json"
 
 
@@ -162,7 +162,7 @@ def _train(folder: Path, keys: list[str]) -> None:
 
 def _remember(settings: Settings, folder: Path, keys: list[str]) -> None:
     """Notes the artifacts as made on this machine, before anybody is asked to load them: an unconfined kernel loads no others."""
-    path = settings.home / _DIGESTS
+    path = settings.home / DEMO_ARTIFACTS
     known = set(json.loads(path.read_text())) if path.exists() else set()
     known |= {sha256((folder / f"{key}.joblib").read_bytes()).hexdigest() for key in keys}
     _write_private(path, sorted(known))

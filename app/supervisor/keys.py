@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from app.errors import ConfigurationError
+from app.kernel.home import DEVELOPMENT_ISSUER, MASTER_KEY
 from app.supervisor.console import say
 
 if TYPE_CHECKING:
@@ -27,8 +28,8 @@ def require_production_keys(settings: Settings) -> None:
 
 def make_missing_keys(settings: Settings) -> None:
     """Makes the master key and, in development, the issuer's key, where there are none. Raises ConfigurationError."""
-    master = settings.home / "master.key"
-    issuer = settings.home / "development-issuer.json"
+    master = settings.home / MASTER_KEY
+    issuer = settings.home / DEVELOPMENT_ISSUER
     # Imported where something is to be made: a second start pays for neither.
     if settings.master_key_file is None and settings.development and not master.exists():
         from app.tenancy.keys import MasterKey
