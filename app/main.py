@@ -29,9 +29,11 @@ from app.graphql.schema import build_schema
 from app.journal.depth import read_depth
 from app.journal.spool import Spool
 from app.kernel.clock import SystemClock
+from app.kernel.home import ARTIFACTS, LIMITS, MASTER_KEY, MODEL_HOST_SOCKET, SPOOL
 from app.kernel.ids import IdMint
+from app.kernel.version import VERSION
 from app.observability import logs
-from app.observability.exposition import exposition
+from app.observability.exposition import METRICS_FOLDER, exposition
 from app.observability.metrics import Telemetry
 from app.prediction.cache import PredictionCache
 from app.prediction.confinement import ConfinementGate
@@ -63,17 +65,13 @@ from app.tenancy.service import TenantService
 from app.tenancy.types import TenantLimits
 from app.web.gauges import Gauges
 from app.web.pages import not_found
-from app.web.probes import loaded_models, probes_of
+from app.web.probes import Readiness, loaded_models, probes_of
 from app.web.system import SystemPages
 from app.web.uploads import UploadEndpoint
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from uuid import UUID
-
-VERSION = "0.1.0"
-MODEL_HOST_SOCKET = "models.sock"
-METRICS_FOLDER = "run/metrics"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,15 +102,15 @@ def build_parts(settings: Settings, telemetry: Telemetry, index: int) -> Parts:
     """Everything made and connected to nothing yet; raises ConfigurationError for keys, folders or URLs that cannot be used."""
     clock = SystemClock()
     database, sync_database = Database(_url(settings.database.runtime_url)), SyncDatabase(_url(settings.database.sync_url))
-    master_key = MasterKey.load(settings.master_key_file or settings.home / "master.key")
+    master_key = MasterKey.load(settings.master_key_file or settings.home / MASTER_KEY)
     directory = TenantDirectory(master_key)
-    limiter = RateLimiter(settings.home / "limits.bin", clock)
+    limiter = RateLimiter(settings.home / LIMITS, clock)
     answers = TenantAnswers(directory, limiter, TenantLimits())
-    host = ModelHost(runtime_dir(settings.home) / MODEL_HOST_SOCKET)
+    host = ModelHost(runtime_dir(settings.home) / MODEL_HOST_SOCKET, telemetry.worker_died)
     gate = ConfinementGate(host, settings.home)
     keys = TrustedKeys.read(settings.registry.artifact_keys, required=settings.registry.artifact_trust is ArtifactTrust.SIGNED_ONLY)
-    artifacts = ArtifactCache(settings.home / "artifacts", database, answers, keys)
-    graphs = FlatFiles(settings.home / "artifacts", CompiledModels(database, answers), answers)
+    artifacts = ArtifactCache(settings.home / ARTIFACTS, database, answers, keys)
+    graphs = FlatFiles(settings.home / ARTIFACTS, CompiledModels(database, answers), answers)
     pool = RuntimePool(RuntimeOpener(host, artifacts, gate, graphs), settings.serving.model_memory_bytes, clock)
     table, announced = RoutingTable(), _Later()
     cache = PredictionCache(settings.serving.cache_bytes, settings.serving.cache_entries, clock)
@@ -124,7 +122,7 @@ def build_parts(settings: Settings, telemetry: Telemetry, index: int) -> Parts:
     refresher = Refresher(listening, sync_database, directory, table, pool, validator, replica, clock)
     listening.listen(CHANNEL, refresher.heard, refresher.line_up)
     announced.refresher = refresher
-    spool = Spool(settings.home / "spool", settings.journal.spool_max_bytes, clock)
+    spool = Spool(settings.home / SPOOL, settings.journal.spool_max_bytes, clock)
     services = Services(
         predictor=Predictor(
             directory, table, VersionLookup(database), pool, cache, live_proof, spool, answers, IdMint(clock), telemetry, clock
@@ -134,8 +132,8 @@ def build_parts(settings: Settings, telemetry: Telemetry, index: int) -> Parts:
         audit=AuditService(database),
     )
     uploads = ArtifactUploads(database, clock, answers, answers, keys)
-    retention = ArtifactRetention(database, sync_database, settings.home / "artifacts", clock, settings.registry.artifact_retention_days)
-    gatekeeper = Gatekeeper(build_verifier(settings, clock), directory)
+    retention = ArtifactRetention(database, sync_database, settings.home / ARTIFACTS, clock, settings.registry.artifact_retention_days)
+    gatekeeper = Gatekeeper(build_verifier(settings, clock), directory, clock, refresher.caught_up)
     return Parts(
         database,
         sync_database,
@@ -179,13 +177,13 @@ def create_app(settings: Settings, telemetry: Telemetry, index: int = 0) -> Star
     token = settings.http.metrics_token
     pages = SystemPages(
         VERSION,
-        probes=probes_of(parts.sync_database, parts.refresher, parts.host, settings.home / "spool", SystemClock()),
-        ready=lambda: None if parts.refresher.refreshed_at is not None else "the first picture of tenants and routes is not there yet",
+        probes=probes_of(parts.sync_database, parts.refresher, parts.host, settings.home / SPOOL, SystemClock()),
+        ready=Readiness(parts.refresher),
         models=lambda named: loaded_models(parts.pool, parts.table, parts.directory, named),
         exposition=lambda with_tenants: exposition(
             settings.home / METRICS_FOLDER,
             with_tenants=with_tenants,
-            readings=read_depth(settings.home / "spool", SystemClock()).readings(),
+            readings=read_depth(settings.home / SPOOL, SystemClock()).readings(),
         ),
         gatekeeper=parts.gatekeeper,
         metrics_token=None if token is None else token.value,

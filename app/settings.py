@@ -61,7 +61,7 @@ class Issuer:
 
 @dataclass(frozen=True, slots=True)
 class DatabaseSettings:
-    """All four None: the embedded server. The owner's is read by the parent process and `turnout migrate` alone."""
+    """All four None: the embedded server, or the one on which migrate made roles. The owner's is for the parent and `turnout migrate`."""
 
     owner_url: Secret | None
     runtime_url: Secret | None
@@ -69,7 +69,7 @@ class DatabaseSettings:
     sync_url: Secret | None
 
     @property
-    def embedded(self) -> bool:
+    def unset(self) -> bool:
         return self.runtime_url is None and self.owner_url is None
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from app.kernel.paging import Page, PageRequest
 
 KIND = "audit"
+_LONGEST_SUBJECT = 1_000  # "artifact:" and a digest, "alias:" and two names: none is near it
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _V7 = 0x7 << 76
@@ -78,7 +79,7 @@ async def record_by(
 
 async def entries(session: AsyncSession, request: PageRequest, subject: str | None = None) -> Page[AuditEntry]:
     """A page of the transaction's tenant, newest first; of one `subject` where it is named."""
-    if subject is not None and not _storable(subject):
+    if subject is not None and (len(subject) > _LONGEST_SUBJECT or not _storable(subject)):
         return make_page(KIND, request, [])
     query = select(AuditEntryRow).order_by(AuditEntryRow.at.desc(), AuditEntryRow.id.desc()).limit(request.first + 1)
     if request.after is not None:

@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import ExitStack
 from hashlib import sha256
 from pathlib import Path
@@ -23,6 +24,7 @@ from app.cli.options import load_settings, local_url
 from app.cli.output import note
 from app.cli.tenant import CREATE_TENANT
 from app.kernel.context import Role
+from app.kernel.home import DEMO_ARTIFACTS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,18 +33,18 @@ if TYPE_CHECKING:
 
 _SEEDING_TTL_S = 900
 _SHOWN_TTL_S = 12 * 3600
+_KNOWN_WITHIN_S = 10.0
 _TENANTS = (
     "query Tenants($after: String) { tenants(first: 100, after: $after) { edges { node { id } } pageInfo { endCursor hasNextPage } } }"
 )
 _CURL_DOCUMENT = """query($row: FeatureRow!) { predict(model: "tumour", features: $row, unit: "p-1") { label probability version id } }"""
-_DIGESTS = "demo-artifacts.json"
 _EXAMPLE = "demo-example.json"
 
 
 @click.command()
 @click.option("--url", help="The service. Default: the one of this machine.")
 def demo(url: str | None) -> None:
-    """Seed the demo tenants `clinic` and `shop`; what is there already stays."""
+    """Seed the demo tenants `clinic` and `shop`. What is there already stays."""
     settings = load_settings()
     target = (url or local_url(settings)).rstrip("/")
     _make_tenants(settings, target)
@@ -97,7 +99,22 @@ def _tenant_ids(client: Client) -> set[str]:
         after = page["pageInfo"]["endCursor"]
 
 
+def _until_known(client: Client) -> None:
+    """Returns once the process behind this connection has heard of the tenant: another one may have made it a moment ago."""
+    end = time.monotonic() + _KNOWN_WITHIN_S
+    while True:
+        try:
+            client.query("{ viewer { tenant } }")
+            return
+        except Refused as refusal:
+            if refusal.code != "UNAUTHENTICATED" or time.monotonic() > end:
+                raise
+            time.sleep(0.1)
+
+
 def _seed(settings: Settings, clients: Mapping[str, Client]) -> None:
+    for client in clients.values():
+        _until_known(client)
     there = {(tenant, model["name"]): model for tenant, client in clients.items() for model in registry.models(client)}
     missing = [v.key for model in MODELS for v in model.versions if v.key not in _keys_of(there.get((model.tenant, model.name)))]
     if missing:
@@ -145,7 +162,7 @@ def _train(folder: Path, keys: list[str]) -> None:
 
 def _remember(settings: Settings, folder: Path, keys: list[str]) -> None:
     """Notes the artifacts as made on this machine, before anybody is asked to load them: an unconfined kernel loads no others."""
-    path = settings.home / _DIGESTS
+    path = settings.home / DEMO_ARTIFACTS
     known = set(json.loads(path.read_text())) if path.exists() else set()
     known |= {sha256((folder / f"{key}.joblib").read_bytes()).hexdigest() for key in keys}
     _write_private(path, sorted(known))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.command()
 @json_option
 def doctor(as_json: bool) -> None:
-    """What is configured, reachable and unsafe; exit status 1 where something needs doing."""
+    """Say what is configured, reachable and unsafe. Exit status 1 where something needs doing."""
     findings = examine(load_settings())
     if as_json:
         show_json({"healthy": is_healthy(findings), "findings": [asdict(finding) for finding in findings]})

@@ -12,6 +12,7 @@ from app.db.roles import check_roles, server_warnings
 from app.errors import AppError, ConfigurationError
 from app.journal.partitions import days_ahead
 from app.kernel.clock import SystemClock
+from app.supervisor.database import is_embedded
 from app.supervisor.lock import holder
 from app.supervisor.revision import is_current
 from app.supervisor.role_file import read_role_urls
@@ -26,7 +27,7 @@ _FEW_DAYS = 3
 
 def database_findings(settings: Settings) -> Iterator[Finding]:
     """Findings about the database; looks only, so an embedded server that does not run stays so."""
-    if settings.database.embedded and holder(settings.home) is None:
+    if is_embedded(settings) and holder(settings.home) is None:
         yield Finding("database", Level.NOTE, "embedded; it runs while the service runs, and is examined then")
         return
     try:
@@ -34,7 +35,7 @@ def database_findings(settings: Settings) -> Iterator[Finding]:
         if not urls:
             yield Finding("database", Level.NOTE, "configured, without roles yet: turnout migrate makes them")
             return
-        yield from _findings(urls, "embedded" if settings.database.embedded else "configured")
+        yield from _findings(urls, "embedded" if is_embedded(settings) else "configured")
     except (AppError, ConfigurationError) as error:
         yield Finding("database", Level.UNREACHABLE, str(error))
 
@@ -61,9 +62,10 @@ def _findings(urls: Mapping[DatabaseRole, str], kind: str) -> Iterator[Finding]:
 
 
 def _urls(settings: Settings) -> dict[DatabaseRole, str]:
-    if settings.database.embedded:
-        server = EmbeddedPostgres(settings.home, die_with_parent=False)
-        server.start()  # joins the one that runs: its parent holds the data folder's lock
+    if is_embedded(settings):
+        server = EmbeddedPostgres(settings.home)
+        if not server.join():
+            raise ConfigurationError("embedded, and does not answer though the service runs: see what that prints")
         return {role: server.url(role) for role in DatabaseRole}
     given = settings.database
     secrets = {

@@ -11,6 +11,7 @@ from app.cli.options import local_url
 from app.errors import AppError, ConfigurationError
 from app.journal.depth import read_depth
 from app.kernel.clock import SystemClock
+from app.kernel.home import DEVELOPMENT_ISSUER, MASTER_KEY, SPOOL
 from app.prediction.worker.lock import landlock_abi
 from app.settings import ArtifactTrust
 from app.supervisor.home import home_problem
@@ -56,7 +57,7 @@ def home_findings(settings: Settings) -> Iterator[Finding]:
 
 
 def key_findings(settings: Settings) -> Iterator[Finding]:
-    path = settings.master_key_file or settings.home / "master.key"
+    path = settings.master_key_file or settings.home / MASTER_KEY
     if settings.master_key_file is None and not settings.development:
         yield Finding("master key", Level.UNSAFE, "production needs TURNOUT_MASTER_KEY_FILE, the same on every replica")
     elif settings.master_key_file is None and not path.exists():
@@ -66,7 +67,7 @@ def key_findings(settings: Settings) -> Iterator[Finding]:
             yield Finding("master key", Level.OK, f"fingerprint {MasterKey.load(path).fingerprint}, to compare replicas by ({path})")
         except ConfigurationError as error:
             yield Finding("master key", Level.UNSAFE, str(error))
-    development_key = settings.home / "development-issuer.json"
+    development_key = settings.home / DEVELOPMENT_ISSUER
     if not settings.development and development_key.exists():
         yield Finding("tokens", Level.UNSAFE, f"a development key lies in {development_key}; production refuses it: remove the file")
     for issuer in settings.issuers:
@@ -98,7 +99,7 @@ def model_host_findings(settings: Settings) -> Iterator[Finding]:
 
 
 def spool_findings(settings: Settings) -> Iterator[Finding]:
-    spool = settings.home / "spool"
+    spool = settings.home / SPOOL
     if not spool.is_dir():
         return
     depth = read_depth(spool, SystemClock())
@@ -107,13 +108,11 @@ def spool_findings(settings: Settings) -> Iterator[Finding]:
     if depth.waiting_for:
         text += f"; the drain waits for {depth.waiting_for}"
     stuck = share > _FULL_SPOOL or depth.oldest_age_s > _OLD_S
-    yield Finding("prediction log", Level.UNSAFE if share > _FULL_SPOOL else Level.NOTE if stuck else Level.OK, text)
+    yield Finding("spool", Level.UNSAFE if share > _FULL_SPOOL else Level.NOTE if stuck else Level.OK, text)
     if depth.held:
-        yield Finding(
-            "prediction log", Level.NOTE, f"{depth.held} records are held: their day has no partition yet (turnout migrate makes them)"
-        )
+        yield Finding("spool", Level.NOTE, f"{depth.held} records are held: their day has no partition yet (turnout migrate makes them)")
     if depth.quarantined:
-        yield Finding("prediction log", Level.UNSAFE, f"{depth.quarantined} records the database refused lie in {spool / 'quarantine'}")
+        yield Finding("spool", Level.UNSAFE, f"{depth.quarantined} records the database refused lie in {spool / 'quarantine'}")
 
 
 async def _measured(settings: Settings) -> Confinement:

@@ -7,6 +7,7 @@ import importlib
 import click
 
 from app.errors import AppError, ConfigurationError
+from app.kernel.version import VERSION
 
 _COMMANDS = {
     "serve": "app.cli.serve:serve",
@@ -45,7 +46,7 @@ class _LazyGroup(click.Group):
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name=None, version="0.1.0", prog_name="turnout")
+@click.version_option(package_name=None, version=VERSION, prog_name="turnout")
 def main() -> None:
     """Turnout: predictions over GraphQL, many tenants, many model versions.
 

@@ -39,7 +39,7 @@ def register(
     file: Path, name: str, task: str, sample: Path | None, metrics: Path | None, lineage: Path | None, description: str | None,
     signature: str | None, wait: bool, target: Target, as_json: bool,
 ) -> None:  # fmt: skip
-    """Upload FILE (joblib or skops) and register it as the next version."""
+    """Upload FILE (joblib or skops) as the next version."""
     given: dict[str, Any] = {"model": name, "task": task.upper()}
     if sample:
         given["sample"] = _json_file(sample, list, "rows")
@@ -82,7 +82,7 @@ def promote(name: str, version: int, alias: str, reason: str | None, allow_break
 @service_options
 @json_option
 def rollback(name: str, alias: str, reason: str | None, target: Target, as_json: bool) -> None:
-    """Point an alias of MODEL back at the version that it served before."""
+    """Point an alias of MODEL back. It serves the version before again."""
     with Client(target.url, target.token_for(Role.ADMIN)) as client:
         _show_promotion(registry.rollback(client, name, alias, reason=reason), as_json)
 

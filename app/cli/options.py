@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 
 import click
 
-from app.errors import ConfigurationError
 from app.settings import Settings
 
 if TYPE_CHECKING:
@@ -83,11 +82,11 @@ def local_url(settings: Settings) -> str:
 
 
 def parse_duration(text: str) -> int:
-    """'90s', '15m', '1h', '7d' as seconds; raises ConfigurationError for anything else."""
+    """'90s', '15m', '1h', '1d' as seconds; raises click.BadParameter for anything else."""
     unit = {"s": 1, "m": 60, "h": 3600, "d": 86400}.get(text[-1:])
     if unit and text.isascii() and text[:-1].isdecimal() and int(text[:-1]) > 0:
         return int(text[:-1]) * unit
-    raise ConfigurationError(f"{text!r} is no duration: write a number and s, m, h or d, like 1h.")
+    raise click.BadParameter(f"{text!r} is no duration: write a number and s, m, h or d, like 1h.")
 
 
 def _how_to_mint(roles: tuple[Role, ...]) -> str:

@@ -30,7 +30,7 @@ PREDICT = """query Predict($model: String!, $features: FeatureRow!, $unit: ID, $
 @service_options
 @json_option
 def predict(model: str, features: str, unit: str | None, alias: str | None, version: int | None, target: Target, as_json: bool) -> None:
-    """Answer one row of FEATURES: a JSON object by column, a JSON list in signature order, or - for standard input."""
+    """Answer one row. FEATURES is a JSON object by column, a JSON list in signature order, or - for standard input."""
     row = _row(features)
     role = Role.EXPERIMENTER if version is not None or alias not in {None, "production"} else Role.PREDICTOR
     with Client(target.url, target.token_for(role)) as client:

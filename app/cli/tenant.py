@@ -20,7 +20,7 @@ def tenant() -> None:
 
 
 @tenant.command()
-@click.argument("id_")
+@click.argument("id_", metavar="ID")
 @click.option("--name", required=True, help="The name that people see.")
 @service_options
 @json_option

@@ -13,7 +13,7 @@ from app.kernel.context import Role
 @click.option("--tenant", help="The tenant that it speaks for; operators may leave it out.")
 @click.option("--subject", required=True, help="Who it is for: a person or a program.")
 @click.option("--role", "roles", required=True, multiple=True, type=click.Choice([r.value for r in Role], case_sensitive=False))
-@click.option("--ttl", default="1h", show_default=True, help="How long it is valid: 90s, 15m, 1h, 7d.")
+@click.option("--ttl", default="1h", show_default=True, help="How long it is valid: 90s, 15m, 1h; a day at most.")
 def token(tenant: str | None, subject: str, roles: tuple[str, ...], ttl: str) -> None:
     """Print a development token, and nothing else, on standard output."""
     given = tuple(Role(role.upper()) for role in roles)

@@ -26,6 +26,7 @@ MASKED = "Something went wrong on our side. Quote the request id to your operato
 MAX_DOCUMENT_ERRORS = 10  # of one document or one set of variables
 MAX_FIELD_ERRORS = 100  # of one execution: more than all root fields together
 _MAX_MESSAGE = 500  # graphql-core quotes the caller's values
+_MAX_OWN_MESSAGE = 5_000  # ours quote names; what a model says of itself has up to 4,000
 _SUGGESTION = re.compile(r"\s*Did you mean\b.*\?$", re.DOTALL)
 # graphql-core 3.3 has no class of its own for these.
 _TOO_LARGE = re.compile(r"Syntax Error: (Document|Source) (contains more than|is nested too deeply)")
@@ -176,8 +177,9 @@ class ErrorMapper:
     def _located(self, problem: Problem, error: GraphQLError, message: str) -> Problem:
         if not self._suggestions:
             message = _SUGGESTION.sub("", message)
-        if len(message) > _MAX_MESSAGE and not isinstance(_cause(error), AppError):
-            message = message[:_MAX_MESSAGE] + "…"
+        most = _MAX_OWN_MESSAGE if isinstance(_cause(error), AppError) else _MAX_MESSAGE
+        if len(message) > most:
+            message = message[:most] + "…"
         locations = tuple((at.line, at.column) for at in (error.locations or ())[:MAX_DOCUMENT_ERRORS])
         path = tuple(error.path or ())
         return Problem(problem.code, message, problem.retryable, locations, path, problem.details)

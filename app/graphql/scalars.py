@@ -26,9 +26,10 @@ def _same(value: Any) -> Any:
 
 def _attributes(value: Any) -> Any:
     """A JSON object of strings; ValueError says what is wrong."""
-    if not isinstance(value, dict) or not all(isinstance(v, str) for v in value.values()):
+    many = isinstance(value, dict) and len(value) > _MOST_ATTRIBUTES  # counted before anything is walked
+    if not many and (not isinstance(value, dict) or not all(isinstance(v, str) for v in value.values())):
         raise ValueError('Attributes must be a JSON object of strings, like {"country": "NO"}.')
-    if len(value) > _MOST_ATTRIBUTES or any(len(k) > _LONGEST_ATTRIBUTE or len(v) > _LONGEST_ATTRIBUTE for k, v in value.items()):
+    if many or any(len(k) > _LONGEST_ATTRIBUTE or len(v) > _LONGEST_ATTRIBUTE for k, v in value.items()):
         raise ValueError(f"Attributes may have {_MOST_ATTRIBUTES} entries of {_LONGEST_ATTRIBUTE} characters each.")
     return value
 

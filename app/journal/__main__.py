@@ -14,9 +14,10 @@ import structlog
 from app.errors import ConfigurationError
 from app.journal.depth import read_depth
 from app.journal.drain import Drain
-from app.journal.layout import DRAIN_LOCK, SPOOL, take_lock
+from app.journal.layout import DRAIN_LOCK, take_lock
 from app.journal.sink import PostgresSink
 from app.kernel.clock import SystemClock
+from app.kernel.home import SPOOL
 from app.observability.logs import configure
 
 _LAST_EFFORT_S = 1.5

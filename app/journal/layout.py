@@ -28,7 +28,6 @@ SEALED = ".sealed"
 OFFSET = ".offset"
 HELD = "held"
 QUARANTINE = "quarantine"
-SPOOL = "spool"  # below TURNOUT_HOME
 DRAIN_LOCK = "drain.lock"
 UNBORN = ".new-"  # a writer's folder before its lock is held; the drain passes it over
 _OFFSET = Struct("<QI")

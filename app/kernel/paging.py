@@ -13,6 +13,8 @@ from app.errors import InvalidInput
 
 T = TypeVar("T")
 LARGEST_PAGE = 100
+_NUMBERS = 2**31  # version numbers and revisions
+_NO_CURSOR = "after is not a cursor of this list: send an endCursor that it answered with."
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,24 @@ class PageRequest:
 
     first: int
     after: tuple[str | int, ...] | None
+
+    def after_number(self) -> int | None:
+        """`after` of a list that is sorted by one number of 32 bits; raises InvalidInput. A cursor is the client's text."""
+        if self.after is None:
+            return None
+        match self.after:
+            case (int(number),) if 0 <= number < _NUMBERS:
+                return number
+        raise InvalidInput(_NO_CURSOR)
+
+    def after_text(self) -> str | None:
+        """`after` of a list that is sorted by one text; raises InvalidInput where PostgreSQL has no way to write it."""
+        if self.after is None:
+            return None
+        match self.after:
+            case (str(text),) if "\0" not in text:  # no half surrogates: JSON was decoded
+                return text
+        raise InvalidInput(_NO_CURSOR)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,4 +82,4 @@ def _decode(kind: str, text: str) -> tuple[str | int, ...]:
         data = None
     if isinstance(data, list) and len(data) > 1 and data[0] == kind and all(type(v) in (str, int) for v in data):
         return tuple(data[1:])
-    raise InvalidInput("after is not a cursor of this list: send an endCursor that it answered with.")
+    raise InvalidInput(_NO_CURSOR)

@@ -62,7 +62,8 @@ class Column:
 @dataclass(frozen=True, slots=True)
 class Signature:
     """The columns in order, and the call. `none_columns` names STRING columns whose estimator learnt a missing value as
-    None rather than NaN."""
+    None rather than NaN.
+    """
 
     columns: tuple[Column, ...]
     kind: InputKind

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"  # Source: Prometheus documentation, "Exposition formats"
 _LOCK = "lock"
+METRICS_FOLDER = "run/metrics"  # below TURNOUT_HOME
 _ARCHIVE = "0"  # no process of ours has this number
 _PID = "_{}.db"
 

@@ -30,7 +30,6 @@ class Telemetry:
         made = _make_instruments(folder)
         self._request = _Bounded(_MAX_SERIES, lambda operation: made["turnout_request_seconds"].labels(operation).observe)
         self._error = _Bounded(_MAX_SERIES, lambda *labels: made["turnout_errors_total"].labels(*labels).inc)
-        self._refused = _Bounded(_MAX_SERIES, lambda reason: made["turnout_refused_total"].labels(reason).inc)
         self._live_proofs = _Bounded(_MAX_SERIES, lambda outcome: made["turnout_live_proofs_total"].labels(outcome).inc)
         self._deaths = _Bounded(_MAX_SERIES, lambda reason: made["turnout_model_worker_deaths_total"].labels(reason).inc)
         self._prediction = _Bounded(
@@ -56,10 +55,6 @@ class Telemetry:
     def error(self, operation: str, code: str) -> None:
         """One error sent; a request may have several."""
         self._error.of(operation, code)(1)
-
-    def refused(self, reason: str) -> None:
-        """One request refused before any work: "rate-limit", "token", "size"."""
-        self._refused.of(reason)(1)
 
     def prediction(self, *, tenant: str, model: str, version: int, seconds: float, rows: int, runtime: str) -> None:
         """One prediction of `rows` rows that took its model `seconds`. Beyond a thousand series it counts as "other"."""

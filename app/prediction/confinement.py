@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from app.kernel.home import DEMO_ARTIFACTS
+
 if TYPE_CHECKING:
     from pathlib import Path
 
     from app.prediction.runtimes.host import ModelHost
-
-DEMO_ARTIFACTS = "demo-artifacts.json"  # in TURNOUT_HOME: a JSON list of digests
 
 
 class ConfinementGate:

@@ -7,7 +7,7 @@ cells of what it refused and names each wrong column. Neither changes a value: "
 from __future__ import annotations
 
 import sys
-from itertools import chain
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -17,12 +17,14 @@ from app.kernel.signature import Column, ColumnType, Signature
 from app.kernel.tensors import Batch
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
 LARGEST_BATCH = 10_000
+LARGEST_ANSWER_CELLS = 500_000  # rows x classes
 _MOST_PROBLEMS = 100
+_MOST_SHOWN, _LONGEST_LIST, _LONGEST_NAME = 500, 1_000, 256  # of names and categories in a problem's text
 _LARGEST_EXACT_INTEGER = 2**53
 _PLAIN_NUMBERS = frozenset({float, int})
 _NUMBERS_AND_NULL = frozenset({float, int, type(None)})
@@ -47,6 +49,8 @@ class RowChecker:
         self.columns = signature.columns
         self._names = tuple(column.name for column in signature.columns)
         self._known = frozenset(self._names)
+        self._names_shown = _shown(self._names)
+        self._categories = {c.name: frozenset(c.categories) for c in signature.columns if c.categories is not None}
         self._number_at = [i for i, c in enumerate(signature.columns) if c.type is not ColumnType.STRING]
         self._text_at = [i for i, c in enumerate(signature.columns) if c.type is ColumnType.STRING]
         numeric = [self.columns[i] for i in self._number_at]
@@ -77,7 +81,7 @@ class RowChecker:
         if type(row) is dict:
             if row.keys() == self._known:
                 return [row[name] for name in self._names]
-            return None if row.keys() - self._known else [row.get(name) for name in self._names]
+            return [row.get(name) for name in self._names] if row.keys() <= self._known else None
         return row if type(row) is list and len(row) == len(self._names) else None
 
     def _fast(self, lists: list[Any]) -> Batch | None:
@@ -88,7 +92,7 @@ class RowChecker:
         texts = []
         for i in self._text_at:
             column = tuple(values[i] for values in lists)
-            if not _texts_fit(self.columns[i], column):
+            if not _texts_fit(self.columns[i], column, self._categories.get(self._names[i])):
                 return None
             texts.append(column)
         return Batch(len(lists), matrix, tuple(texts))
@@ -132,6 +136,8 @@ class RowChecker:
         return not self._bounded or bool(((present >= self._low) & (present <= self._high)).all())
 
     def _named_rows(self, names: list[str], data: list[Any]) -> list[Any]:
+        if len(names) > len(self._names) + _MOST_PROBLEMS:
+            raise InvalidInput(f"matrix.columns names {len(names):,} columns; the model has {len(self._names):,}.")
         if len(set(names)) != len(names):
             raise InvalidInput("matrix.columns names a column twice.")
         for number, row in enumerate(data):
@@ -143,31 +149,30 @@ class RowChecker:
         problems: list[dict[str, Any]] = []
         many = len(rows) > 1
         for number, row in enumerate(rows):
-            for problem in self._row_problems(row):
-                problems.append({**problem, "row": number} if many else problem)
-                if len(problems) == _MOST_PROBLEMS:
-                    break
+            found = islice(self._row_problems(row), _MOST_PROBLEMS - len(problems))
+            problems += [{**problem, "row": number} for problem in found] if many else found
             if len(problems) == _MOST_PROBLEMS:
                 break
         named = ", ".join(dict.fromkeys(str(p["name"]) for p in problems[:10])) or "(row)"
         more = ", …" if len(problems) > 10 else ""
         raise InvalidFeatures(f"The features do not fit the model's signature: {named}{more}. See problems.", problems=problems)
 
-    def _row_problems(self, row: Any) -> list[dict[str, Any]]:
+    def _row_problems(self, row: Any) -> Iterator[dict[str, Any]]:
         if type(row) is list:
             if len(row) != len(self._names):
-                return [_problem(None, "SHAPE", f"{len(self._names)} values in the order {', '.join(self._names)}", f"{len(row)} values")]
+                yield _problem(None, "SHAPE", f"{len(self._names)} values in the order {self._names_shown}", f"{len(row)} values")
+                return
             row = dict(zip(self._names, row, strict=True))
         if type(row) is not dict:
-            return [
-                _problem(
-                    None, "SHAPE", "an object keyed by column name, or a list in column order", _JSON_NAMES.get(type(row), "something else")
-                )
-            ]
-        problems = [p for column in self.columns if (p := _cell_problem(column, row))]
-        known = f"one of {', '.join(self._names)}"[:1000]
-        unknown = [name for name in row if name not in self._known]
-        return problems + [_problem(name, "UNKNOWN", known, "a column that the model does not have") for name in unknown]
+            got = _JSON_NAMES.get(type(row), "something else")
+            yield _problem(None, "SHAPE", "an object keyed by column name, or a list in column order", got)
+            return
+        for column in self.columns:
+            if problem := _cell_problem(column, row, self._categories.get(column.name)):
+                yield problem
+        for name in row:
+            if name not in self._known:
+                yield _problem(_cut(name), "UNKNOWN", f"one of {self._names_shown}", "a column that the model does not have")
 
 
 def _matrix_parts(matrix: Any) -> tuple[list[str] | None, list[Any]]:
@@ -179,7 +184,7 @@ def _matrix_parts(matrix: Any) -> tuple[list[str] | None, list[Any]]:
     return names, matrix["data"]
 
 
-def _texts_fit(column: Column, values: tuple[Any, ...]) -> bool:
+def _texts_fit(column: Column, values: tuple[Any, ...], categories: frozenset[str] | None) -> bool:
     kinds = set(map(type, values))
     if type(None) in kinds:
         if column.required:
@@ -187,14 +192,24 @@ def _texts_fit(column: Column, values: tuple[Any, ...]) -> bool:
         kinds.discard(type(None))
     if not kinds <= {str}:
         return False
-    return column.categories is None or {value for value in values if value is not None} <= set(column.categories)
+    return categories is None or {value for value in values if value is not None} <= categories
 
 
 def _problem(name: str | None, problem: str, expected: str, got: str) -> dict[str, Any]:
     return {"name": name, "problem": problem, "expected": expected, "got": got}
 
 
-def _cell_problem(column: Column, row: dict[str, Any]) -> dict[str, Any] | None:
+def _shown(texts: Sequence[str]) -> str:
+    """The first of them, as many as a message takes."""
+    return ", ".join(texts[:_MOST_SHOWN])[:_LONGEST_LIST]
+
+
+def _cut(name: str) -> str:
+    """A name that the client made up, as short as a column's own may be."""
+    return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"
+
+
+def _cell_problem(column: Column, row: dict[str, Any], categories: frozenset[str] | None) -> dict[str, Any] | None:
     """What is wrong with one column of one row: MISSING, TYPE, NOT_FINITE, RANGE or CATEGORY; None where nothing is."""
     value = row.get(column.name)
     if value is None:
@@ -204,8 +219,8 @@ def _cell_problem(column: Column, row: dict[str, Any]) -> dict[str, Any] | None:
     if not _type_fits(column.type, value):
         return _problem(column.name, "TYPE", _EXPECTED[column.type], _JSON_NAMES.get(type(value), "something else"))
     if column.type is ColumnType.STRING:
-        if column.categories is not None and value not in column.categories:
-            return _problem(column.name, "CATEGORY", f"one of {', '.join(column.categories)}"[:1000], "a text that is none of them")
+        if categories is not None and value not in categories:
+            return _problem(column.name, "CATEGORY", f"one of {_shown(column.categories or ())}", "a text that is none of them")
         return None
     if not abs(value) <= sys.float_info.max:
         return _problem(column.name, "NOT_FINITE", _EXPECTED[column.type], "a number beyond the range of a 64-bit float")

@@ -102,9 +102,13 @@ class Refresher:
                     await asyncio.wait([applying])
 
     async def start(self) -> None:
-        """The first picture, whole, with its versions open. Raises Unavailable where the database does not answer."""
+        """The first picture, whole; its versions go on opening. Raises Unavailable where the database does not answer."""
         await self.look()
-        await asyncio.gather(*self._applying.values(), return_exceptions=True)
+
+    @property
+    def opening(self) -> bool:
+        """Whether versions are being opened for routes that are not applied yet, or for the first picture."""
+        return bool(self._applying)
 
     async def run(self) -> None:
         """Looks when woken and each second, until cancelled. A failure keeps the picture as it is."""
@@ -136,7 +140,7 @@ class Refresher:
         self._directory.apply(picture.tenants)
         for stored in picture.tenants:
             tenant_id = stored.tenant.tenant_id
-            self._begin(picture, tenant_id, told=not first and tenant_id in picture.changed)
+            self._begin(picture, tenant_id, first=first, told=not first and tenant_id in picture.changed)
         self._validator.consider(picture.pending)
         self._table.generation = picture.generation
         self.refreshed_at = self._clock.monotonic()
@@ -150,8 +154,11 @@ class Refresher:
         async with self._database.driver_connection() as connection:
             return await read_picture(connection, since, whole=whole)
 
-    def _begin(self, picture: Picture, tenant_id: UUID, *, told: bool) -> None:
-        """Applies the tenant's routes: at once where its versions are open, else beside the others, for a slow model holds up no other."""
+    def _begin(self, picture: Picture, tenant_id: UUID, *, first: bool, told: bool) -> None:
+        """Applies the tenant's routes: at once where its versions are open, else beside the others, for a slow model holds up no other.
+
+        The first picture is applied at once: there is none before it to go on with, and a request waits for its model's loading.
+        """
         for tasks in (self._applying, self._retrying):
             older = tasks.pop(tenant_id, None)
             if older is not None:
@@ -161,6 +168,8 @@ class Refresher:
         if not closed:
             self._apply(change, [])
             return
+        if first:
+            self._apply(change, [])
         task = asyncio.create_task(self._open_and_apply(change, closed))
         self._applying[tenant_id] = task
         task.add_done_callback(lambda done: _forget(self._applying, tenant_id, done))

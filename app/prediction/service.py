@@ -10,7 +10,7 @@ from app.journal.types import PredictionRecord
 from app.kernel.context import Action
 from app.kernel.names import check_unit
 from app.prediction.cache import cache_key
-from app.prediction.features import LARGEST_BATCH
+from app.prediction.features import LARGEST_ANSWER_CELLS, LARGEST_BATCH
 from app.prediction.routing import RoutedVersion, aliased_version, check_pin, find_model
 from app.prediction.types import BatchPrediction, ClassProbability, Prediction, RoutingReason
 from app.registry.types import PRODUCTION
@@ -82,6 +82,7 @@ class Predictor:
         unit, reason = _admit(ctx, request)
         count = _count(sent)
         model, routed = await self._route(ctx, request)
+        check_answer_size(count, len(routed.route.classes or ()))
         large = count * len(routed.route.signature.columns) > _CELLS_OFF_LOOP
         batch = await asyncio.to_thread(_checked, routed, sent) if large else _checked(routed, sent)
         scores, prediction_id = await self._answer(ctx, request, unit, reason, model, routed, batch)
@@ -173,6 +174,15 @@ def _count(sent: BatchRows) -> int:
     if count > LARGEST_BATCH:
         raise InvalidInput(f"There are {count:,} rows; one call takes at most {LARGEST_BATCH:,}.")
     return count
+
+
+def check_answer_size(rows: int, classes: int) -> None:
+    """Raises InvalidInput where the probabilities would be too many to answer with: writing them out holds up every other request."""
+    if rows * classes > LARGEST_ANSWER_CELLS:
+        raise InvalidInput(
+            f"{rows:,} rows of {classes:,} classes are {rows * classes:,} probabilities; one call answers with at most "
+            f"{LARGEST_ANSWER_CELLS:,}: send at most {LARGEST_ANSWER_CELLS // classes:,} rows."
+        )
 
 
 def _checked(routed: RoutedVersion, sent: BatchRows) -> Batch:

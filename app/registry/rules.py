@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _SAMPLE_ROWS = range(5, 1001)
-_MOST_COLUMNS = 2_000
+_MOST_COLUMNS = 10_000
 _LONGEST_COLUMN_NAME = 256
+_MOST_CLASSES = 1_000
+_LONGEST_CLASS = 256
+_MOST_CATEGORY_CHARACTERS = 1_000_000
 _LARGEST_JSON_BYTES = 64 * 1024
 _LONGEST_TEXT = 10_000
 _LONGEST_LINEAGE = 1_000
@@ -41,9 +44,8 @@ def check_registration(registration: VersionRegistration) -> None:
     for name, value in (("metrics", registration.metrics), ("tags", registration.tags)):
         if value is not None and not isinstance(value, dict):
             raise InvalidInput(f"{name} must be a JSON object.")
+        _check_size(name, value)
         check_storable(name, value)
-        if len(orjson.dumps(value)) > _LARGEST_JSON_BYTES:
-            raise InvalidInput(f"{name} is larger than 64 KiB.")
     check_text("description", registration.description)
     if registration.lineage is not None:
         _check_lineage(registration.lineage)
@@ -55,6 +57,15 @@ def _check_lineage(lineage: Lineage) -> None:
         if text is not None and not 1 <= len(text) <= _LONGEST_LINEAGE:
             raise InvalidInput(f"lineage.{name} has {len(text)} characters; it must have 1 to {_LONGEST_LINEAGE:,}, or be left out.")
         check_text(f"lineage.{name}", text)
+
+
+def _check_size(name: str, value: Any) -> None:
+    try:
+        size = len(orjson.dumps(value))
+    except TypeError:  # a number beyond 64 bits, written into the document: the next check names it
+        return
+    if size > _LARGEST_JSON_BYTES:
+        raise InvalidInput(f"{name} is larger than 64 KiB.")
 
 
 def check_text(name: str, text: str | None) -> None:
@@ -87,7 +98,7 @@ def check_storable(name: str, value: Any) -> None:
 def check_columns(columns: tuple[Column, ...]) -> None:
     """Returns where the columns make a signature; raises InvalidInput."""
     if not 1 <= len(columns) <= _MOST_COLUMNS:
-        raise InvalidInput(f"signature has {len(columns)} columns; it must have 1 to {_MOST_COLUMNS:,}, or be left out.")
+        raise InvalidInput(f"signature has {len(columns):,} columns; it must have 1 to {_MOST_COLUMNS:,}, or be left out.")
     seen: set[str] = set()
     for column in columns:
         where = f"signature column {column.name!r}"
@@ -104,6 +115,23 @@ def check_columns(columns: tuple[Column, ...]) -> None:
             raise InvalidInput(f"{where} has a minimum above its maximum.")
         if column.categories is not None and column.type is not ColumnType.STRING:
             raise InvalidInput(f"{where} is {column.type}: categories are for STRING.")
+
+    written_out = sum(len(category) for column in columns for category in column.categories or ())
+    if written_out > _MOST_CATEGORY_CHARACTERS:
+        raise InvalidInput(
+            f"signature has categories of {written_out:,} characters in all; at most {_MOST_CATEGORY_CHARACTERS:,} are kept."
+        )
+
+
+def check_classes(classes: tuple[str, ...] | None) -> None:
+    """Returns where the classes may be answered with, each by name for each row; raises InvalidInput."""
+    if classes is None:
+        return
+    if len(classes) > _MOST_CLASSES:
+        raise InvalidInput(f"The estimator has {len(classes):,} classes; at most {_MOST_CLASSES:,} are served.")
+    for label in classes:
+        if len(label) > _LONGEST_CLASS or "\0" in label:
+            raise InvalidInput(f"class {label[:40]!r}: a class has at most {_LONGEST_CLASS} characters and no NUL.")
 
 
 def check_fallback(fallback: Fallback | None) -> None:

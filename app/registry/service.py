@@ -104,8 +104,9 @@ class RegistryService:
         Raises InvalidInput, NotFound (the artifact), Conflict (name, task or limit).
         """
         ctx.require(Action.REGISTER_VERSION)
-        rules.check_registration(registration)
-        fingerprint = rules.registration_hash(registration)
+        # A sample may have millions of values: looked at in a thread, they hold up nobody else.
+        await asyncio.to_thread(rules.check_registration, registration)
+        fingerprint = await asyncio.to_thread(rules.registration_hash, registration)
         async with self._database.tenant_tx(ctx.tenant_id) as session:
             artifact = await store.find_artifact(session, ctx.tenant_id, registration.artifact_digest, self._keys)
             model = await store.open_model(session, ctx.tenant_id, registration, self._allowances.max_models(ctx.tenant_id))

@@ -100,16 +100,16 @@ async def find_version(session: AsyncSession, model: ModelRow, number: int) -> M
 async def list_models(session: AsyncSession, tenant_id: UUID, page: PageRequest) -> Keyed:
     """Models by name."""
     query = select(ModelRow).where(ModelRow.tenant_id == tenant_id).order_by(ModelRow.name).limit(page.first + 1)
-    if page.after is not None:
-        query = query.where(ModelRow.name > str(page.after[0]))
+    if (after := page.after_text()) is not None:
+        query = query.where(ModelRow.name > after)
     return [((row.name,), model_value(row)) for row in (await session.execute(query)).scalars()]
 
 
 async def list_versions(session: AsyncSession, tenant_id: UUID, model: Model, page: PageRequest) -> Keyed:
     """A model's versions, highest number first."""
     query = select(ModelVersionRow).where(ModelVersionRow.tenant_id == tenant_id, ModelVersionRow.model_id == model.model_id)
-    if page.after is not None:
-        query = query.where(ModelVersionRow.number < int(page.after[0]))
+    if (after := page.after_number()) is not None:
+        query = query.where(ModelVersionRow.number < after)
     rows = await session.execute(query.order_by(ModelVersionRow.number.desc()).limit(page.first + 1))
     return [((row.number,), version_value(row, model.name)) for row in rows.scalars()]
 
@@ -143,8 +143,8 @@ async def list_promotions(session: AsyncSession, tenant_id: UUID, alias: Alias, 
     query = select(PromotionRow).where(
         PromotionRow.tenant_id == tenant_id, PromotionRow.model_id == alias.model_id, PromotionRow.alias == alias.name
     )
-    if page.after is not None:
-        query = query.where(PromotionRow.revision < int(page.after[0]))
+    if (after := page.after_number()) is not None:
+        query = query.where(PromotionRow.revision < after)
     rows = await session.execute(query.order_by(PromotionRow.revision.desc()).limit(page.first + 1))
     return [((row.revision,), promotion_value(row, alias.model)) for row in rows.scalars()]
 
@@ -296,6 +296,12 @@ async def claim_validation(
         await session.execute(select(ModelRow.name, ModelRow.task).where(ModelRow.tenant_id == tenant_id, ModelRow.model_id == model_id))
     ).one()
     return row, model.name, model.task
+
+
+async def waits_for_validation(session: AsyncSession, tenant_id: UUID, model_id: UUID, number: int) -> bool:
+    """Whether the version is still VALIDATING, claimed or not."""
+    row = await session.get(ModelVersionRow, (tenant_id, model_id, number))
+    return row is not None and row.status == VersionStatus.VALIDATING
 
 
 async def finish_validation(session: AsyncSession, tenant_id: UUID, model_id: UUID, number: int, report: InspectionReport) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import OrderedDict
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -11,14 +11,15 @@ import structlog
 
 from app.audit import store as audit
 from app.db.outbox import announce
-from app.errors import AppError, Unavailable
+from app.errors import AppError, InvalidInput, Unavailable
 from app.kernel.inspection import InspectionReport, InspectionRequest
 from app.kernel.signature import Column, Task
-from app.registry import store
+from app.registry import rules, store
 from app.registry.artifacts import ArtifactRefused
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from uuid import UUID
 
     from app.db.session import Database
     from app.kernel.clock import Clock
@@ -28,7 +29,31 @@ if TYPE_CHECKING:
 
 _AUDIT_ACTOR = "turnout"
 _RETRY_S = 1.0
+_LOOK_AGAIN_S = 5.0
 log = structlog.get_logger()
+
+
+class Turns:
+    """What waits, tenant after tenant in turn: many slow artifacts of one tenant hold up another's by one inspection at most."""
+
+    def __init__(self) -> None:
+        self._tenants: OrderedDict[UUID, dict[PendingValidation, None]] = OrderedDict()
+
+    def __bool__(self) -> bool:
+        return bool(self._tenants)
+
+    def add(self, pending: PendingValidation) -> None:
+        """Once, however often it is added."""
+        self._tenants.setdefault(pending.tenant_id, {})[pending] = None
+
+    def take(self) -> PendingValidation:
+        """The oldest of the tenant that has waited longest for its turn."""
+        tenant_id, own = self._tenants.popitem(last=False)
+        pending = next(iter(own))
+        del own[pending]
+        if own:
+            self._tenants[tenant_id] = own
+        return pending
 
 
 class Validator:
@@ -51,13 +76,13 @@ class Validator:
         self._clock = clock
         self._announced = announced
         self._timeout_s = timeout_s
-        self._waiting: deque[PendingValidation] = deque()
+        self._waiting = Turns()
         self._wake = asyncio.Event()
 
     def consider(self, pending: Iterable[PendingValidation]) -> None:
         """Takes note of versions that wait for validation; ones already noted are not doubled."""
-        known = set(self._waiting)
-        self._waiting.extend(p for p in pending if p not in known)
+        for each in pending:
+            self._waiting.add(each)
         if self._waiting:
             self._wake.set()
 
@@ -66,21 +91,28 @@ class Validator:
         while True:
             await self._wake.wait()
             while self._waiting:
-                pending = self._waiting.popleft()
+                pending = self._waiting.take()
                 try:
                     await self._validate(pending)
                 except Unavailable as error:
                     log.warning("validation_postponed", code=error.code)
-                    self._waiting.append(pending)
+                    self._waiting.add(pending)
                     await asyncio.sleep(_RETRY_S)
                 except Exception:
                     log.exception("validation_broke")
+                    self._look_again(pending)
             self._wake.clear()
+
+    def _look_again(self, pending: PendingValidation) -> None:
+        """Whoever holds the claim may have died with it: it runs out, and then this process takes over."""
+        asyncio.get_running_loop().call_later(_LOOK_AGAIN_S, self.consider, [pending])
 
     async def _validate(self, pending: PendingValidation) -> None:
         lease = timedelta(seconds=self._timeout_s + 30)
         async with self._database.tenant_tx(pending.tenant_id) as session:
             claimed = await store.claim_validation(session, pending.tenant_id, pending.model_id, pending.number, self._clock.now(), lease)
+            if claimed is None and await store.waits_for_validation(session, pending.tenant_id, pending.model_id, pending.number):
+                self._look_again(pending)
         if claimed is None:
             return
         row, model, task = claimed
@@ -94,7 +126,7 @@ class Validator:
             return _failed(refusal)
         try:
             path = await self._artifacts.path(pending.tenant_id, digest)
-            return await self._inspector.inspect(pending.tenant_id, path, request, self._timeout_s)
+            return bounded(await self._inspector.inspect(pending.tenant_id, path, request, self._timeout_s))
         except ArtifactRefused as refused:
             return _failed(refused.message)
         except Unavailable:
@@ -125,6 +157,18 @@ class Validator:
             await announce(session, pending.tenant_id)
         self._announced.wake()
         log.info("version_validated", model=model, version=pending.number, ready=report.failure is None, estimator=report.estimator)
+
+
+def bounded(report: InspectionReport) -> InspectionReport:
+    """The report, failed where what it found is more than a registration could have said: an artifact may hold anything."""
+    if report.failure is not None or report.signature is None:
+        return report
+    try:
+        rules.check_columns(report.signature.columns)
+        rules.check_classes(report.classes)
+    except InvalidInput as error:
+        return InspectionReport.failed(error.message, report.estimator)
+    return report
 
 
 def _failed(why: str) -> InspectionReport:

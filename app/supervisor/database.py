@@ -17,12 +17,13 @@ from app.kernel.clock import SystemClock
 from app.supervisor.console import say, step
 from app.supervisor.environment import DatabaseUrls
 from app.supervisor.revision import is_current
-from app.supervisor.role_file import read_role_urls, write_role_urls
+from app.supervisor.role_file import has_role_file, read_role_urls, write_role_urls
 
 if TYPE_CHECKING:
     from app.settings import Settings
 
 _FEW_DAYS = 3
+_GENERATIONS_KEPT = 10_000
 _CONFIGURED = "TURNOUT_DATABASE_URL, TURNOUT_DATABASE_LOG_URL and TURNOUT_DATABASE_SYNC_URL"
 
 
@@ -39,7 +40,7 @@ class Database(Protocol):
         """Once a second: starts a dead server of ours again."""
 
     def maintain(self) -> None:
-        """Once an hour: partitions made ahead, expired ones dropped. Failures are said, not raised."""
+        """Once an hour: partitions made ahead, expired ones dropped, old news trimmed. Failures are said, not raised."""
 
     def stop(self) -> None:
         """Ends cleanly what `start` or `migrate` began."""
@@ -47,7 +48,12 @@ class Database(Protocol):
 
 def open_database(settings: Settings) -> Database:
     """The embedded server, or the configured one. Nothing is started yet."""
-    return EmbeddedDatabase(settings) if settings.database.embedded else ExternalDatabase(settings)
+    return EmbeddedDatabase(settings) if is_embedded(settings) else ExternalDatabase(settings)
+
+
+def is_embedded(settings: Settings) -> bool:
+    """Whether the database is ours to run: none is configured, and `turnout migrate` has made no roles on one for this TURNOUT_HOME."""
+    return settings.database.unset and not has_role_file(settings.home)
 
 
 class EmbeddedDatabase:
@@ -165,8 +171,21 @@ def _keep_partitions(owner_url: str, retention_days: int) -> None:
 def _maintain(owner_url: str, retention_days: int) -> None:
     try:
         _keep_partitions(owner_url, retention_days)
+        _trim_outbox(owner_url)
     except (AppError, ConfigurationError) as error:
-        say(f"the prediction log's partitions could not be kept ({error}); the next try is in an hour")
+        say(f"the database could not be tended ({error}); the next try is in an hour")
+
+
+def _trim_outbox(owner_url: str) -> None:
+    """A replica that was away for longer than the outbox reaches back reads every tenant anew."""
+    from app.db.outbox import trim
+    from app.db.owner import owner_tx
+
+    async def work() -> None:
+        async with owner_tx(owner_url) as connection:
+            await trim(connection, _GENERATIONS_KEPT)
+
+    run_blocking(work())
 
 
 def _warn_of_few_partitions(log_url: str) -> None:

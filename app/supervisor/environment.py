@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from app.observability.exposition import METRICS_FOLDER, forget_process
 from app.settings import ArtifactTrust
 from app.supervisor.process import ChildSpec
 
@@ -55,7 +57,8 @@ def serving(settings: Settings, environ: Mapping[str, str], listener: int, index
     """One serving process. It imports while the database starts, and waits to hear where that is: `serving_words`."""
     env = _base(environ, _NETWORK) | _own_settings(settings, environ)
     command = _python("app.supervisor.warm", "app.main", "--fd", str(listener), "--index", str(index))
-    return ChildSpec(f"serving process {index}", command, env, grace_s=6.5, fds=(listener,), waits=True)
+    forget = partial(forget_process, settings.home / METRICS_FOLDER)
+    return ChildSpec(f"serving process {index}", command, env, grace_s=6.5, fds=(listener,), waits=True, ended=forget)
 
 
 def serving_words(urls: DatabaseUrls) -> bytes:
@@ -82,4 +85,5 @@ def _base(environ: Mapping[str, str], also: tuple[str, ...] = ()) -> dict[str, s
 def _own_settings(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
     own = {name: value for name, value in environ.items() if name.startswith("TURNOUT_") and not name.startswith(_DATABASE)}
     own.pop("TURNOUT_TOKEN", None)
-    return own | {"TURNOUT_HOME": str(settings.home), "TURNOUT_WORKERS": str(settings.http.workers)}
+    beaten = {"TURNOUT_HOST": settings.http.host, "TURNOUT_PORT": str(settings.http.port), "TURNOUT_WORKERS": str(settings.http.workers)}
+    return own | beaten | {"TURNOUT_HOME": str(settings.home)}  # as the command line's options left them

@@ -7,11 +7,12 @@ import stat
 from typing import TYPE_CHECKING
 
 from app.errors import ConfigurationError
+from app.kernel.home import ARTIFACTS, SPOOL
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-_FOLDERS = ("run", "spool", "artifacts")
+_FOLDERS = ("run", SPOOL, ARTIFACTS)
 
 
 def prepare_home(home: Path) -> None:

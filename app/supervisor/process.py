@@ -31,6 +31,7 @@ class ChildSpec:
     grace_s: float  # from SIGTERM to SIGKILL
     fds: tuple[int, ...] = ()  # descriptors handed down, by the same numbers
     waits: bool = False  # reads what `Child.tell` says from its standard input before it does anything
+    ended: Callable[[int], None] | None = None  # told the process id of one that died, before another is started
 
 
 class Child:
@@ -98,6 +99,8 @@ class Child:
         status = self.exit_status()
         if status is None:
             return None
+        if self._process and self.spec.ended:
+            self.spec.ended(self._process.pid)
         if self._now() - self._started_at >= _STEADY_S:
             self._pause_s = _FIRST_PAUSE_S
         pause = self._pause_s

@@ -17,11 +17,16 @@ FILE_NAME = "database-roles.json"
 _WHAT = "The file of database roles"
 
 
+def has_role_file(home: Path) -> bool:
+    """Whether `turnout migrate` has made roles on a server of yours; from then on that server is this home's database."""
+    return (home / FILE_NAME).exists()
+
+
 def read_role_urls(home: Path) -> dict[DatabaseRole, str] | None:
     """The URL of each serving role, None where migrate made none; raises ConfigurationError for a file that is open or damaged."""
-    path = home / FILE_NAME
-    if not path.exists():
+    if not has_role_file(home):
         return None
+    path = home / FILE_NAME
     try:
         data = json.loads(read_private(path, _WHAT))
         return {role: str(data[role.value]) for role in SERVING_ROLES}

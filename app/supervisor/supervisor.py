@@ -9,10 +9,11 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from app.observability.exposition import METRICS_FOLDER, fresh_folder
 from app.supervisor import environment
 from app.supervisor.console import say
 from app.supervisor.home import prepare_home
-from app.supervisor.keys import make_missing_keys
+from app.supervisor.keys import make_missing_keys, require_production_keys
 from app.supervisor.listening import listen, url_of
 from app.supervisor.lock import HomeLock
 from app.supervisor.process import Child, describe_exit, stop_all
@@ -36,6 +37,7 @@ _READY_WITHIN_S = 60.0
 
 def supervise(settings: Settings, environ: Mapping[str, str], *, demo: bool) -> int:
     """Serves until a signal; the exit status of `turnout serve`. Raises ConfigurationError where it cannot start."""
+    require_production_keys(settings)
     prepare_home(settings.home)
     lock = HomeLock.acquire(settings.home)
     try:
@@ -80,6 +82,7 @@ class Supervisor:
         for name in settings.unknown:
             say(f"warning: nothing reads {name}; docs/settings.md lists the names")
         make_missing_keys(settings)
+        fresh_folder(settings.home / METRICS_FOLDER)
         # What takes longest are imports: of scikit-learn, of everything that serves. They go on while the database starts.
         listener = self._listener.fileno()
         self._serving = [self._begin(environment.serving(settings, environ, listener, n)) for n in range(settings.http.workers)]

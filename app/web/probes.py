@@ -40,6 +40,24 @@ class Probe:
         return await self.ask()
 
 
+class Readiness:
+    """Why this process should not get requests yet; None from the moment on when its first versions were open."""
+
+    def __init__(self, refresher: Refresher) -> None:
+        self._refresher = refresher
+        self._was_ready = False
+
+    def __call__(self) -> str | None:
+        if self._was_ready:
+            return None
+        if self._refresher.refreshed_at is None:
+            return "the first picture of tenants and routes is not there yet"
+        if self._refresher.opening:
+            return "models are being loaded"
+        self._was_ready = True
+        return None
+
+
 def probes_of(database: SyncDatabase, refresher: Refresher, host: ModelHost, spool: Path, clock: Clock) -> list[HealthProbe]:
     """The probes of one serving process."""
 

@@ -53,6 +53,7 @@ class Run:
         finally:
             watchdog.cancel()
         self.started_in_s = time.monotonic() - began
+        self.demo_failed = any("could not be made" in line for line in self.lines)
         self.url = re.search(r"http://[0-9.:]+", self.lines[-1])[0]
         # Reads on, so that a full pipe never stops the service.
         self.reader = threading.Thread(target=lambda: self.lines.extend(line.rstrip("\n") for line in self.process.stdout), daemon=True)

@@ -1,11 +1,7 @@
-"""One running service: what its processes know, what the command line does with it, and how it heals."""
+"""One running service: what its processes know, and what the command line does with it."""
 
 import json
-import os
-import signal
-import subprocess
 import tempfile
-import time
 from pathlib import Path
 
 import pytest
@@ -14,13 +10,12 @@ from tests.e2e.harness import ROOT, TURNOUT, Run, commands
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.xdist_group("e2e")]
 
-PATIENCE_S = 60.0
-
 
 @pytest.fixture(scope="module")
 def run():
     with tempfile.TemporaryDirectory(prefix="turnout-e2e-") as folder:
         run = Run([TURNOUT, "serve", "--demo", "--port", "0", "--workers", "2"], Path(folder) / "home")
+        assert not run.demo_failed, run.lines
         yield run
         run.close()
 
@@ -29,11 +24,10 @@ def pid_of(run, words):
     return sorted(pid for pid, command in commands(run.tree()).items() if words in command and command.startswith(str(ROOT / ".venv")))
 
 
-def answers(run):
-    try:
-        return json.loads(run.paste())["data"]["predict"] is not None
-    except (subprocess.CalledProcessError, KeyError, TypeError, ValueError):
-        return False
+def said(result):
+    """The JSON that a command printed; what it complained about, where it printed none."""
+    assert result.stdout, result.stderr
+    return json.loads(result.stdout)
 
 
 def test_no_child_knows_the_owner_of_the_database(run):
@@ -54,14 +48,14 @@ def test_model_processes_have_no_setting_of_the_service(run):
 
 
 def test_the_command_line_shows_predicts_promotes_and_rolls_back(run):
-    listed = {m["name"]: m for m in json.loads(run.turnout("model", "list", "--tenant", "shop", "--json").stdout)}
+    listed = {m["name"]: m for m in said(run.turnout("model", "list", "--tenant", "shop", "--json"))}
     assert sorted(listed) == ["diabetes-progression", "wine-cultivar"]
     assert listed["wine-cultivar"]["aliases"] == [{"name": "production", "revision": 1, "version": {"number": 1}}]
     row = json.loads((run.home / "demo-example.json").read_text())
     told = run.turnout("predict", "tumour", json.dumps(row), "--tenant", "clinic", "--unit", "p-1", "--json")
-    assert json.loads(told.stdout)["label"] == "benign"
+    assert said(told)["label"] == "benign"
     promoted = run.turnout("model", "promote", "tumour", "2", "--tenant", "clinic", "--reason", "try", "--json")
-    assert {k: json.loads(promoted.stdout)[k] for k in ("version", "previousVersion")} == {"version": 2, "previousVersion": 1}
+    assert {k: said(promoted)[k] for k in ("version", "previousVersion")} == {"version": 2, "previousVersion": 1}
     rolled_back = run.turnout("model", "rollback", "tumour", "--tenant", "clinic")
     assert rolled_back.returncode == 0
     assert "production" in rolled_back.stdout
@@ -80,9 +74,9 @@ def test_the_command_line_registers_and_waits_for_the_verdict(run, tmp_path):
         "--wait",
         "--json",
         "--tenant",
-        "shop",
+        "clinic",
     )
-    assert refused.returncode == 1
+    assert (refused.returncode, "checking" in refused.stderr) == (1, True), refused.stderr
     version = json.loads(refused.stdout)
     assert version["status"] == "FAILED"
     assert version["statusReason"]
@@ -90,7 +84,7 @@ def test_the_command_line_registers_and_waits_for_the_verdict(run, tmp_path):
 
 def test_a_tenant_is_created_once(run):
     made = run.turnout("tenant", "create", "bakery", "--name", "The Bakery", "--json")
-    assert json.loads(made.stdout)["id"] == "bakery"
+    assert said(made)["id"] == "bakery"
     again = run.turnout("tenant", "create", "bakery", "--name", "The Bakery")
     assert (again.returncode, again.stdout) == (1, "")
     assert "(CONFLICT)" in again.stderr
@@ -104,19 +98,7 @@ def test_seeding_again_changes_nothing(run):
 
 def test_the_doctor_finds_a_healthy_service(run):
     examined = run.turnout("doctor", "--json")
-    findings = json.loads(examined.stdout)["findings"]
+    findings = said(examined)["findings"]
     assert [f for f in findings if f["level"] in {"unsafe", "unreachable"}] == []
     assert examined.returncode == 0
     assert {"service", "database", "tenants apart", "migrations", "prediction log", "sandbox"} <= {f["area"] for f in findings}
-
-
-@pytest.mark.parametrize("words", ["app.main", "app.journal", "app.prediction.worker", "bin/postgres"])
-def test_a_killed_process_is_replaced_and_answers_come_again(run, words):
-    def now():
-        return {pid for pid, command in commands(run.tree()).items() if words in command}
-
-    before = now()
-    os.kill(min(before), signal.SIGKILL)
-    end = time.monotonic() + PATIENCE_S
-    while not (now() - before and answers(run)):
-        assert time.monotonic() < end, run.lines[-20:]

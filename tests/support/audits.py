@@ -49,4 +49,8 @@ def _environment() -> dict[str, str]:
         "NODE_EXTRA_CA_CERTS",
     )
     found = {name: value for name, value in os.environ.items() if name in kept or name.lower().startswith("npm_config_")}
+    # Where only pip was told whom to trust (a company's proxy, say), npm goes through the same door.
+    trusted = [os.environ[name] for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "PIP_CERT") if os.environ.get(name)]
+    if trusted:
+        found.setdefault("NODE_EXTRA_CA_CERTS", trusted[0])
     return {**found, "PATH": f"{BIN}:/usr/bin:/bin"}

@@ -60,6 +60,13 @@ class EmbeddedPostgres:
             self._provision(place)
         return started
 
+    def join(self) -> bool:
+        """Whether the server runs already; then `url` works. Starts and makes nothing, for those who only look."""
+        if not (self._home / "pg" / "provisioned").exists():
+            return False
+        self._found = find_place(self._home)
+        return answers(self._found) is True
+
     def stop(self) -> None:
         """Shuts down the server where this object owns it: clients are disconnected, data is clean. Otherwise does nothing."""
         process, self._process = self._process, None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from starlette.types import Receive
 
 MAX_NESTING = 100  # of arrays and objects; what we answer and store must go through JSON again, which takes 254
+MAX_LIST = 20_000  # twice the rows of the largest batch, whose own refusal says more
+MAX_INNER = 100_000  # in all the lists of a list's objects: categories of columns
+MAX_CONTAINERS = 100_000  # arrays and objects in one request: the largest batch has a tenth of it
+MAX_OPENINGS = 400_000  # of them, and in texts: counted before parsing, whose cost grows faster than their number
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _OPENING = (b"[", b"{")
 
@@ -97,6 +102,7 @@ def _parameters(get: Callable[[str], Any]) -> Parameters:
     extensions = _typed(get("extensions"), dict, "extensions", "an object")
     if get("documentId") is not None:
         raise PersistedQueryNotSupported("Trusted documents (documentId) are not served; send the document in `query`.")
+    _check_lists(variables or {})
     claimed = _persisted(extensions) if extensions else None
     if text is None:
         if claimed is None:
@@ -106,6 +112,22 @@ def _parameters(get: Callable[[str], Any]) -> Parameters:
     if claimed is not None and claimed != sha256:
         raise BadRequest("extensions.persistedQuery.sha256Hash is not the SHA-256 of `query`.")
     return Parameters(text, sha256, operation_name, variables)
+
+
+def _check_lists(variables: dict[str, Any]) -> None:
+    """Raises InvalidInput for lists that no argument takes: what they hold is coerced to its type one by one, on the event loop."""
+    for name, value in variables.items():
+        for each in value.values() if isinstance(value, dict) else (value,):
+            if isinstance(each, list) and len(each) > MAX_LIST:
+                raise _too_long(name, len(each), MAX_LIST)
+            if isinstance(each, list) and isinstance(value, dict):  # input objects in an input object: columns with their categories
+                inner = sum(len(v) for item in each if isinstance(item, dict) for v in item.values() if isinstance(v, list))
+                if inner > MAX_INNER:
+                    raise _too_long(name, inner, MAX_INNER)
+
+
+def _too_long(name: str, size: int, most: int) -> InvalidInput:
+    return InvalidInput(f"Variable '${name[:80]}' holds lists of {size:,}; at most {most:,} are taken.")
 
 
 def _persisted(extensions: dict[str, Any]) -> str | None:
@@ -132,15 +154,21 @@ def _typed(value: Any, kind: type, name: str, what: str) -> Any:
 
 
 def _json(text: bytes, what: str) -> Any:
+    if _openings(text) > MAX_OPENINGS:
+        raise BadRequest(f"{what} has more than {MAX_OPENINGS:,} opening brackets and braces.")
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise BadRequest(f"{what} is not JSON: {error.msg} (line {error.lineno}, column {error.colno}).") from None
 
 
+def _openings(text: bytes) -> int:
+    return sum(map(text.count, _OPENING))
+
+
 def _check_nesting(text: bytes, data: Any) -> None:
     """Raises BadRequest where arrays and objects nest too deeply. No recursion, and flat lists of numbers are passed over in C."""
-    if sum(map(text.count, _OPENING)) <= MAX_NESTING:
+    if _openings(text) <= MAX_NESTING:
         return
     level: list[Any] = [data]
     for _ in range(MAX_NESTING):
@@ -148,7 +176,10 @@ def _check_nesting(text: bytes, data: Any) -> None:
         for container in level:
             values = container.values() if isinstance(container, dict) else container
             if not _CONTAINERS.isdisjoint(map(type, values)):
-                inner.extend(value for value in values if type(value) in _CONTAINERS)
+                found = (value for value in values if type(value) in _CONTAINERS)
+                inner.extend(islice(found, MAX_CONTAINERS + 1 - len(inner)))
+                if len(inner) > MAX_CONTAINERS:
+                    raise BadRequest(f"The request holds more than {MAX_CONTAINERS:,} arrays and objects.")
         if not inner:
             return
         level = inner

@@ -83,10 +83,13 @@ class GraphQLEndpoint:
         """Answers one HTTP request."""
         exchange = Exchange(scope, receive, self._options.request_timeout_s)
         structlog.contextvars.bind_contextvars(request_id=exchange.request_id)
+        self._telemetry.in_flight(1)
         try:
             status, body, headers = await self._answer(exchange)
         except ClientGone:
             return
+        finally:
+            self._telemetry.in_flight(-1)
         headers.extend(self._cors.headers(exchange.headers.get(b"origin")))
         await exchange.send(send, status, body, headers)
         self._telemetry.request(exchange.elapsed_s(), exchange.kind, exchange.code)

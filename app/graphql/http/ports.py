@@ -47,6 +47,7 @@ class Telemetry(Protocol):
     """`operation_kind`: query, mutation, subscription or none; `code`: OK or the first error's."""
 
     def request(self, seconds: float, operation_kind: str, code: str) -> None: ...
+    def in_flight(self, change: int) -> None: ...  # +1 when a request begins, -1 when it ends
 
 
 class ContextFactory(Protocol):

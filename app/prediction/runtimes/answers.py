@@ -74,16 +74,16 @@ def read_report(answer: dict[str, Any]) -> InspectionReport:
             raise Nonsense("no report")
         if report.get("failure") is not None:
             return InspectionReport.failed(
-                _string(report["failure"]), _string(report.get("estimator", "")), _environment(report.get("environment", {}))
+                _shown(report["failure"]), _shown(report.get("estimator", "")), _environment(report.get("environment", {}))
             )
         classes = report["classes"]
         return InspectionReport(
             failure=None,
             signature=_signature(report["signature"]),
             classes=None if classes is None else tuple(_string(label) for label in _list(classes)),
-            estimator=_string(report["estimator"]),
+            estimator=_shown(report["estimator"]),
             environment=_environment(report["environment"]),
-            warnings=tuple(_string(text) for text in _list(report["warnings"])[:20]),
+            warnings=tuple(_shown(text) for text in _list(report["warnings"])[:20]),
         )
     except (Nonsense, KeyError, TypeError, ValueError, AttributeError):
         return InspectionReport.failed("The artifact interfered with its inspection: the report is not in order.")
@@ -92,14 +92,17 @@ def read_report(answer: dict[str, Any]) -> InspectionReport:
 def _environment(data: Any) -> dict[str, str]:
     if type(data) is not dict:
         raise Nonsense("no environment")
-    return {_string(key): _string(value) for key, value in list(data.items())[:20]}
+    return {_shown(key): _shown(value) for key, value in list(data.items())[:20]}
 
 
 def _signature(data: Any) -> Signature:
     columns = tuple(_column(column) for column in _list(data["columns"]))
     if not columns:
         raise Nonsense("no columns")
-    return Signature(columns, InputKind(data["kind"]), tuple(_string(name) for name in _list(data["noneColumns"])))
+    none_columns = tuple(_string(name) for name in _list(data["noneColumns"]))
+    if not {column.name for column in columns}.issuperset(none_columns):
+        raise Nonsense("a column that is none of the columns")
+    return Signature(columns, InputKind(data["kind"]), none_columns)
 
 
 def _column(data: Any) -> Column:
@@ -129,6 +132,10 @@ def _string(value: Any) -> str:
     if type(value) is not str:
         raise Nonsense("no text")
     return value[:_LONGEST_TEXT]
+
+
+def _shown(value: Any) -> str:
+    return _text(_string(value))
 
 
 def _text(text: str) -> str:

@@ -10,13 +10,14 @@ import orjson
 
 from app.errors import ModelUnavailable, Unavailable
 from app.kernel.inspection import Confinement, InspectionReport, InspectionRequest
+from app.prediction.features import LARGEST_ANSWER_CELLS, LARGEST_BATCH
 from app.prediction.runtimes.answers import read_report
 from app.prediction.runtimes.channel import Channel, is_skops
 from app.prediction.runtimes.sklearn import SklearnRuntime, Version, describe_fate
 from app.prediction.runtimes.zygote import ZygoteClient
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
     from uuid import UUID
 
@@ -24,10 +25,14 @@ if TYPE_CHECKING:
 
 
 class ModelHost:
-    """One a serving process; `socket_path` is where the model host listens. Knows it again after it was started anew."""
+    """One a serving process; `socket_path` is where the model host listens. Knows it again after it was started anew.
 
-    def __init__(self, socket_path: Path) -> None:
+    `worker_died` is told "killed" (a call took too long) or "died" of each child that ends under a runtime.
+    """
+
+    def __init__(self, socket_path: Path, worker_died: Callable[[str], None] = lambda _: None) -> None:
         self._zygote = ZygoteClient(socket_path)
+        self._worker_died = worker_died
 
     async def open(
         self, tenant_id: UUID, digest: str, artifact: Path, signature: Signature, task: Task, classes: Sequence[str]
@@ -36,8 +41,9 @@ class ModelHost:
 
         All runtimes of one tenant and digest on this machine share a child. `artifact` is read again whenever a child is replaced.
         """
-        version = Version(f"{tenant_id}/{digest}", digest, artifact, signature, task, tuple(classes))
-        runtime = SklearnRuntime(self._zygote, version)
+        rows_a_call = min(LARGEST_BATCH, max(1, LARGEST_ANSWER_CELLS // max(1, len(classes))))
+        version = Version(f"{tenant_id}/{digest}", digest, artifact, signature, task, tuple(classes), rows_a_call)
+        runtime = SklearnRuntime(self._zygote, version, self._worker_died)
         try:
             await runtime.start()
         except Unavailable as error:

@@ -22,6 +22,7 @@ from app.prediction.runtimes.channel import Channel, check_digest, is_skops
 from app.prediction.worker import wire
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from app.kernel.clock import Deadline
@@ -63,9 +64,10 @@ class SklearnRuntime:
 
     kind = "sklearn"
 
-    def __init__(self, zygote: ZygoteClient, version: Version) -> None:
+    def __init__(self, zygote: ZygoteClient, version: Version, worker_died: Callable[[str], None]) -> None:
         self._zygote = zygote
         self._version = version
+        self._worker_died = worker_died
         self._waiting: deque[_Request] = deque()
         self._waiting_rows = 0
         self._call: list[_Request] = []
@@ -260,6 +262,7 @@ class SklearnRuntime:
             if self._pid:
                 fate = await self._zygote.kill(self._version.key, self._pid)
                 log.warning("model_worker_ended", key=self._version.key, pid=self._pid, exit=fate.get("exit"), killed=fate.get("killed"))
+                self._worker_died("killed" if fate.get("killed") else "died")
                 self._pid = 0
             while not self._closed:
                 try:

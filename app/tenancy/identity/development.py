@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from app.errors import ConfigurationError, InvalidInput
+from app.kernel.home import DEVELOPMENT_ISSUER
 from app.settings import Issuer
 from app.tenancy.identity.keysets import StaticKeys
 from app.tenancy.identity.verifier import LONGEST_LIFETIME_S, TrustedIssuer, build_key, sign
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 ISSUER = "turnout-development"
 AUDIENCE = "turnout"
-FILE_NAME = "development-issuer.json"
 _ALGORITHM = "ES256"
 _WHAT = "The development issuer's key file"
 
@@ -49,7 +49,7 @@ class DevelopmentIssuer:
         """The issuer of this TURNOUT_HOME; raises ConfigurationError in production, and where its file is not private or not ours."""
         if not settings.development:
             raise ConfigurationError("TURNOUT_ENV is production, which refuses development keys: name your issuers in TURNOUT_JWT_ISSUERS.")
-        path = settings.home / FILE_NAME
+        path = settings.home / DEVELOPMENT_ISSUER
         if not path.exists():
             new = cls(generate_private_key(SECP256R1()))
             content = json.dumps({"kid": new.key_id, "algorithm": _ALGORITHM, "privateKey": new._pem}, indent=1)

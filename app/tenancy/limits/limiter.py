@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from app.tenancy.types import TenantLimits
 
 T = TypeVar("T")
-FILE_NAME = "limits.bin"
 FAILURES_PER_SECOND = 20
 FAILURES_AT_ONCE = 200
 _DAY_MS = 86_400_000

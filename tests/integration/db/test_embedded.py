@@ -190,6 +190,18 @@ def test_a_second_starter_joins_and_does_not_stop_the_first(home: Path) -> None:
     first.stop()
 
 
+def test_who_only_looks_joins_a_running_server_and_never_starts_one(home: Path) -> None:
+    onlooker = EmbeddedPostgres(home)
+    assert onlooker.join() is False
+    assert list(home.iterdir()) == []
+    owner = EmbeddedPostgres(home, SPEEDY)
+    owner.start()
+    assert onlooker.join() is True
+    assert execute(onlooker.url(DatabaseRole.SYNC), "select 1")[0] == (1,)
+    owner.stop()
+    assert onlooker.join() is False
+
+
 def test_of_two_starters_at_once_one_makes_the_server(home: Path) -> None:
     owners = [own(home), own(home)]
     said = [owner.stdout.readline() for owner in owners if owner.stdout is not None]

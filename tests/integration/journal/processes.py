@@ -28,7 +28,7 @@ def process(*arguments: str, **environ: str) -> Iterator[subprocess.Popen[str]]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | QUICK | environ,  # noqa: TID251
+        env=os.environ | QUICK | environ,
     )
     try:
         yield running

@@ -64,7 +64,7 @@ PREDICT = "telemetry.prediction(tenant='{}', model='churn', version=3, seconds=0
 def test_processes_add_up_and_tenants_are_shown_only_when_asked_for(folder: Path) -> None:
     both = [
         Counting(folder, PREDICT.format("clinic") + "telemetry.request(0.004, 'query', 'NOT_FOUND'); telemetry.in_flight(2)"),
-        Counting(folder, PREDICT.format("clinic") + PREDICT.format("shop") + "telemetry.in_flight(1); telemetry.refused('rate-limit')"),
+        Counting(folder, PREDICT.format("clinic") + PREDICT.format("shop") + "telemetry.in_flight(1); telemetry.worker_died('killed')"),
     ]
     named = values(exposition(folder, with_tenants=True, readings={"turnout_journal_depth_bytes": 7}))
     summed = exposition(folder, with_tenants=False)
@@ -77,7 +77,7 @@ def test_processes_add_up_and_tenants_are_shown_only_when_asked_for(folder: Path
     assert named["turnout_request_seconds_bucket{le=0.005,operation=query}"] == 1
     assert "turnout_request_seconds_bucket{le=0.0025,operation=query}" not in named
     assert named["turnout_requests_in_flight{}"] == 3
-    assert named["turnout_refused_total{reason=rate-limit}"] == 1
+    assert named["turnout_model_worker_deaths_total{reason=killed}"] == 1
     assert named["turnout_journal_depth_bytes{}"] == 7
     assert b"clinic" not in summed
     assert b"churn" not in summed
@@ -126,7 +126,7 @@ telemetry.request(0.1, 'a name that\\nsomebody "chose"', 'X')
 
 
 def test_a_service_that_starts_begins_at_zero(folder: Path) -> None:
-    forget_process(folder, Counting(folder, "telemetry.refused('size')").die())
+    forget_process(folder, Counting(folder, "telemetry.worker_died('died')").die())
     assert values(exposition(folder, with_tenants=False)) != {}
     fresh_folder(folder)
 

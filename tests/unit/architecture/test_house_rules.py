@@ -1,9 +1,12 @@
 """What import-linter cannot say: empty packages, sizes, and which library is whose."""
 
 import ast
+import tomllib
 from pathlib import Path
 
 import pytest
+
+from app.kernel import home, version
 
 pytestmark = pytest.mark.unit
 
@@ -12,6 +15,7 @@ APP = ROOT / "app"
 MODULES = sorted(APP.rglob("*.py"))
 LINES_OF_A_MODULE = 400
 LINES_OF_A_FUNCTION = 40
+ALSO_WORDS = {home.ARTIFACTS, home.SPOOL}  # a table, a probe, a link
 
 # What may be longer, and why. A line that is no longer needed fails the test, too.
 LONGER_MODULES: dict[str, str] = {}
@@ -89,6 +93,20 @@ def test_functions_keep_to_their_size():
 def test_a_library_is_imported_by_its_rooms_alone(library):
     users = {name_of(path) for path in MODULES if library in imported_packages(tree_of(path))}
     assert {name for name in users if not any(name == home or name.startswith(f"{home}/") for home in OWNERS[library])} == set()
+
+
+def test_a_name_below_the_data_folder_and_the_version_are_written_once():
+    once = [value for name, value in (vars(home) | vars(version)).items() if name.isupper()]
+    homes = {"app/kernel/home.py", "app/kernel/version.py"}
+    twice = {
+        f"{name_of(path)}: {node.value}"
+        for path in MODULES
+        if name_of(path) not in homes
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Constant) and node.value in once and node.value not in ALSO_WORDS
+    }
+    assert twice == set()
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == version.VERSION
 
 
 def test_rules_say_what_they_are():

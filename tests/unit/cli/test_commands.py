@@ -4,6 +4,7 @@ import hashlib
 import json
 import shlex
 
+import click
 import pytest
 from click.testing import CliRunner
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -62,6 +63,11 @@ def test_a_key_that_is_none_is_status_1(turnout, tmp_path):
     assert "openssl genpkey -algorithm ed25519" in result.stderr
 
 
+@pytest.mark.parametrize("group", [(), ("model",), ("tenant",)])
+def test_no_summary_in_help_is_cut_off(turnout, group):
+    assert "..." not in turnout(*group, "--help").output.partition("Commands:")[2]
+
+
 def test_a_token_is_all_that_turnout_token_prints(turnout):
     result = turnout("token", "--tenant", "clinic", "--subject", "me", "--role", "READER", "--role", "predictor", "--ttl", "15m")
     assert result.exit_code == 0
@@ -75,6 +81,7 @@ def test_a_token_is_all_that_turnout_token_prints(turnout):
     [
         ["token", "--subject", "me", "--role", "READER"],  # no tenant
         ["token", "--tenant", "clinic", "--subject", "me", "--role", "KING"],
+        ["token", "--tenant", "clinic", "--subject", "me", "--role", "READER", "--ttl", "1w"],
         ["predict", "tumour", "{not json"],
         ["predict", "tumour", '"a text"'],
         ["predict", "tumour", "{}"],  # no token
@@ -119,7 +126,7 @@ def test_durations(text, seconds):
 
 @pytest.mark.parametrize("text", ["", "h", "1", "0h", "-1h", "1.5h", "1w", "٣h", "1 h"])
 def test_what_is_no_duration_is_refused(text):
-    with pytest.raises(ConfigurationError, match="is no duration"):
+    with pytest.raises(click.BadParameter, match="is no duration"):
         parse_duration(text)
 
 

@@ -1,12 +1,13 @@
 import hashlib
+import time
 
 import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.errors import AppError, BadRequest
-from app.graphql.http.body import MAX_NESTING, Parameters, from_body, from_query_string
+from app.errors import AppError, BadRequest, InvalidInput
+from app.graphql.http.body import MAX_LIST, MAX_NESTING, Parameters, from_body, from_query_string
 
 pytestmark = pytest.mark.unit
 ADD = hashlib.sha256(b"{add}").hexdigest()
@@ -30,6 +31,33 @@ def test_unknown_members_are_ignored():
 def test_a_get_and_a_post_mean_the_same():
     posted = from_body(body(variables={"a": [1, "é"]}, operationName="A"))
     assert from_query_string(b'query={add}&operationName=A&variables={"a":[1,"%C3%A9"]}') == posted
+
+
+@pytest.mark.parametrize("wrap", [lambda rows: {"rows": rows}, lambda rows: {"input": {"sample": rows}}])
+def test_a_list_that_no_argument_takes_is_refused_before_it_is_coerced(wrap):
+    assert from_body(body(variables=wrap([1] * MAX_LIST))).variables == wrap([1] * MAX_LIST)
+    with pytest.raises(InvalidInput, match="lists of 20,001"):
+        from_body(body(variables=wrap([1] * (MAX_LIST + 1))))
+
+
+def test_lists_in_a_lists_objects_are_counted_together():
+    columns = [{"name": str(i), "categories": ["a"] * 1_000} for i in range(100)]
+    from_body(body(variables={"input": {"signature": columns}}))
+    with pytest.raises(InvalidInput, match="lists of 101,000"):
+        from_body(body(variables={"input": {"signature": [*columns, columns[0]]}}))
+
+
+@pytest.mark.parametrize("inner", [[], {}])
+def test_more_arrays_and_objects_than_any_batch_has_are_refused_without_a_walk_through_all(inner):
+    from_body(body(variables={"m": {"data": [[1]] * 10_000}, "rows": [{"a": 1}] * 10_000}))
+    with pytest.raises(BadRequest, match="100,000 arrays and objects"):
+        from_body(body(variables={"row": {"a": [inner] * 100_001}}))
+    began = time.process_time()
+    many = body(variables={"row": {"a": [inner] * 2_000_000}})
+    written = time.process_time() - began
+    with pytest.raises(BadRequest, match="400,000 opening"):
+        from_body(many)
+    assert time.process_time() - began - written < 0.1
 
 
 def test_of_a_name_that_stands_twice_the_last_value_counts():

@@ -6,7 +6,7 @@ import structlog
 from graphql import GraphQLError
 
 from app import errors as tree
-from app.errors import AppError, InvalidFeatures, ModelUnavailable, NotFound, Unauthenticated
+from app.errors import AppError, InvalidFeatures, InvalidInput, ModelUnavailable, NotFound, Unauthenticated
 from app.graphql import errors as graphql_errors
 from app.graphql.errors import MASKED, ErrorCode, ErrorMapper, problem_of, unforeseen
 from tests.support.asgi import post
@@ -59,6 +59,12 @@ def test_details_stand_beside_the_code_under_their_camel_case_names():
 def test_a_detail_never_replaces_the_code_or_the_request_id():
     wire = problem_of(NotFound("No.", code="FORGED", requestId="forged")).wire("request-7")
     assert wire["extensions"] == {"code": "NOT_FOUND", "retryable": False, "requestId": "request-7"}
+
+
+def test_a_message_that_quotes_a_name_is_cut_short():
+    mapper = ErrorMapper(suggestions=False)
+    error = GraphQLError("x", original_error=InvalidInput("n" * 1_000_000), path=["predict"])
+    assert len(mapper.execution(error, "r", {}).message) == 5_001
 
 
 def test_an_error_that_never_succeeds_says_so_whatever_its_kind_mostly_does():

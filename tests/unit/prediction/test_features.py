@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from typing import Any
 
 import numpy as np
@@ -94,6 +95,30 @@ def test_a_matrix_may_name_its_columns_in_any_order() -> None:
 def test_a_malformed_matrix_is_refused_with_what_would_be_right(matrix: Any) -> None:
     with pytest.raises(InvalidInput):
         RowChecker(MIXED).matrix(matrix)
+
+
+def test_what_a_refusal_says_is_bounded_whatever_the_client_and_the_artifact_name() -> None:
+    wide = Signature(tuple(Column(f"{i}" + "n" * 250, ColumnType.NUMBER) for i in range(2_000)), InputKind.FRAME)
+    many = Signature((Column("c", ColumnType.STRING, categories=tuple(f"{i}" + "v" * 250 for i in range(2_000))),), InputKind.FRAME)
+    strange: list[tuple[Signature, list[Any]]] = [
+        (wide, [[1]] * 200),
+        (wide, [{"x": 1}] * 200),
+        (many, [{"c": "x"}] * 200),
+        (MIXED, [{**GOOD, **{"u" * 10_000 + str(i): 1 for i in range(200)}}]),
+    ]
+    for signature, rows in strange:
+        problems = problems_of(rows, signature)
+        assert len(problems) == 100
+        assert len(json.dumps(problems)) < 200_000
+
+
+def test_a_row_with_a_million_strange_columns_is_refused_without_walking_them() -> None:
+    row = {**GOOD, **{f"u{i}": 1 for i in range(1_000_000)}}
+    began = time.process_time()
+    assert len(problems_of([row])) == 100
+    assert time.process_time() - began < 0.05
+    with pytest.raises(InvalidInput, match="1,000,006 columns"):
+        RowChecker(MIXED).matrix({"columns": list(row), "data": [list(row.values())]})
 
 
 json_values = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3) | st.lists(st.integers(), max_size=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import pytest
@@ -148,3 +149,16 @@ def test_a_sample_keeps_the_order_of_its_keys_through_the_database() -> None:
 def test_a_fallback_that_is_not_whole_is_refused(fallback: Fallback) -> None:
     with pytest.raises(InvalidInput):
         check_fallback(fallback)
+
+
+def test_large_metrics_are_refused_by_their_size_before_they_are_walked() -> None:
+    large = {"a": [[1]] * 1_000_000}
+    began = time.process_time()
+    with pytest.raises(InvalidInput, match="64 KiB"):
+        check_registration(replace(GOOD, metrics=large))
+    assert time.process_time() - began < 0.2
+
+
+def test_a_number_beyond_64_bits_in_metrics_is_named() -> None:
+    with pytest.raises(InvalidInput, match="2\\^53"):
+        check_registration(replace(GOOD, metrics={"a": 10**30}))

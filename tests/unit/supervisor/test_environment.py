@@ -43,6 +43,12 @@ def test_serving_processes_get_the_runtime_and_the_sync_role():
     assert spec.env["TURNOUT_MASTER_KEY_FILE"] == "/keys/master"
 
 
+def test_an_option_of_the_command_line_beats_the_environment_in_children_too():
+    settings = Settings.from_env({**ENVIRON, "TURNOUT_PORT": "9000"})
+    env = environment.serving(settings, {**ENVIRON, "TURNOUT_PORT": "http"}, listener=7, index=0).env
+    assert (env["TURNOUT_HOST"], env["TURNOUT_PORT"], env["TURNOUT_WORKERS"]) == ("127.0.0.1", "9000", "1")
+
+
 def test_the_drain_gets_the_log_role_alone():
     spec = environment.drain(SETTINGS, ENVIRON, URLS)
     assert database_urls(spec) == {"TURNOUT_DATABASE_LOG_URL": "postgresql://log"}

@@ -8,8 +8,9 @@ import pytest
 from app.errors import ConfigurationError, InvalidInput, Unauthenticated
 from app.kernel.clock import SystemClock
 from app.kernel.context import Role
+from app.kernel.home import DEVELOPMENT_ISSUER
 from app.settings import Settings
-from app.tenancy.identity.development import FILE_NAME, DevelopmentIssuer
+from app.tenancy.identity.development import DevelopmentIssuer
 from app.tenancy.identity.trust import build_verifier
 from tests.support import tokens
 
@@ -47,7 +48,7 @@ async def test_another_homes_token_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_key_is_made_once_and_private(tmp_path: Path) -> None:
-    path = tmp_path / FILE_NAME
+    path = tmp_path / DEVELOPMENT_ISSUER
     first = DevelopmentIssuer.load_or_create(settings(tmp_path))
     assert path.stat().st_mode & 0o777 == 0o600
     assert set(json.loads(path.read_text())) == {"kid", "algorithm", "privateKey"}
@@ -63,12 +64,12 @@ def test_a_lifetime_that_no_verifier_takes_is_not_minted(tmp_path: Path, ttl_s: 
 def test_production_refuses_the_development_key(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="TURNOUT_JWT_ISSUERS"):
         build_verifier(settings(tmp_path, TURNOUT_ENV="production"), SystemClock())
-    assert not (tmp_path / FILE_NAME).exists()
+    assert not (tmp_path / DEVELOPMENT_ISSUER).exists()
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"privateKey": 7}', '{"privateKey": "x"}', '{"privateKey": null}'])
 def test_a_damaged_key_file_stops_the_start(tmp_path: Path, text: str) -> None:
-    path = tmp_path / FILE_NAME
+    path = tmp_path / DEVELOPMENT_ISSUER
     path.touch(0o600)
     path.write_text(text)
     with pytest.raises(ConfigurationError, match="damaged"):

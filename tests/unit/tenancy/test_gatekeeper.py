@@ -18,6 +18,7 @@ from app.tenancy.identity.verifier import TrustedIssuer, Verifier, build_key
 from app.tenancy.keys import MasterKey
 from app.tenancy.types import StoredTenant, Tenant, TenantLimits, TenantSettings, TenantStatus
 from tests.support import tokens
+from tests.support.clock import ManualClock
 from tests.support.tokens import good_token
 
 pytestmark = pytest.mark.unit
@@ -161,3 +162,24 @@ def test_a_tenants_renewed_generation_reaches_its_keys() -> None:
     second = directory.find("acme")
     assert second is not None
     assert second.keys.unit_pseudonym("u") == first.keys.unit_pseudonym("u", 2) != first.keys.unit_pseudonym("u")
+
+
+async def test_a_tenant_that_another_process_made_a_moment_ago_is_looked_for_once_a_second() -> None:
+    clock, looks = ManualClock(), []
+    keys = StaticKeys({"RS256": build_key(tokens.public_pem().decode(), "RS256")})
+    directory = TenantDirectory(MASTER)
+
+    async def refresh() -> None:
+        looks.append(clock.monotonic())
+        if len(looks) == 2:
+            directory.apply([stored()])
+
+    keeper = Gatekeeper(Verifier([TrustedIssuer(tokens.issuer(), keys)], SystemClock()), directory, clock, refresh)
+    header = f"Bearer {good_token()}"
+    for _ in range(3):
+        with pytest.raises(Unauthenticated):
+            await admit(keeper, header)
+    assert len(looks) == 1
+    clock.advance(1.0)
+    assert (await admit(keeper, header)).tenant == "acme"
+    assert len(looks) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -99,6 +100,15 @@ def test_a_report_with_a_column_out_of_order_is_failed(change: dict[str, Any]) -
     good = InspectionReport(None, Signature((Column("age", ColumnType.NUMBER),), InputKind.FRAME), None, "Ridge", {}, ()).to_json()
     good["signature"]["columns"][0].update(change)
     assert read_report({"report": good}).failure is not None
+
+
+def test_what_a_report_says_for_people_is_printable_and_its_columns_are_its_own() -> None:
+    good = InspectionReport(None, Signature((Column("age", ColumnType.NUMBER),), InputKind.FRAME), None, "Ri\0dge", {"a\0": "\0"}, ("\0",))
+    assert read_report({"report": good.to_json()}).estimator == "Ri dge"
+    assert "\\u0000" not in json.dumps(read_report({"report": good.to_json()}).to_json())
+    assert read_report({"report": {"failure": "a\0b"}}).failure == "a b"
+    stray = InspectionReport(None, Signature((Column("age", ColumnType.NUMBER),), InputKind.FRAME, ("\0",)), None, "Ridge", {}, ())
+    assert read_report({"report": stray.to_json()}).failure is not None
 
 
 def test_an_errors_text_is_bounded_and_printable() -> None:
