@@ -13,7 +13,6 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from app.cli.demo import banner, curl_line
 from app.cli.main import _COMMANDS, main
 from app.cli.options import local_url, parse_duration
-from app.errors import ConfigurationError
 from app.registry.signing import Stamp, TrustedKeys
 from app.settings import Settings
 
