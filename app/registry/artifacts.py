@@ -9,13 +9,14 @@ import asyncio
 import hashlib
 import hmac
 import os
+from collections import Counter
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
 import structlog
 
 from app.audit import store as audit
-from app.errors import ModelUnavailable, PayloadTooLarge, QuotaExceeded
+from app.errors import ModelUnavailable, PayloadTooLarge, QuotaExceeded, RateLimited
 from app.kernel.context import Action
 from app.registry import artifact_store as store
 from app.registry.types import Artifact
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from app.registry.ports import Allowances, ArtifactSeal
 
 CHUNK_BYTES = 1024 * 1024
+UPLOADS_AT_ONCE = 8  # of a tenant, in one process: what is under way lies in the database and counts as stored only at its end
 log = structlog.get_logger()
 
 
@@ -41,21 +43,30 @@ class ArtifactUploads:
         self._clock = clock
         self._allowances = allowances
         self._seal = seal
+        self._under_way: Counter[UUID] = Counter()
 
     def max_bytes(self, ctx: RequestContext) -> int:
         """How large one artifact of this tenant may be."""
         return self._allowances.max_artifact_bytes(ctx.tenant_id)
 
     async def receive(self, ctx: RequestContext, pieces: AsyncIterator[bytes]) -> Artifact:
-        """The stored artifact; the same bytes are stored once. Raises PayloadTooLarge, QuotaExceeded; a broken upload leaves nothing."""
+        """The stored artifact; the same bytes are stored once. A broken upload leaves nothing.
+
+        Raises PayloadTooLarge, QuotaExceeded, and RateLimited where too many of the tenant's are under way.
+        """
         ctx.require(Action.UPLOAD_ARTIFACT)
+        if self._under_way[ctx.tenant_id] >= UPLOADS_AT_ONCE:
+            raise RateLimited(f"Your tenant has {UPLOADS_AT_ONCE} uploads under way: wait until one has ended.", retry_after_ms=1000)
         upload_id = uuid4()
+        self._under_way[ctx.tenant_id] += 1
         try:
             digest, size = await self._store_chunks(ctx, upload_id, pieces)
             return await self._finish(ctx, upload_id, digest, size)
         except BaseException:
             await asyncio.shield(self._forget(ctx.tenant_id, upload_id))
             raise
+        finally:
+            self._under_way[ctx.tenant_id] -= 1
 
     async def _store_chunks(self, ctx: RequestContext, upload_id: UUID, pieces: AsyncIterator[bytes]) -> tuple[str, int]:
         most = self.max_bytes(ctx)
