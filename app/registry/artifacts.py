@@ -9,13 +9,14 @@ import asyncio
 import hashlib
 import hmac
 import os
+from collections import Counter
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
 import structlog
 
 from app.audit import store as audit
-from app.errors import InvalidInput, ModelUnavailable, PayloadTooLarge, QuotaExceeded
+from app.errors import InvalidInput, ModelUnavailable, PayloadTooLarge, QuotaExceeded, RateLimited
 from app.kernel.context import Action
 from app.registry import artifact_store as store
 from app.registry.artifact_store import Arrival, Upload
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 CHUNK_BYTES = 1024 * 1024
 _CHECK_WITHIN_S = 5.0
 STAMP_SUFFIX = ".signature"
+UPLOADS_AT_ONCE = 8  # of a tenant, in one process: what is under way lies in the database and counts as stored only at its end
 log = structlog.get_logger()
 
 
@@ -55,6 +57,7 @@ class ArtifactUploads:
         self._allowances = allowances
         self._seal = seal
         self._keys = keys
+        self._under_way: Counter[UUID] = Counter()
 
     def max_bytes(self, ctx: RequestContext) -> int:
         """How large one artifact of this tenant may be."""
@@ -63,10 +66,14 @@ class ArtifactUploads:
     async def receive(self, ctx: RequestContext, pieces: AsyncIterator[bytes], stamp: Stamp | None = None) -> Artifact:
         """The stored artifact; the same bytes are stored once. A broken upload leaves nothing.
 
-        Raises PayloadTooLarge, QuotaExceeded, and InvalidInput for a signature that does not fit.
+        Raises PayloadTooLarge, QuotaExceeded, InvalidInput for a signature that does not fit, and RateLimited where too many of the
+        tenant's uploads are under way.
         """
         ctx.require(Action.UPLOAD_ARTIFACT)
+        if self._under_way[ctx.tenant_id] >= UPLOADS_AT_ONCE:
+            raise RateLimited(f"Your tenant has {UPLOADS_AT_ONCE} uploads under way: wait until one has ended.", retry_after_ms=1000)
         upload_id = uuid4()
+        self._under_way[ctx.tenant_id] += 1
         try:
             digest, size = await self._store_chunks(ctx, upload_id, pieces)
             self._keys.check_upload(digest, stamp)
@@ -75,6 +82,8 @@ class ArtifactUploads:
         except BaseException:
             await asyncio.shield(self._forget(ctx.tenant_id, upload_id))
             raise
+        finally:
+            self._under_way[ctx.tenant_id] -= 1
 
     async def _store_chunks(self, ctx: RequestContext, upload_id: UUID, pieces: AsyncIterator[bytes]) -> tuple[str, int]:
         most = self.max_bytes(ctx)

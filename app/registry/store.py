@@ -82,7 +82,8 @@ def promotion_value(row: PromotionRow, model: str) -> Promotion:
 async def find_model(session: AsyncSession, tenant_id: UUID, name: str, *, lock: bool = False) -> ModelRow:
     """The model's row, held until the transaction ends where `lock`; raises NotFound."""
     query = select(ModelRow).where(ModelRow.tenant_id == tenant_id, ModelRow.name == name)
-    row = (await session.execute(query.with_for_update() if lock else query)).scalar_one_or_none()
+    storable = "\0" not in name  # PostgreSQL has no way to write it, and no model has such a name
+    row = (await session.execute(query.with_for_update() if lock else query)).scalar_one_or_none() if storable else None
     if row is None:
         raise NotFound(f"There is no model named {name!r}.")
     return row

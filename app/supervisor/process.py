@@ -133,9 +133,9 @@ def stop_all(children: list[Child], harsh: Callable[[], bool] = lambda: False) -
         waited = time.monotonic() - began
         for child in waiting:
             if harsh() or waited >= child.spec.grace_s:
-                child.kill()
                 if child.spec.name not in killed and child.exit_status() is None:
-                    killed.append(child.spec.name)
+                    killed.append(child.spec.name)  # noted first: a killed process may be gone before anybody looks again
+                child.kill()
         waiting = [child for child in waiting if child.exit_status() is None]
         if waiting:
             time.sleep(0.01)

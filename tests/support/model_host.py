@@ -49,7 +49,9 @@ Zygote(socket, memory, Trust(trust), range(60706, 61184)).run()
 
 
 @contextlib.contextmanager
-def model_host(trust: str = "restricted", user: int | None = None, memory_bytes: int = MEMORY_BYTES) -> Iterator[RunningHost]:
+def model_host(
+    trust: str = "restricted", user: int | None = None, memory_bytes: int = MEMORY_BYTES, uids: int = 478
+) -> Iterator[RunningHost]:
     """A model host that listens; `user`: the ordinary user that it becomes. Ended afterwards."""
     with tempfile.TemporaryDirectory(prefix="turnout-host-") as name:
         folder = Path(name)
@@ -57,6 +59,7 @@ def model_host(trust: str = "restricted", user: int | None = None, memory_bytes:
         socket = folder / "host.sock"
         if user is None:
             options = ["-m", "app.prediction.worker", "--socket", socket, "--memory-bytes", str(memory_bytes), "--trust", trust]
+            options += ["--uids", str(uids)]
         else:
             os.chown(folder, user, user)
             options = ["-c", _AS_USER, str(user), socket, str(memory_bytes), trust]

@@ -54,6 +54,7 @@ class Zygote:
         self._memory_bytes = memory_bytes
         self._trust = trust
         self._free_uids = list(reversed(uids))
+        self._most_a_tenant = max(1, len(uids) // 2)
         self._parent = os.getppid()
         self._pid = os.getpid()
         self._selector = selectors.DefaultSelector()
@@ -187,7 +188,11 @@ class Zygote:
     def _hand_over(self, connection: socket.socket, key: str, purpose: Purpose, cpu_s: int | None) -> None:
         """Answers with a channel to the key's child, which is made where there is none."""
         for _ in range(2):
-            child = self._current.get(key) or self._spawn(key, purpose, cpu_s)
+            child = self._current.get(key)
+            if child is None and cpu_s is None and self._children_of(key) >= self._most_a_tenant:
+                _answer(connection, {"error": "Your tenant has as many models loaded as this machine holds for one."})
+                return
+            child = child or self._spawn(key, purpose, cpu_s)
             if child is None:
                 _answer(connection, {"error": "This machine holds as many models as it can."})
                 return
@@ -203,6 +208,11 @@ class Zygote:
                 _answer(connection, {"pid": child.pid, "key": key}, ours.fileno())
                 return
         _answer(connection, {"error": "The model's process could not be started."})
+
+    def _children_of(self, key: str) -> int:
+        """How many children the tenant of this key has: no tenant takes all that there can be."""
+        tenant = key.partition("/")[0] + "/"
+        return sum(child.key.startswith(tenant) for child in self._children.values())
 
     def _kill(self, connection: socket.socket, key: str, pid: int) -> None:
         """Answers with what became of the child, once it is dead; touches none but `pid`, and only where it is that key's."""

@@ -232,3 +232,12 @@ def test_a_model_can_be_changed_and_says_how(admin: Client) -> None:
         "fallback": {"kind": "VERSION", "version": 1},
     }
     assert admin.refused(update, input={"fallback": {"kind": "VERSION", "version": 9}})["extensions"]["code"] == "NOT_FOUND"
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\0", "no-such-model"])
+def test_a_name_that_no_model_can_have_is_not_found_like_any_other(admin: Client, name: str) -> None:
+    for document in (PROMOTE, BLOCKERS):
+        error = admin.refused(document, model=name, version=1)
+        assert (error["extensions"]["code"], error["message"]) == ("NOT_FOUND", f"There is no model named {name!r}.")
+    for document in (ROLLBACK, HISTORY):
+        assert admin.refused(document, model=name)["extensions"]["code"] == "NOT_FOUND"
