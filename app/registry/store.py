@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql import insert as pg_insert
 
 from app.errors import Conflict, InvalidInput, NotFound
 from app.kernel.names import folded
+from app.kernel.proof import Proof
 from app.kernel.signature import Column, Signature, Task
 from app.registry.artifact_store import stamp_of
 from app.registry.rows import AliasRow, ArtifactRow, ModelRow, ModelVersionRow, PromotionRow
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from app.kernel.inspection import InspectionReport
     from app.kernel.paging import PageRequest
+    from app.kernel.proof import Compiled
     from app.registry.signing import TrustedKeys
     from app.registry.types import VersionRegistration
 
@@ -70,6 +72,7 @@ def version_value(row: ModelVersionRow, model: str) -> ModelVersion:
         environment=None if row.environment is None else VersionEnvironment.from_json(row.environment),
         warning=row.warning,
         artifact_deleted_at=row.artifact_deleted_at,
+        proof=None if row.proof is None else Proof.from_json(row.proof),
     )
 
 
@@ -298,8 +301,20 @@ async def claim_validation(
     return row, model.name, model.task
 
 
-async def finish_validation(session: AsyncSession, tenant_id: UUID, model_id: UUID, number: int, report: InspectionReport) -> bool:
-    """Writes READY or FAILED; False where the version is no longer VALIDATING (withdrawn meanwhile)."""
+async def finish_validation(
+    session: AsyncSession,
+    tenant_id: UUID,
+    model_id: UUID,
+    number: int,
+    report: InspectionReport,
+    compiled: Compiled | None = None,
+    digest: str | None = None,
+) -> bool:
+    """Writes READY or FAILED; False where the version is no longer VALIDATING (withdrawn meanwhile).
+
+    `compiled`: the verdict, None where there was nothing to compile. `digest`: of the graph that serves, None for none.
+    """
+    graph = None if compiled is None or digest is None else compiled.graph
     ready = report.failure is None and report.signature is not None
     done = (
         update(ModelVersionRow)
@@ -314,7 +329,10 @@ async def finish_validation(session: AsyncSession, tenant_id: UUID, model_id: UU
             status_reason=None if ready else report.failure,
             warning=" ".join(report.warnings) or None,
             retired_at=None if ready else func.now(),
-            runtime=RuntimeKind.SKLEARN.value if ready else None,
+            runtime=(RuntimeKind.SKLEARN if graph is None else RuntimeKind.ONNX).value if ready else None,
+            proof=compiled.proof.to_json() if compiled is not None and ready else None,
+            compiled_digest=digest if ready else None,
+            compiled_size_bytes=len(graph) if graph is not None and ready else None,
             signature=report.signature.to_json() if report.signature is not None and ready else None,
             classes=None if report.classes is None or not ready else list(report.classes),
             environment={**report.environment, "estimator": report.estimator},

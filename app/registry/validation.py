@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections import deque
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from app.audit import store as audit
 from app.db.outbox import announce
 from app.errors import AppError, Unavailable
 from app.kernel.inspection import InspectionReport, InspectionRequest
+from app.kernel.proof import Compiled, Proof
 from app.kernel.signature import Column, Task
 from app.registry import store
 from app.registry.artifacts import ArtifactRefused
@@ -23,11 +25,13 @@ if TYPE_CHECKING:
     from app.db.session import Database
     from app.kernel.clock import Clock
     from app.registry.artifacts import ArtifactCache
-    from app.registry.ports import Announcer, Confinement, Inspector
+    from app.registry.compiled_models import CompiledModels
+    from app.registry.ports import Announcer, Confinement, GraphCompiler, Inspector
     from app.registry.types import PendingValidation
 
 _AUDIT_ACTOR = "turnout"
 _RETRY_S = 1.0
+_COMPARING_S = 150.0  # what graphs may take to be compared, at most
 log = structlog.get_logger()
 
 
@@ -39,6 +43,8 @@ class Validator:
         database: Database,
         artifacts: ArtifactCache,
         inspector: Inspector,
+        compiler: GraphCompiler,
+        graphs: CompiledModels,
         confinement: Confinement,
         clock: Clock,
         announced: Announcer,
@@ -47,6 +53,8 @@ class Validator:
         self._database = database
         self._artifacts = artifacts
         self._inspector = inspector
+        self._compiler = compiler
+        self._graphs = graphs
         self._confinement = confinement
         self._clock = clock
         self._announced = announced
@@ -78,7 +86,7 @@ class Validator:
             self._wake.clear()
 
     async def _validate(self, pending: PendingValidation) -> None:
-        lease = timedelta(seconds=self._timeout_s + 30)
+        lease = timedelta(seconds=2 * self._timeout_s + _COMPARING_S)
         async with self._database.tenant_tx(pending.tenant_id) as session:
             claimed = await store.claim_validation(session, pending.tenant_id, pending.model_id, pending.number, self._clock.now(), lease)
         if claimed is None:
@@ -86,8 +94,9 @@ class Validator:
         row, model, task = claimed
         given = None if row.given_columns is None else tuple(Column.from_json(c) for c in row.given_columns)
         request = InspectionRequest(Task(task), given, store.unpack_sample(row.sample))
-        report = await self._inspect(pending, str(row.artifact_digest), request)
-        await self._finish(pending, model, report)
+        digest = str(row.artifact_digest)
+        report = await self._inspect(pending, digest, request)
+        await self._finish(pending, model, report, await self._compile(pending, digest, request, report))
 
     async def _inspect(self, pending: PendingValidation, digest: str, request: InspectionRequest) -> InspectionReport:
         if refusal := await self._confinement.refusal(digest):
@@ -103,14 +112,35 @@ class Validator:
         except AppError as error:
             return _failed(error.message)
 
+    async def _compile(
+        self, pending: PendingValidation, digest: str, request: InspectionRequest, report: InspectionReport
+    ) -> Compiled | None:
+        """The verdict about the version's graph; None for a version that cannot serve at all."""
+        if report.failure is not None or report.signature is None:
+            return None
+        try:
+            path = await self._artifacts.path(pending.tenant_id, digest)
+            return await self._compiler.compile(
+                pending.tenant_id, path, report.signature, request.task, report.classes or (), request.sample, self._timeout_s
+            )
+        except Unavailable:
+            await self._unclaim(pending)
+            raise
+        except AppError as error:
+            return Compiled(Proof(error.message))
+
     async def _unclaim(self, pending: PendingValidation) -> None:
         async with self._database.tenant_tx(pending.tenant_id) as session:
             await store.release_validation(session, pending.tenant_id, pending.model_id, pending.number)
 
-    async def _finish(self, pending: PendingValidation, model: str, report: InspectionReport) -> None:
+    async def _finish(self, pending: PendingValidation, model: str, report: InspectionReport, compiled: Compiled | None) -> None:
+        graph = None if compiled is None else compiled.graph
+        digest = None if graph is None else hashlib.sha256(graph).hexdigest()
         async with self._database.tenant_tx(pending.tenant_id) as session:
-            if not await store.finish_validation(session, pending.tenant_id, pending.model_id, pending.number, report):
+            if not await store.finish_validation(session, pending.tenant_id, pending.model_id, pending.number, report, compiled, digest):
                 return
+            if graph is not None:
+                await self._graphs.add(session, pending.tenant_id, graph)
             await audit.record_by(
                 session,
                 pending.tenant_id,
@@ -124,7 +154,14 @@ class Validator:
             )
             await announce(session, pending.tenant_id)
         self._announced.wake()
-        log.info("version_validated", model=model, version=pending.number, ready=report.failure is None, estimator=report.estimator)
+        log.info(
+            "version_validated",
+            model=model,
+            version=pending.number,
+            ready=report.failure is None,
+            estimator=report.estimator,
+            native_because=None if compiled is None else compiled.proof.reason,
+        )
 
 
 def _failed(why: str) -> InspectionReport:
