@@ -95,7 +95,7 @@ def test_what_was_answered_is_served_by_every_process_from_then_on(replicated: S
 def test_a_stopped_replica_is_not_claimed_and_serves_no_withdrawn_version_once_it_has_heard(replicated: Service) -> None:
     admin = two_versions(replicated, "stopped")
     names = pids(admin.ask(PROMOTE, model="m", version=1)["promote"])
-    name, pid = sorted(names.items())[0]
+    name, pid = min(names.items())
     others = httpx.Client(base_url=replicated.url, headers=admin.headers, timeout=30)
     while answering_pid(replicated, others) == pid:  # a kept connection stays with its process
         others.close()
@@ -131,7 +131,7 @@ def answering_pid(service: Service, client: httpx.Client) -> int:
     children = Path(f"/proc/{service.process.pid}/task/{service.process.pid}/children").read_text().split()
     for child in children:
         for handle in Path(f"/proc/{child}/fd").iterdir():
-            if handle.is_symlink() and os.readlink(handle).removeprefix("socket:[").removesuffix("]") in inodes:
+            if handle.is_symlink() and str(handle.readlink()).removeprefix("socket:[").removesuffix("]") in inodes:
                 return int(child)
     raise AssertionError("nobody holds the connection")
 
