@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
@@ -17,7 +20,7 @@ import pytest
 
 from tests.integration.service.test_registry import constant
 from tests.support.database import remove_home
-from tests.support.service import PREDICT, free_port, start_service
+from tests.support.service import PREDICT, ROOT, environment, free_port, start_service
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,6 +93,16 @@ def test_what_was_answered_is_served_by_every_process_from_then_on(replicated: S
     for version in (1, 2, 1, 2):
         assert admin.ask(PROMOTE, model="m", version=version)["promote"]["appliedEverywhere"] is True
         assert {admin.predict("m", [1, 2])["version"] for _ in range(20)} == {version}  # a connection each: any process may answer
+
+
+def test_operators_see_how_many_replicas_there_are_and_when_each_was_heard(replicated: Service) -> None:
+    replicas = httpx.get(f"{replicated.url}/health").json()["replicas"]
+    assert (replicas["status"], replicas["listed"], replicas["silent"]) == ("ok", WORKERS, 0)
+    assert 0 <= replicas["oldestHeartbeatSeconds"] < 6
+    command = [sys.executable, "-m", "app.cli.main", "doctor", "--json"]
+    told = subprocess.run(command, cwd=ROOT, env=environment(replicated.home), capture_output=True, text=True, check=False).stdout
+    (finding,) = [f for f in json.loads(told)["findings"] if f["area"] == "replicas"]
+    assert finding["text"].startswith(f"{WORKERS} serving, the oldest heartbeat ")
 
 
 def test_a_stopped_replica_is_not_claimed_and_serves_no_withdrawn_version_once_it_has_heard(replicated: Service) -> None:
