@@ -105,8 +105,6 @@ class ArtifactUploads:
             arrival = await store.add_artifact(session, ctx.tenant_id, upload, ctx.subject, self._clock.now())
             if arrival in (Arrival.NEW, Arrival.RESTORED):
                 await self._check_room(session, ctx)
-            else:
-                await store.remove_upload(session, ctx.tenant_id, upload.upload_id)
             if arrival is not Arrival.KNOWN:
                 await audit.record(
                     session,

@@ -62,13 +62,13 @@ class VersionPairs:
             row = await store.find_model(session, ctx.tenant_id, model)
             of_a, of_b = await store.find_version(session, row, a), await store.find_version(session, row, b)
             task = store.model_value(row).task
-            routes = [route_of(found, task) if _serves(found) else None for found in (of_a, of_b)]
             sampled = of_b if of_b.sample is not None else of_a
             return VersionPair(
                 task,
                 store.version_value(of_a, row.name),
                 store.version_value(of_b, row.name),
-                *routes,
+                route_of(of_a, task) if _serves(of_a) else None,
+                route_of(of_b, task) if _serves(of_b) else None,
                 store.unpack_sample(sampled.sample),
                 None if sampled.sample is None else sampled.number,
             )

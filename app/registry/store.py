@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from app.registry.signing import TrustedKeys
     from app.registry.types import VersionRegistration
 
+UNREAD = {"artifact": "refused"}  # the environment of a version whose bytes nobody opened
 Keyed = list[tuple[tuple[str | int, ...], Any]]
 
 
@@ -174,10 +175,12 @@ async def open_model(session: AsyncSession, tenant_id: UUID, registration: Versi
 
 
 async def same_registration(session: AsyncSession, model: ModelRow, fingerprint: str) -> ModelVersionRow | None:
+    """The version that this registration made before; one whose bytes were refused unread is none."""
     query = select(ModelVersionRow).where(
         ModelVersionRow.tenant_id == model.tenant_id,
         ModelVersionRow.model_id == model.model_id,
         ModelVersionRow.registration_hash == fingerprint,
+        func.coalesce(ModelVersionRow.environment["artifact"].astext != UNREAD["artifact"], True),
     )
     return (await session.execute(query)).scalars().first()
 

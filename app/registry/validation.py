@@ -105,7 +105,7 @@ class Validator:
             path = await self._artifacts.path(pending.tenant_id, digest)
             return await self._inspector.inspect(pending.tenant_id, path, request, self._timeout_s)
         except ArtifactRefused as refused:
-            return _failed(refused.message)
+            return InspectionReport.failed(refused.message, environment=store.UNREAD)
         except Unavailable:
             await self._unclaim(pending)
             raise
