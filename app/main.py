@@ -36,16 +36,19 @@ from app.observability import logs
 from app.observability.exposition import METRICS_FOLDER, exposition
 from app.observability.metrics import Telemetry
 from app.prediction.cache import PredictionCache
+from app.prediction.comparison import VersionComparer
 from app.prediction.confinement import ConfinementGate
 from app.prediction.live_proof import LiveProof
 from app.prediction.opening import RuntimeOpener
 from app.prediction.pool import RuntimePool
 from app.prediction.refresher import Refresher
 from app.prediction.routing import RoutingTable
+from app.prediction.runtimes.compiler import Compiler
 from app.prediction.runtimes.flat import FlatFiles
 from app.prediction.runtimes.host import ModelHost
 from app.prediction.service import Predictor
 from app.registry.artifacts import ArtifactCache, ArtifactUploads
+from app.registry.comparison import VersionPairs
 from app.registry.compiled_models import CompiledModels
 from app.registry.mismatches import CompiledMismatches
 from app.registry.replicas import Replica
@@ -115,7 +118,8 @@ def build_parts(settings: Settings, telemetry: Telemetry, index: int) -> Parts:
     table, announced = RoutingTable(), _Later()
     cache = PredictionCache(settings.serving.cache_bytes, settings.serving.cache_entries, clock)
     live_proof = LiveProof(pool, CompiledMismatches(database, clock, announced), telemetry, settings.serving.live_proof_share)
-    validator = Validator(database, artifacts, host, gate, clock, announced, settings.registry.validation_timeout_s)
+    compiler = Compiler(runtime_dir(settings.home) / MODEL_HOST_SOCKET)
+    validator = Validator(database, artifacts, host, compiler, compiled, gate, clock, announced, settings.registry.validation_timeout_s)
     listening = Line(_url(settings.database.sync_url), "listener", default_transaction_read_only="on")
     recording = Line(_url(settings.database.runtime_url), "replica", synchronous_commit="off")  # a crash may lose what it claims
     replica = Replica(recording, uuid4(), f"{socket.gethostname()}/{os.getpid()}-{index}", clock)
@@ -128,6 +132,7 @@ def build_parts(settings: Settings, telemetry: Telemetry, index: int) -> Parts:
             directory, table, VersionLookup(database), pool, cache, live_proof, spool, answers, IdMint(clock), telemetry, clock
         ),
         registry=RegistryService(database, clock, answers, announced, keys, artifacts),
+        comparer=VersionComparer(VersionPairs(database), pool),
         tenants=TenantService(database, directory, master_key, limiter, clock, refresher.caught_up),
         audit=AuditService(database),
     )

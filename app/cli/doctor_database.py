@@ -5,14 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from app.cli.findings import Finding, Level
-from app.db.driver import connect, run_blocking
+from app.db.driver import connect, run_blocking, translated
 from app.db.embedded.server import EmbeddedPostgres
 from app.db.privileges import DatabaseRole
 from app.db.roles import check_roles, server_warnings
 from app.errors import AppError, ConfigurationError
 from app.journal.partitions import days_ahead
 from app.kernel.clock import SystemClock
+<<<<<<< HEAD
 from app.supervisor.database import is_embedded
+=======
+from app.registry.liveness import Listed, listed_replicas
+>>>>>>> next
 from app.supervisor.lock import holder
 from app.supervisor.revision import is_current
 from app.supervisor.role_file import read_role_urls
@@ -55,10 +59,31 @@ def _findings(urls: Mapping[DatabaseRole, str], kind: str) -> Iterator[Finding]:
         yield Finding("migrations", Level.OK if current else Level.UNSAFE, "at the newest" if current else "behind: run turnout migrate")
     else:
         yield Finding("migrations", Level.NOTE, "not examined: that takes TURNOUT_DATABASE_OWNER_URL")
+    yield from _replica_findings(urls[DatabaseRole.SYNC])
     ahead = run_blocking(days_ahead(any_url, SystemClock()))
     enough = ahead >= _FEW_DAYS
     text = f"partitions for {max(ahead, 0)} more days" + ("" if enough else ": run turnout migrate, or give the parent the owner's URL")
     yield Finding("prediction log", Level.OK if enough else Level.UNSAFE, text)
+
+
+def _replica_findings(sync_url: str) -> Iterator[Finding]:
+    replicas = run_blocking(_replicas(sync_url))
+    for each in replicas:
+        if each.silent:
+            text = f"{each.name} was last heard of {each.silent_s:.0f} s ago: promotions count it as not applied for ten minutes"
+            yield Finding("replicas", Level.NOTE, text)
+    heard = [each for each in replicas if not each.silent]
+    oldest = f", the oldest heartbeat {max(each.silent_s for each in heard):.1f} s ago" if heard else ""
+    yield Finding("replicas", Level.OK, f"{len(heard)} serving{oldest}")
+
+
+async def _replicas(url: str) -> list[Listed]:
+    connection = await connect(url)
+    try:
+        with translated():
+            return await listed_replicas(connection)
+    finally:
+        await connection.close()
 
 
 def _urls(settings: Settings) -> dict[DatabaseRole, str]:

@@ -56,8 +56,10 @@ def translated() -> Iterator[None]:
         yield
     except TimeoutError as error:
         raise unavailable() from error
-    except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        if isinstance(error, asyncpg.InterfaceError) or not_now(error):
+    except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:  # the latter: asked while the server's last words arrive
+        raise unavailable() from error
+    except asyncpg.PostgresError as error:
+        if not_now(error):
             raise unavailable() from error
         raise
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 FIRST_WAIT_S = 0.05
 LONGEST_WAIT_S = 5.0
 _ANSWER_WITHIN_S = 2.0
+_CHECK_S = 1.0
 log = structlog.get_logger()
 
 
@@ -75,7 +76,8 @@ class Line:
                 try:
                     lost = await self._connect()
                     wait_s = FIRST_WAIT_S
-                    await lost
+                    while not lost.done() and self.is_up:  # the driver does not tell of each end
+                        await asyncio.wait([lost], timeout=_CHECK_S)
                     log.warning("database_line_lost", line=self._name)
                 except (Unavailable, ConfigurationError) as error:
                     log.warning("database_line_down", line=self._name, why=str(error))

@@ -23,7 +23,7 @@ Rows = list[Any]  # named tuples, fields named as the query's columns
 class Together:
     """The rows of each of `queries`, by its name. Their parameters are given to `read` by name, those without a value of their own."""
 
-    def __init__(self, queries: Mapping[str, Select[Any]]) -> None:
+    def __init__(self, queries: Mapping[str, Select[*tuple[Any, ...]]]) -> None:
         arrays = [_as_array(query).label(name) for name, query in queries.items()]
         dialect = asyncpg.PGDialect_asyncpg()  # type: ignore[no-untyped-call]
         compiled = select(*arrays).compile(dialect=dialect, compile_kwargs={"render_postcompile": True})

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from app.audit.service import AuditService
+    from app.prediction.comparison import VersionComparer
     from app.prediction.service import Predictor
     from app.registry.service import RegistryService
     from app.registry.types import Alias, ModelVersion
@@ -28,6 +29,7 @@ class Services:
 
     predictor: Predictor
     registry: RegistryService
+    comparer: VersionComparer
     tenants: TenantService
     audit: AuditService
 

@@ -8,6 +8,7 @@ from strawberry.schema.config import StrawberryConfig
 from app.graphql.audit.queries import AuditQuery
 from app.graphql.errors import ErrorCode
 from app.graphql.prediction.queries import PredictionQuery
+from app.graphql.registry.comparison import ComparisonQuery
 from app.graphql.registry.mutations import RegistryMutation
 from app.graphql.registry.queries import RegistryQuery
 from app.graphql.scalars import SCALARS
@@ -16,7 +17,7 @@ from app.graphql.tenancy.queries import TenancyQuery
 
 
 @strawberry.type
-class Query(TenancyQuery, PredictionQuery, RegistryQuery, AuditQuery):
+class Query(TenancyQuery, PredictionQuery, RegistryQuery, ComparisonQuery, AuditQuery):
     pass
 
 

@@ -24,6 +24,7 @@ class Proof:
     native_us: float | None = None  # one row, median
     compiled_us: float | None = None
     precision: str | None = None  # "float32", "float64"
+    mismatches: int = 0  # of live requests, found while it served
 
     @property
     def speed_up(self) -> float | None:

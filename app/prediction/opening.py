@@ -46,6 +46,7 @@ class RuntimeOpener:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="onnx")
 
     async def compiled(self, tenant_id: UUID, route: VersionRoute, native: Native) -> Runtime:
+        await self._artifacts.require_signed(tenant_id, route.artifact_digest)
         flat = await self._flats.path(tenant_id, str(route.compiled_digest))
         classes = len(route.classes or ())
         return await asyncio.to_thread(OnnxRuntime.load, flat, route.signature, route.task, classes, native, self._threads)

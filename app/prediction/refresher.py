@@ -134,9 +134,13 @@ class Refresher:
 
     async def look(self) -> None:
         """One look; routes whose versions are open are applied when this returns. Raises Unavailable."""
-        first, whole = self._table.generation < 0, self._whole
-        picture = await self._read(whole=whole)
-        self._whole = self._whole and not whole
+        first = self._table.generation < 0
+        whole, self._whole = self._whole, False
+        try:
+            picture = await self._read(whole=whole)
+        except BaseException:
+            self._whole = self._whole or whole
+            raise
         self._directory.apply(picture.tenants)
         for stored in picture.tenants:
             tenant_id = stored.tenant.tenant_id

@@ -47,22 +47,23 @@ class Upload:
 
 
 async def add_artifact(session: AsyncSession, tenant_id: UUID, upload: Upload, by: str, at: datetime) -> Arrival:
-    """Records the bytes; the caller removes the chunks of SIGNED and KNOWN, which are there already."""
-    values = {"size_bytes": upload.size_bytes, "upload_id": upload.upload_id, "mac": upload.mac, "created_by": by, "created_at": at}
+    """Records the bytes. Those that were there before make way: the new ones are whole, and of the old ones nobody knows."""
     stamp = upload.stamp
+    stored = {"size_bytes": upload.size_bytes, "upload_id": upload.upload_id, "mac": upload.mac}
     signed = {} if stamp is None else {"signer": stamp.signer, "signature": stamp.signature}
-    made = pg_insert(ArtifactRow).values(tenant_id=tenant_id, digest=upload.digest, **values, **signed)
+    made = pg_insert(ArtifactRow).values(tenant_id=tenant_id, digest=upload.digest, created_by=by, created_at=at, **stored, **signed)
     if (await session.execute(made.on_conflict_do_nothing().returning(ArtifactRow.digest))).scalar_one_or_none() is not None:
         return Arrival.NEW
     row = await session.get_one(ArtifactRow, (tenant_id, upload.digest), with_for_update=True)
-    changed = stamp is not None and stamp != stamp_of(row)
-    removed = row.removed_at is not None
-    for name, value in {**(values | {"removed_at": None} if removed else {}), **signed}.items():
+    await remove_upload(session, tenant_id, row.upload_id)
+    removed, newly_signed = row.removed_at is not None, stamp is not None and stamp != stamp_of(row)
+    row.removed_at = None
+    for name, value in {**stored, **signed}.items():
         setattr(row, name, value)
     if removed:
         await _bytes_are_back(session, tenant_id, upload.digest, at)
     await session.flush()
-    return Arrival.RESTORED if removed else Arrival.SIGNED if changed else Arrival.KNOWN
+    return Arrival.RESTORED if removed else Arrival.SIGNED if newly_signed else Arrival.KNOWN
 
 
 async def _bytes_are_back(session: AsyncSession, tenant_id: UUID, digest: str, at: datetime) -> None:

@@ -114,8 +114,6 @@ class ArtifactUploads:
             arrival = await store.add_artifact(session, ctx.tenant_id, upload, ctx.subject, self._clock.now())
             if arrival in (Arrival.NEW, Arrival.RESTORED):
                 await self._check_room(session, ctx)
-            else:
-                await store.remove_upload(session, ctx.tenant_id, upload.upload_id)
             if arrival is not Arrival.KNOWN:
                 await audit.record(
                     session,
@@ -163,6 +161,12 @@ class ArtifactCache:
             self._fetching[key] = task
             task.add_done_callback(lambda _: self._fetching.pop(key, None))
         return await asyncio.shield(task)
+
+    async def require_signed(self, tenant_id: UUID, digest: str) -> None:
+        """Returns where what was made of this artifact may be used; raises ArtifactRefused for want of a signature that counts."""
+        kept = await asyncio.to_thread(_kept_stamp, self._folder / str(tenant_id) / digest)
+        if self._keys.refusal(digest, kept) is not None:
+            await self.path(tenant_id, digest)
 
     async def refusal(self, tenant_id: UUID, digest: str) -> str | None:
         """Why these bytes are not to be used; None where they are, or where that took longer than five seconds to find out."""

@@ -116,4 +116,4 @@ async def await_effect(database: Database, tenant_id: UUID, change: Change, with
 def _effect(acks: list[tuple[ReplicaAck, bool]], none_behind: bool) -> Effect:
     missing = [silent for ack, silent in acks if ack.applied_at is None]
     everywhere = not missing and (bool(acks) or none_behind)
-    return Effect(tuple(ack for ack, _ in acks), everywhere, hopeless=bool(missing) and all(missing))
+    return Effect(tuple(ack for ack, _ in acks), everywhere, hopeless=not everywhere and all(missing))

@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from pathlib import Path
     from uuid import UUID
 
     from app.kernel.inspection import InspectionReport, InspectionRequest
+    from app.kernel.proof import Compiled
+    from app.kernel.signature import Signature, Task
 
 
 class Inspector(Protocol):
     """Opens an artifact where it can do no harm and says what it is. Never raises for what the artifact does."""
 
     async def inspect(self, tenant_id: UUID, artifact: Path, request: InspectionRequest, timeout_s: float) -> InspectionReport: ...
+
+
+class GraphCompiler(Protocol):
+    """Makes a graph of an artifact and proves that it answers the same. Never raises for what the artifact does."""
+
+    async def compile(
+        self,
+        tenant_id: UUID,
+        artifact: Path,
+        signature: Signature,
+        task: Task,
+        classes: tuple[str, ...],
+        sample: tuple[Any, ...],
+        timeout_s: float,
+    ) -> Compiled: ...
 
 
 class ArtifactSeal(Protocol):

@@ -67,7 +67,7 @@ def models_of(rows: Mapping[str, Iterable[Any]]) -> dict[UUID, list[ModelRoute]]
     routed: dict[UUID, dict[int, VersionRoute]] = defaultdict(dict)
     for row in rows["versions"]:
         if row.signature is not None and row.model_id in tasks:
-            routed[row.model_id][row.number] = _route(row, tasks[row.model_id])
+            routed[row.model_id][row.number] = route_of(row, tasks[row.model_id])
     found: dict[UUID, list[ModelRoute]] = defaultdict(list)
     for row in models:
         aliased, of_model = pointed.get(row.model_id, {}), routed.get(row.model_id, {})
@@ -96,13 +96,13 @@ class VersionLookup:
         async with self._database.tenant_tx(tenant_id) as session:
             row = await store.find_version(session, await store.find_model(session, tenant_id, model.name), number)
             if row.status == VersionStatus.READY and row.signature is not None:
-                return _route(row, model.task)
+                return route_of(row, model.task)
             if row.status == VersionStatus.VALIDATING:
                 raise ModelUnavailable(f"Version {number} of {model.name!r} is still being validated.", retry_after_ms=1000)
             raise NotFound(f"There is no version {number} of the model {model.name!r} that can serve: it is {row.status}.")
 
 
-def _route(row: Any, task: Task) -> VersionRoute:
+def route_of(row: Any, task: Task) -> VersionRoute:
     """Of a ModelVersionRow, or of a row with its columns."""
     proof = row.proof or {}
     return VersionRoute(

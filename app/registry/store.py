@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql import insert as pg_insert
 
 from app.errors import Conflict, InvalidInput, NotFound
 from app.kernel.names import folded
+from app.kernel.proof import Proof
 from app.kernel.signature import Column, Signature, Task
 from app.registry.artifact_store import stamp_of
 from app.registry.rows import AliasRow, ArtifactRow, ModelRow, ModelVersionRow, PromotionRow
@@ -35,9 +36,11 @@ if TYPE_CHECKING:
 
     from app.kernel.inspection import InspectionReport
     from app.kernel.paging import PageRequest
+    from app.kernel.proof import Compiled
     from app.registry.signing import TrustedKeys
     from app.registry.types import VersionRegistration
 
+UNREAD = {"artifact": "refused"}  # the environment of a version whose bytes nobody opened
 Keyed = list[tuple[tuple[str | int, ...], Any]]
 
 
@@ -70,6 +73,7 @@ def version_value(row: ModelVersionRow, model: str) -> ModelVersion:
         environment=None if row.environment is None else VersionEnvironment.from_json(row.environment),
         warning=row.warning,
         artifact_deleted_at=row.artifact_deleted_at,
+        proof=None if row.proof is None else Proof.from_json(row.proof),
     )
 
 
@@ -172,10 +176,12 @@ async def open_model(session: AsyncSession, tenant_id: UUID, registration: Versi
 
 
 async def same_registration(session: AsyncSession, model: ModelRow, fingerprint: str) -> ModelVersionRow | None:
+    """The version that this registration made before; one whose bytes were refused unread is none."""
     query = select(ModelVersionRow).where(
         ModelVersionRow.tenant_id == model.tenant_id,
         ModelVersionRow.model_id == model.model_id,
         ModelVersionRow.registration_hash == fingerprint,
+        func.coalesce(ModelVersionRow.environment["artifact"].astext != UNREAD["artifact"], True),
     )
     return (await session.execute(query)).scalars().first()
 
@@ -299,6 +305,7 @@ async def claim_validation(
     return row, model.name, model.task
 
 
+<<<<<<< HEAD
 async def waits_for_validation(session: AsyncSession, tenant_id: UUID, model_id: UUID, number: int) -> bool:
     """Whether the version is still VALIDATING, claimed or not."""
     row = await session.get(ModelVersionRow, (tenant_id, model_id, number))
@@ -307,6 +314,22 @@ async def waits_for_validation(session: AsyncSession, tenant_id: UUID, model_id:
 
 async def finish_validation(session: AsyncSession, tenant_id: UUID, model_id: UUID, number: int, report: InspectionReport) -> bool:
     """Writes READY or FAILED; False where the version is no longer VALIDATING (withdrawn meanwhile)."""
+=======
+async def finish_validation(
+    session: AsyncSession,
+    tenant_id: UUID,
+    model_id: UUID,
+    number: int,
+    report: InspectionReport,
+    compiled: Compiled | None = None,
+    digest: str | None = None,
+) -> bool:
+    """Writes READY or FAILED; False where the version is no longer VALIDATING (withdrawn meanwhile).
+
+    `compiled`: the verdict, None where there was nothing to compile. `digest`: of the graph that serves, None for none.
+    """
+    graph = None if compiled is None or digest is None else compiled.graph
+>>>>>>> next
     ready = report.failure is None and report.signature is not None
     done = (
         update(ModelVersionRow)
@@ -321,7 +344,10 @@ async def finish_validation(session: AsyncSession, tenant_id: UUID, model_id: UU
             status_reason=None if ready else report.failure,
             warning=" ".join(report.warnings) or None,
             retired_at=None if ready else func.now(),
-            runtime=RuntimeKind.SKLEARN.value if ready else None,
+            runtime=(RuntimeKind.SKLEARN if graph is None else RuntimeKind.ONNX).value if ready else None,
+            proof=compiled.proof.to_json() if compiled is not None and ready else None,
+            compiled_digest=digest if ready else None,
+            compiled_size_bytes=len(graph) if graph is not None and ready else None,
             signature=report.signature.to_json() if report.signature is not None and ready else None,
             classes=None if report.classes is None or not ready else list(report.classes),
             environment={**report.environment, "estimator": report.estimator},

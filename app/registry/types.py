@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
+    from app.kernel.proof import Proof
     from app.kernel.signature import Column, Signature, Task
 
 PRODUCTION = "production"
@@ -122,6 +123,7 @@ class ModelVersion:
     environment: VersionEnvironment | None = None  # set once inspected
     warning: str | None = None
     artifact_deleted_at: datetime | None = None  # by retention; the record stays
+    proof: Proof | None = None  # set once READY
 
 
 @dataclass(frozen=True, slots=True)

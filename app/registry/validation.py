@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+import hashlib
+from collections import deque
+        except ArtifactRefused as refused:
+            return _failed(refused.message)
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -13,6 +16,7 @@ from app.audit import store as audit
 from app.db.outbox import announce
 from app.errors import AppError, InvalidInput, Unavailable
 from app.kernel.inspection import InspectionReport, InspectionRequest
+from app.kernel.proof import Compiled, Proof
 from app.kernel.signature import Column, Task
 from app.registry import rules, store
 from app.registry.artifacts import ArtifactRefused
@@ -24,12 +28,15 @@ if TYPE_CHECKING:
     from app.db.session import Database
     from app.kernel.clock import Clock
     from app.registry.artifacts import ArtifactCache
-    from app.registry.ports import Announcer, Confinement, Inspector
+    from app.registry.compiled_models import CompiledModels
+    from app.registry.ports import Announcer, Confinement, GraphCompiler, Inspector
     from app.registry.types import PendingValidation
 
 _AUDIT_ACTOR = "turnout"
 _RETRY_S = 1.0
-_LOOK_AGAIN_S = 5.0
+_COMPARING_S = 150.0  # what graphs may take to be compared, at most
+        except ArtifactRefused as refused:
+            return _failed(refused.message)
 log = structlog.get_logger()
 
 
@@ -64,6 +71,8 @@ class Validator:
         database: Database,
         artifacts: ArtifactCache,
         inspector: Inspector,
+        compiler: GraphCompiler,
+        graphs: CompiledModels,
         confinement: Confinement,
         clock: Clock,
         announced: Announcer,
@@ -72,6 +81,8 @@ class Validator:
         self._database = database
         self._artifacts = artifacts
         self._inspector = inspector
+        self._compiler = compiler
+        self._graphs = graphs
         self._confinement = confinement
         self._clock = clock
         self._announced = announced
@@ -108,7 +119,7 @@ class Validator:
         asyncio.get_running_loop().call_later(_LOOK_AGAIN_S, self.consider, [pending])
 
     async def _validate(self, pending: PendingValidation) -> None:
-        lease = timedelta(seconds=self._timeout_s + 30)
+        lease = timedelta(seconds=2 * self._timeout_s + _COMPARING_S)
         async with self._database.tenant_tx(pending.tenant_id) as session:
             claimed = await store.claim_validation(session, pending.tenant_id, pending.model_id, pending.number, self._clock.now(), lease)
             if claimed is None and await store.waits_for_validation(session, pending.tenant_id, pending.model_id, pending.number):
@@ -118,8 +129,9 @@ class Validator:
         row, model, task = claimed
         given = None if row.given_columns is None else tuple(Column.from_json(c) for c in row.given_columns)
         request = InspectionRequest(Task(task), given, store.unpack_sample(row.sample))
-        report = await self._inspect(pending, str(row.artifact_digest), request)
-        await self._finish(pending, model, report)
+        digest = str(row.artifact_digest)
+        report = await self._inspect(pending, digest, request)
+        await self._finish(pending, model, report, await self._compile(pending, digest, request, report))
 
     async def _inspect(self, pending: PendingValidation, digest: str, request: InspectionRequest) -> InspectionReport:
         if refusal := await self._confinement.refusal(digest):
@@ -128,21 +140,42 @@ class Validator:
             path = await self._artifacts.path(pending.tenant_id, digest)
             return bounded(await self._inspector.inspect(pending.tenant_id, path, request, self._timeout_s))
         except ArtifactRefused as refused:
-            return _failed(refused.message)
+            return InspectionReport.failed(refused.message, environment=store.UNREAD)
         except Unavailable:
             await self._unclaim(pending)
             raise
         except AppError as error:
             return _failed(error.message)
 
+    async def _compile(
+        self, pending: PendingValidation, digest: str, request: InspectionRequest, report: InspectionReport
+    ) -> Compiled | None:
+        """The verdict about the version's graph; None for a version that cannot serve at all."""
+        if report.failure is not None or report.signature is None:
+            return None
+        try:
+            path = await self._artifacts.path(pending.tenant_id, digest)
+            return await self._compiler.compile(
+                pending.tenant_id, path, report.signature, request.task, report.classes or (), request.sample, self._timeout_s
+            )
+        except Unavailable:
+            await self._unclaim(pending)
+            raise
+        except AppError as error:
+            return Compiled(Proof(error.message))
+
     async def _unclaim(self, pending: PendingValidation) -> None:
         async with self._database.tenant_tx(pending.tenant_id) as session:
             await store.release_validation(session, pending.tenant_id, pending.model_id, pending.number)
 
-    async def _finish(self, pending: PendingValidation, model: str, report: InspectionReport) -> None:
+    async def _finish(self, pending: PendingValidation, model: str, report: InspectionReport, compiled: Compiled | None) -> None:
+        graph = None if compiled is None else compiled.graph
+        digest = None if graph is None else hashlib.sha256(graph).hexdigest()
         async with self._database.tenant_tx(pending.tenant_id) as session:
-            if not await store.finish_validation(session, pending.tenant_id, pending.model_id, pending.number, report):
+            if not await store.finish_validation(session, pending.tenant_id, pending.model_id, pending.number, report, compiled, digest):
                 return
+            if graph is not None:
+                await self._graphs.add(session, pending.tenant_id, graph)
             await audit.record_by(
                 session,
                 pending.tenant_id,
@@ -156,7 +189,14 @@ class Validator:
             )
             await announce(session, pending.tenant_id)
         self._announced.wake()
-        log.info("version_validated", model=model, version=pending.number, ready=report.failure is None, estimator=report.estimator)
+        log.info(
+            "version_validated",
+            model=model,
+            version=pending.number,
+            ready=report.failure is None,
+            estimator=report.estimator,
+            native_because=None if compiled is None else compiled.proof.reason,
+        )
 
 
 def bounded(report: InspectionReport) -> InspectionReport:

@@ -10,6 +10,7 @@ from sqlalchemy import text
 
 from app.journal.depth import read_depth
 from app.observability.health import ProbeResult, Status
+from app.registry.liveness import listed_replicas
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -87,8 +88,24 @@ def probes_of(database: SyncDatabase, refresher: Refresher, host: ModelHost, spo
     async def ask_flags() -> ProbeResult:
         return ProbeResult(Status.OK, {"source": "none"})
 
-    asked = {"database": ask_database, "routing": ask_routing, "modelHost": ask_model_host, "flags": ask_flags, "spool": ask_spool}
+    asked = {
+        "database": ask_database,
+        "routing": ask_routing,
+        "replicas": lambda: _ask_replicas(database),
+        "modelHost": ask_model_host,
+        "flags": ask_flags,
+        "spool": ask_spool,
+    }
     return [Probe(name, ask) for name, ask in asked.items()]
+
+
+async def _ask_replicas(database: SyncDatabase) -> ProbeResult:
+    """Well also where some are silent: they may have been taken away on purpose, and promotions say what they do not serve."""
+    async with database.driver_connection() as connection:
+        replicas = await listed_replicas(connection)
+    oldest_s = round(max((each.silent_s for each in replicas), default=0.0), 1)
+    silent = sum(each.silent for each in replicas)
+    return ProbeResult(Status.OK, {"listed": len(replicas), "silent": silent, "oldestHeartbeatSeconds": oldest_s})
 
 
 def loaded_models(pool: RuntimePool, table: RoutingTable, directory: TenantDirectory, named: bool) -> list[dict[str, Any]]:

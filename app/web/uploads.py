@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 UPLOAD_TIMEOUT_S = 600.0
 SILENCE_S = 30.0  # a client that sends nothing for so long is gone
-_STATUS = {"FORBIDDEN": 403, "QUOTA_EXCEEDED": 429}
+_STATUS = {"BAD_USER_INPUT": 400, "FORBIDDEN": 403, "QUOTA_EXCEEDED": 429}
 log = structlog.get_logger(__name__)
 
 

@@ -157,6 +157,7 @@ def test_no_field_with_any_argument_shows_or_changes_what_is_another_tenants(
         "{ predict(model: NAME, features: [1], version: 1) { id } }",
         "{ predictBatch(model: NAME, rows: [[1]]) { id } }",
         "{ promotionBlockers(model: NAME, version: 1) { code } }",
+        "{ compareModelVersions(model: NAME, a: 1, b: 1) { classesEqual } }",
         "mutation { promote(model: NAME, version: 1) { revision } }",
         "mutation { rollback(model: NAME) { revision } }",
         'mutation { updateModel(name: NAME, input: {description: "x"}) { name } }',

@@ -55,6 +55,22 @@ class VersionEnvironment:
     estimator: str | None
 
 
+@strawberry.type(description="What was found out about compiling a version: whether a graph answers for scikit-learn, or why not.")
+class CompilationProof:
+    reason: str | None = strawberry.field(description="Why scikit-learn itself serves. Null: the compiled graph does.")
+    rows: int = strawberry.field(description="How many rows both answered in the proof.")
+    tolerance: float | None = strawberry.field(
+        description="How far an answer may be from scikit-learn's: a probability as it is, a number in the unit of the target."
+    )
+    largest_difference: float | None = strawberry.field(description="The largest that was found, among rows like those that clients send.")
+    handed_back: int = strawberry.field(description="Rows of the proof that the graph leaves to scikit-learn, as it does when it serves.")
+    native_us: float | None = strawberry.field(name="nativeMicroseconds", description="What one row costs scikit-learn; the median.")
+    compiled_us: float | None = strawberry.field(name="compiledMicroseconds", description="What one row costs the graph; the median.")
+    speed_up: float | None
+    precision: str | None = strawberry.field(description="What the graph computes with: float32 or float64.")
+    mismatches: int = strawberry.field(description="Answers to live requests that differed from scikit-learn's by more than the tolerance.")
+
+
 @strawberry.type
 class ModelVersion:
     model: str
@@ -76,6 +92,8 @@ class ModelVersion:
     artifact_deleted_at: datetime | None = strawberry.field(
         description="When retention deleted the bytes of a version that had been archived, withdrawn or FAILED. The record stays."
     )
+
+    proof: CompilationProof | None = strawberry.field(description="Null until the version is READY.")
 
     @strawberry.field(graphql_type=list[Column], description="Empty until the version is READY, unless it was given.")
     def signature(self, root: strawberry.Parent[types.ModelVersion]) -> list[signature.Column]:

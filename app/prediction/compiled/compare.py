@@ -48,8 +48,8 @@ class Comparison:
     largest_difference: float
 
 
-def difference(native: Scores, compiled: Scores, yardstick: Yardstick) -> Comparison:
-    """Compares the same rows, answered by the estimator and by the graph; strict by `MARGIN`."""
+def difference(native: Scores, compiled: Scores, yardstick: Yardstick, margin: int = 1) -> Comparison:
+    """Compares the same rows, answered by the estimator and by the graph; `margin`: how many times closer than allowed they must be."""
     if native.labels is not None:
         if compiled.labels is None or (native.probabilities is None) != (compiled.probabilities is None):
             return Comparison("the graph gives other kinds of answers than the estimator", np.inf)
@@ -59,19 +59,19 @@ def difference(native: Scores, compiled: Scores, yardstick: Yardstick) -> Compar
         if native.probabilities is None or compiled.probabilities is None:
             return Comparison(None, 0.0)
         largest = float(np.abs(native.probabilities - compiled.probabilities).max(initial=0.0))
-        return _judged(largest, exceeds=not largest <= yardstick.tolerance / MARGIN, tolerance=yardstick.tolerance)
+        return _judged(largest, exceeds=not largest <= yardstick.tolerance / margin, tolerance=yardstick.tolerance / margin)
     if native.values is None or compiled.values is None:
         return Comparison("the graph gives other kinds of answers than the estimator", np.inf)
     off = np.abs(native.values - compiled.values)
     allowed = yardstick.allowed(native.values)
-    excess = ~(off <= allowed / MARGIN)
+    excess = ~(off <= allowed / margin)
     usual = off[allowed == yardstick.tolerance]
     largest = float((off[excess] if excess.any() else usual).max(initial=0.0))
-    return _judged(largest, exceeds=bool(excess.any()), tolerance=yardstick.tolerance)
+    return _judged(largest, exceeds=bool(excess.any()), tolerance=yardstick.tolerance / margin)
 
 
 def _judged(largest: float, *, exceeds: bool, tolerance: float) -> Comparison:
-    fault = f"an answer {largest:.2g} from scikit-learn's, where {tolerance / MARGIN:.2g} is allowed" if exceeds else None
+    fault = f"an answer {largest:.2g} from scikit-learn's, where {tolerance:.2g} is allowed" if exceeds else None
     return Comparison(fault, largest)
 
 

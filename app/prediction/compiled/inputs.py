@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from app.kernel.tensors import Batch
 
 LARGEST_PROVED = 1e30
+_NONE_LARGER = LARGEST_PROVED**2  # a sum of squares up to this, which is quickly found, has no larger number in it
 NUMBERS, INTEGERS, TEXTS = "numbers", "integers", "texts"
 _FLOATS: dict[str, type[np.float32 | np.float64]] = {"tensor(float)": np.float32, "tensor(double)": np.float64}
 _OTHERS = {INTEGERS: "tensor(int64)", TEXTS: "tensor(string)"}
@@ -53,7 +54,7 @@ class Feeder:
 
     def __call__(self, batch: Batch) -> dict[str, NDArray[Any]]:
         numbers = batch.numbers
-        if numbers.size and not np.abs(numbers).max() <= LARGEST_PROVED and (np.abs(numbers) > LARGEST_PROVED).any():
+        if not np.vdot(numbers, numbers) <= _NONE_LARGER and (np.abs(numbers) > LARGEST_PROVED).any():
             raise OutsideProof("a number larger than any that the proof tried")
         fed: dict[str, NDArray[Any]] = {}
         if self._float is not None:
@@ -79,13 +80,14 @@ class Feeder:
 
 def _check_complete(signature: Signature, given: dict[str, str]) -> None:
     kinds = {column.type for column in signature.columns}
-    wanted = {TEXTS} & set(given) if ColumnType.STRING not in kinds else {TEXTS}
+    whole = ColumnType.INTEGER in kinds
+    wanted = {TEXTS} if ColumnType.STRING in kinds else set()
     if INTEGERS in given:
         wanted |= {INTEGERS}
         kinds -= {ColumnType.INTEGER}
     if kinds - {ColumnType.STRING}:
         wanted |= {NUMBERS}
-    if wanted != set(given) or (TEXTS in given and ColumnType.STRING not in kinds):
+    if wanted != set(given) or (INTEGERS in given and not whole):
         raise UnknownLayout(f"The graph has the inputs {', '.join(sorted(given))}; the signature needs {', '.join(sorted(wanted))}.")
 
 

@@ -49,6 +49,10 @@ def read_answer(task: Task, classes: int, rows: int, outputs: Mapping[str, NDArr
         return Answer(Scores(values=values), _NO_DOUBT if np.isfinite(values).all() else np.flatnonzero(~np.isfinite(values)))
     if LABELS not in outputs:
         probabilities = _float64(outputs, PROBABILITIES, (rows, classes))
+        if rows == 1:  # plain numbers are faster than arrays of one row
+            numbers = probabilities[0].tolist()
+            label = np.array((numbers.index(max(numbers)),), dtype=np.int32)
+            return Answer(Scores(label, probabilities), _NO_DOUBT if _sure(numbers, close=True) else np.zeros(1, dtype=np.intp))
         labels = probabilities.argmax(axis=1).astype(np.int32)
         return Answer(Scores(labels=labels, probabilities=probabilities), _unsure(probabilities, close=True))
     labels = outputs[LABELS].reshape(-1)
@@ -66,7 +70,7 @@ def read_answer(task: Task, classes: int, rows: int, outputs: Mapping[str, NDArr
 
 def _float64(outputs: Mapping[str, NDArray[Any]], name: str, shape: tuple[int, int]) -> NDArray[np.float64]:
     found = outputs.get(name)
-    if found is None or found.dtype not in (np.float32, np.float64):
+    if found is None or found.dtype.char not in "fd":
         raise Malformed(f"The graph gives no {name}.")
     if found.size != shape[0] * shape[1]:
         raise Malformed(f"The graph's {name} have the shape {found.shape}; expected {shape}.")

@@ -19,7 +19,7 @@ import structlog
 from app.errors import ModelUnavailable
 from app.kernel.proof import Compiled, Proof
 from app.kernel.signature import ColumnType, Signature, Task
-from app.prediction.compiled.compare import MOST_HANDED_BACK, Yardstick, difference, rows_of
+from app.prediction.compiled.compare import MARGIN, MOST_HANDED_BACK, Yardstick, difference, rows_of
 from app.prediction.compiled.graph_check import LARGEST_GRAPH, check_graph
 from app.prediction.compiled.graph_wire import GraphRefused
 from app.prediction.runtimes.answers import Nonsense, answer_bytes, read_scores
@@ -207,7 +207,7 @@ def verdict(
     usual = rows_of(native, np.arange(int(np.searchsorted(answered, ordinary))))
     yardstick = Yardstick.of(task, usual)
     both = ~handed_back[answered]
-    comparison = difference(rows_of(native, np.flatnonzero(both)), rows_of(compiled, answered[both]), yardstick)
+    comparison = difference(rows_of(native, np.flatnonzero(both)), rows_of(compiled, answered[both]), yardstick, MARGIN)
     faults = [
         comparison.fault,
         f"it answers {n} rows that scikit-learn refuses" if (n := int((refused & ~handed_back).sum())) else None,

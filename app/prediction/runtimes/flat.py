@@ -2,11 +2,15 @@
 
 Such a file is ours, made here, and named by a seal over its content: it is looked at only after its bytes proved to be those that
 this machine's service wrote. Where they are not, it is made again from the bytes in the database, which have a seal of their own.
+
+onnxruntime (1.31) cannot leave a tensor in the file that is an attribute, as trees of 64-bit numbers have them; such files are mapped,
+too, and their tensors copied. What it cannot write flat at all is served from the graph as it is. The file's suffix says which it is.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
 import os
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
     from app.prediction.ports import CompiledGraphs
     from app.registry.ports import ArtifactSeal
 
+_IN_PLACE, _COPIED, _GRAPH = ".ort", ".ortc", ".onnx"
 log = structlog.get_logger()
 
 
@@ -38,12 +43,15 @@ def session_options() -> onnxruntime.SessionOptions:
     return options
 
 
-def open_session(flat: Path) -> onnxruntime.InferenceSession:
-    """A session over the mapped file: initialisers and attributes stay in its pages. Blocks; whatever onnxruntime raises comes out."""
+def open_session(file: Path) -> onnxruntime.InferenceSession:
+    """A session over a file of `FlatFiles`. Blocks; whatever onnxruntime raises comes out."""
     options = session_options()
-    options.add_session_config_entry("session.use_memory_mapped_ort_model", "1")
-    options.add_session_config_entry("session.use_ort_model_bytes_for_initializers", "1")
-    return onnxruntime.InferenceSession(str(flat), options, providers=["CPUExecutionProvider"])
+    if file.suffix != _GRAPH:
+        options.add_session_config_entry("session.load_model_format", "ORT")
+        options.add_session_config_entry("session.use_memory_mapped_ort_model", "1")
+    if file.suffix == _IN_PLACE:
+        options.add_session_config_entry("session.use_ort_model_bytes_for_initializers", "1")
+    return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
 
 
 class FlatFiles:
@@ -67,7 +75,7 @@ class FlatFiles:
         return await asyncio.to_thread(self._make, tenant_id, folder, digest, data)
 
     def _find(self, tenant_id: UUID, folder: Path, digest: str) -> Path | None:
-        for path in folder.glob(f"{_stem(digest)}-*.ort"):
+        for path in folder.glob(f"{_stem(digest)}-*"):
             if hmac.compare_digest(path.name, self._name(tenant_id, digest, path)):
                 return path
             log.error("flat_file_refused", digest=digest)
@@ -76,26 +84,22 @@ class FlatFiles:
 
     def _make(self, tenant_id: UUID, folder: Path, digest: str, data: bytes) -> Path:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        part = folder / f"{uuid4().hex}.part"
-        graph = part.with_suffix(".onnx")
+        graph = folder / f"{uuid4().hex}{_GRAPH}"
         try:
             graph.write_bytes(data)
-            options = session_options()
-            options.optimized_model_filepath = str(part)
-            options.add_session_config_entry("session.save_model_format", "ORT")
-            onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
-            with part.open("rb") as file:
+            made = _best_form(graph)
+            with made.open("rb") as file:
                 os.fsync(file.fileno())
-            path = folder / self._name(tenant_id, digest, part)
-            part.replace(path)
+            path = folder / self._name(tenant_id, digest, made)
+            made.replace(path)
         except OSError as error:
             raise ModelUnavailable(f"The compiled model could not be written down: {error.strerror}.") from None
         except Exception as error:  # noqa: BLE001  onnxruntime's own errors share no base
             log.warning("graph_not_taken", digest=digest, error=type(error).__name__, why=str(error)[:500])
             raise ModelFailed("The compiled model could not be loaded.") from None
         finally:
-            graph.unlink(missing_ok=True)
-            part.unlink(missing_ok=True)
+            for suffix in (_GRAPH, _IN_PLACE, _COPIED):
+                graph.with_suffix(suffix).unlink(missing_ok=True)
         return path
 
     def _name(self, tenant_id: UUID, digest: str, path: Path) -> str:
@@ -104,7 +108,25 @@ class FlatFiles:
             flat = hashlib.file_digest(file, "sha256").hexdigest()
             named = hashlib.sha256(f"flat/{_stem(digest)}/{flat}".encode()).hexdigest()  # so that no upload's seal fits
             seal = self._seal.artifact_mac(tenant_id, named, file.tell())
-        return f"{_stem(digest)}-{seal.hex()}.ort"
+        return f"{_stem(digest)}-{seal.hex()}{path.suffix}"
+
+
+def _best_form(graph: Path) -> Path:
+    """The file beside `graph` that shares most and that can be loaded; raises where not even `graph` can."""
+    flat = graph.with_suffix(_IN_PLACE)
+    options = session_options()
+    options.optimized_model_filepath = str(flat)
+    options.add_session_config_entry("session.save_model_format", "ORT")
+    with contextlib.suppress(Exception):  # the graph is tried as it is
+        onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+        try:
+            open_session(flat)
+        except Exception:  # noqa: BLE001  onnxruntime's own errors share no base
+            flat = flat.rename(flat.with_suffix(_COPIED))
+            open_session(flat)
+        return flat
+    open_session(graph)
+    return graph
 
 
 def _stem(digest: str) -> str:

@@ -6,7 +6,7 @@ was not proved for, and answers too close to call, go to the estimator itself.
 What onnxruntime (1.31, measured) does with a graph: loaded from a file it copies it, initialisers at 1.2 times their size and tree
 ensembles at 5 to 6 times; from bytes the initialisers take three times. In its own flat format, mapped from a file, initialisers and
 attributes stay in the file's pages, which all processes share, and only what the kernels build from them is each process's own: 1.1
-to 1.5 times the graph, with the same answers to the last bit. So graphs are served in that format (`flat.py`).
+to 2 times the graph, with the same answers to the last bit. So graphs are served in that format where they can be (`flat.py`).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     Native = Callable[[], Awaitable[Runtime]]
 
 _LOOP_S = 0.002  # a call that is expected to hold the event loop for longer goes to a thread
-_WARM_ROWS = 32
+_WARM_ROWS, _WARM_CALLS = 32, 4  # the fastest of several calls counts: others may have been held up
 _LEARN = 0.2  # how much of what a call cost more than expected counts for the next one
 log = structlog.get_logger()
 
@@ -155,9 +155,17 @@ class OnnxRuntime:
         """First figures, from rows of zeros and empty texts: the first calls also have the graph make its buffers."""
         numbers = sum(column.type != "STRING" for column in signature.columns)
         texts = len(signature.columns) - numbers
-        for rows in (1, 1, _WARM_ROWS):
-            with contextlib.suppress(AppError):  # a model may have its reasons against zeros
-                self._answer(Batch(rows, np.zeros((rows, numbers)), (("",) * rows,) * texts))
+        with contextlib.suppress(AppError):  # a model may have its reasons against zeros
+            self._one_s, several_s = (
+                min(self._timed(Batch(rows, np.zeros((rows, numbers)), (("",) * rows,) * texts)) for _ in range(_WARM_CALLS))
+                for rows in (1, _WARM_ROWS)
+            )
+            self._row_s = max(0.0, several_s - self._one_s) / (_WARM_ROWS - 1)
+
+    def _timed(self, batch: Batch) -> float:
+        began = time.perf_counter()
+        self._answer(batch)
+        return time.perf_counter() - began
 
     def _learn(self, rows: int, seconds: float) -> None:
         """A call that was held up by others counts little: what is expected rises slowly and falls fast."""

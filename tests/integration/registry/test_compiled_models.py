@@ -19,7 +19,7 @@ from app.registry.compiled_models import CompiledModels
 from app.registry.mismatches import CompiledMismatches
 from app.registry.routes import VersionLookup
 from app.registry.types import ModelRoute, RuntimeKind, VersionRoute
-from tests.support.graphs import NUMBERS, GraphOpener, Graphs, numbers, sum_graph
+from tests.support.serving import NUMBERS, GraphOpener, Graphs, numbers, sum_graph
 
 if TYPE_CHECKING:
     from pathlib import Path

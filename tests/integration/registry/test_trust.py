@@ -9,8 +9,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from app.errors import InvalidInput, NotPromotable, QuotaExceeded
+from app.kernel.inspection import InspectionReport
 from app.registry.artifacts import CHUNK_BYTES, ArtifactRefused
 from app.registry.signing import Stamp, TrustedKeys, key_id, sign
+from app.registry.store import UNREAD
 
 if TYPE_CHECKING:
     from tests.integration.registry.conftest import Registry
@@ -78,6 +80,24 @@ async def test_a_damaged_version_is_not_promoted_and_what_serves_serves_on(regis
     assert [b["code"] for b in refused.value.details["blockers"]] == ["ARTIFACT_REFUSED"]
     assert "its bytes are not those that were uploaded" in refused.value.message
     assert registry.sql("select number, revision from aliases") == [(first, 1)]
+
+
+async def test_another_upload_heals_what_was_damaged(registry: Registry) -> None:
+    await registry.upload(A)
+    registry.sql(FLIP, 0, 0)
+    registry.sql("update artifacts set size_bytes = 1")
+    await registry.upload(A)
+    assert (await registry.artifacts.path(registry.tenant, digest(A))).read_bytes() == A
+    assert registry.sql("select count(*) from artifact_chunks")[0][0] == 1
+
+
+async def test_a_version_whose_bytes_were_refused_is_registered_again_as_another(registry: Registry) -> None:
+    await registry.upload(A)
+    await registry.checked(await registry.register(A), InspectionReport.failed("damaged", environment=UNREAD))
+    second = await registry.register(A)
+    assert second.number == 2
+    await registry.checked(second, InspectionReport.failed("no estimator", environment={"python": "3.11.7"}))
+    assert (await registry.register(A)).number == 2
 
 
 # --- signatures

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
@@ -17,7 +20,7 @@ import pytest
 
 from tests.integration.service.test_registry import constant
 from tests.support.database import remove_home
-from tests.support.service import PREDICT, free_port, start_service
+from tests.support.service import PREDICT, ROOT, environment, free_port, start_service
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -92,10 +95,20 @@ def test_what_was_answered_is_served_by_every_process_from_then_on(replicated: S
         assert {admin.predict("m", [1, 2])["version"] for _ in range(20)} == {version}  # a connection each: any process may answer
 
 
+def test_operators_see_how_many_replicas_there_are_and_when_each_was_heard(replicated: Service) -> None:
+    replicas = httpx.get(f"{replicated.url}/health").json()["replicas"]
+    assert (replicas["status"], replicas["listed"], replicas["silent"]) == ("ok", WORKERS, 0)
+    assert 0 <= replicas["oldestHeartbeatSeconds"] < 6
+    command = [sys.executable, "-m", "app.cli.main", "doctor", "--json"]
+    told = subprocess.run(command, cwd=ROOT, env=environment(replicated.home), capture_output=True, text=True, check=False).stdout
+    (finding,) = [f for f in json.loads(told)["findings"] if f["area"] == "replicas"]
+    assert finding["text"].startswith(f"{WORKERS} serving, the oldest heartbeat ")
+
+
 def test_a_stopped_replica_is_not_claimed_and_serves_no_withdrawn_version_once_it_has_heard(replicated: Service) -> None:
     admin = two_versions(replicated, "stopped")
     names = pids(admin.ask(PROMOTE, model="m", version=1)["promote"])
-    name, pid = sorted(names.items())[0]
+    name, pid = min(names.items())
     others = httpx.Client(base_url=replicated.url, headers=admin.headers, timeout=30)
     while answering_pid(replicated, others) == pid:  # a kept connection stays with its process
         others.close()
@@ -131,7 +144,7 @@ def answering_pid(service: Service, client: httpx.Client) -> int:
     children = Path(f"/proc/{service.process.pid}/task/{service.process.pid}/children").read_text().split()
     for child in children:
         for handle in Path(f"/proc/{child}/fd").iterdir():
-            if handle.is_symlink() and os.readlink(handle).removeprefix("socket:[").removesuffix("]") in inodes:
+            if handle.is_symlink() and str(handle.readlink()).removeprefix("socket:[").removesuffix("]") in inodes:
                 return int(child)
     raise AssertionError("nobody holds the connection")
 

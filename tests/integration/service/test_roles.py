@@ -25,6 +25,7 @@ CALLS = {
     "model": '{ model(name: "none") { name } }',
     "models": "{ models { edges { cursor } } }",
     "promotionBlockers": '{ promotionBlockers(model: "none", version: 1) { code } }',
+    "compareModelVersions": '{ compareModelVersions(model: "none", a: 1, b: 2) { classesEqual } }',
     "unitHash": '{ unitHash(unit: "u") }',
     "auditLog": "{ auditLog { edges { cursor } } }",
     "tenants": "{ tenants { edges { cursor } } }",
@@ -40,10 +41,10 @@ CALLS = {
 }
 # From the contract's table of roles, written out by hand: the permission table is held to it.
 MAY = {
-    "READER": {"viewer", "model", "models", "promotionBlockers", "unitHash"},
+    "READER": {"viewer", "model", "models", "promotionBlockers", "compareModelVersions", "unitHash"},
     "PREDICTOR": {"viewer", "predict", "predictBatch"},
-    "PUBLISHER": {"viewer", "registerModelVersion", "model", "models", "promotionBlockers"},
-    "EXPERIMENTER": {"viewer", "model", "models", "promotionBlockers", "unitHash", "predict", "predictBatch"},
+    "PUBLISHER": {"viewer", "registerModelVersion", "model", "models", "promotionBlockers", "compareModelVersions"},
+    "EXPERIMENTER": {"viewer", "model", "models", "promotionBlockers", "compareModelVersions", "unitHash", "predict", "predictBatch"},
     "ADMIN": set(CALLS) - {"tenants", "tenant", "createTenant"},
     "OPERATOR": {"viewer", "tenants", "tenant", "createTenant"},
 }

@@ -16,7 +16,7 @@ from app.kernel.tensors import Batch, Scores
 from app.prediction.live_proof import LiveProof
 from app.prediction.pool import RuntimePool
 from tests.support.clock import ManualClock
-from tests.support.graphs import TENANT, GraphOpener, Graphs, compiled_route, numbers, sign_graph, sum_graph
+from tests.support.serving import TENANT, GraphOpener, Graphs, compiled_route, numbers, sign_graph, sum_graph
 
 pytestmark = pytest.mark.unit
 

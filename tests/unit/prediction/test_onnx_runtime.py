@@ -13,7 +13,7 @@ from app.errors import DeadlineExceeded, ModelFailed, ModelUnavailable
 from app.kernel.clock import Deadline
 from app.kernel.signature import Task
 from app.kernel.tensors import Batch
-from tests.support.graphs import TENANT, GraphOpener, Graphs, SumEstimator, compiled_route, numbers, sign_graph, sum_graph
+from tests.support.serving import TENANT, GraphOpener, Graphs, SumEstimator, compiled_route, numbers, sign_graph, sum_graph
 
 pytestmark = pytest.mark.unit
 

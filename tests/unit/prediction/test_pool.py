@@ -12,7 +12,7 @@ from app.kernel.clock import Deadline
 from app.prediction.budget import native_bytes, onnx_bytes
 from app.prediction.pool import NoRoom, RuntimePool, key_of
 from tests.support.clock import ManualClock
-from tests.support.graphs import TENANT, GraphOpener, Graphs, compiled_route, numbers, sum_graph
+from tests.support.serving import TENANT, GraphOpener, Graphs, compiled_route, numbers, sum_graph
 
 pytestmark = pytest.mark.unit
 

@@ -23,7 +23,7 @@ from app.registry.types import PRODUCTION, ModelRoute
 from app.tenancy.keys import TenantKeys
 from app.tenancy.permissions import actions_of
 from tests.support.clock import ManualClock
-from tests.support.graphs import GraphOpener, Graphs, compiled_route, sum_graph
+from tests.support.serving import GraphOpener, Graphs, compiled_route, sum_graph
 
 pytestmark = pytest.mark.unit
 

@@ -1,0 +1,203 @@
+"""From a commit to what this process serves: heard, read, loaded, applied, acknowledged."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from app.db.line import Line
+from app.db.outbox import CHANNEL, announce
+from app.errors import AppError, ModelFailed
+from app.prediction.pool import NoRoom
+from app.prediction.refresher import Refresher
+from app.prediction.routing import RoutingTable
+from app.tenancy.directory import TenantDirectory
+from app.tenancy.keys import MasterKey
+from tests.integration.registry.conftest import registry
+from tests.support.clock import ManualClock
+from tests.support.database import execute, make_tenant
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Collection
+    from uuid import UUID
+
+    from app.registry.types import VersionRoute
+    from tests.integration.registry.conftest import Registry
+
+__all__ = ["registry"]
+pytestmark = pytest.mark.integration
+
+
+class Models:
+    """Versions that open, fail or take their time, as a test says. Stands in for the pool, whose models need a model host."""
+
+    def __init__(self) -> None:
+        self.open: set[tuple[UUID, int]] = set()
+        self.failing: dict[int, AppError] = {}
+        self.gates: dict[int, asyncio.Event] = {}
+
+    def opened(self, _tenant_id: UUID, route: VersionRoute) -> object | None:
+        return route if (route.model_id, route.number) in self.open else None
+
+    async def warm(self, _tenant_id: UUID, routes: Collection[VersionRoute]) -> list[tuple[VersionRoute, AppError]]:
+        failures = []
+        for route in routes:
+            if route.number in self.gates:
+                await self.gates[route.number].wait()
+            if route.number in self.failing:
+                failures.append((route, self.failing[route.number]))
+            else:
+                self.open.add((route.model_id, route.number))
+        return failures
+
+    def keep(self, needed: object) -> None: ...
+
+
+class Said:
+    """What this replica acknowledged: (generation, cold version numbers); and how often a look ended."""
+
+    def __init__(self) -> None:
+        self.acks: list[tuple[int, set[int]]] = []
+        self.looks = 0
+
+    def heard(self, _generation: int) -> None:
+        self.looks += 1
+
+    def applied(self, _tenant_id: UUID, generation: int, cold: frozenset[tuple[UUID, int]]) -> None:
+        self.acks.append((generation, {number for _, number in cold}))
+
+
+class Nothing:
+    """No validation."""
+
+    def consider(self, _pending: object) -> None: ...
+
+
+class Process:
+    """As much of a serving process as keeps the picture."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.registry, self.models, self.said, self.table = registry, Models(), Said(), RoutingTable()
+        self.line = Line(registry.urls.sync, "listener", default_transaction_read_only="on")
+        self.refresher = Refresher(
+            self.line,
+            registry.sync,
+            TenantDirectory(MasterKey(bytes(32))),
+            self.table,
+            cast("Any", self.models),
+            cast("Any", Nothing()),
+            cast("Any", self.said),
+            ManualClock(),
+        )
+        self.line.listen(CHANNEL, self.refresher.heard, self.refresher.line_up)
+        self.tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        await self.refresher.start()
+        self.tasks = [asyncio.create_task(self.line.run()), asyncio.create_task(self.refresher.run())]
+        await self.until(lambda: self.line.is_up)
+
+    async def until(self, true: Callable[[], bool]) -> None:
+        async with asyncio.timeout(20):
+            while not true():  # noqa: ASYNC110  what is waited for tells nobody
+                await asyncio.sleep(0.001)
+
+    def serves(self) -> int | None:
+        """What production of `risk` is answered by."""
+        model = self.table.tenant(self.registry.tenant).models.get("risk")
+        return None if model is None else model.aliases.get("production")
+
+    async def promote(self, number: int) -> int:
+        """The change's generation."""
+        generation = (await self.registry.service.promote(self.registry.ctx, "risk", number)).generation
+        assert generation is not None
+        return generation
+
+
+@pytest.fixture
+async def process(registry: Registry) -> AsyncIterator[Process]:
+    process = Process(registry)
+    for number in (1, 2, 3):
+        assert await registry.ready(f"model {number}".encode()) == number
+    await process.promote(1)
+    await process.start()
+    yield process
+    for task in process.tasks:
+        task.cancel()
+    await asyncio.gather(*process.tasks, return_exceptions=True)
+
+
+async def test_a_change_is_applied_and_acknowledged_when_its_version_is_loaded(process: Process) -> None:
+    assert (process.serves(), process.said.acks) == (1, [])
+    process.models.gates[2] = asyncio.Event()
+    generation = await process.promote(2)
+    await process.until(lambda: process.table.generation == generation)
+    assert (process.serves(), process.said.acks) == (1, [])
+    process.models.gates[2].set()
+    await process.until(lambda: process.serves() == 2)
+    assert process.said.acks == [(generation, set())]
+
+
+async def test_what_served_goes_on_where_the_new_version_cannot_be_loaded_and_the_change_is_not_claimed(process: Process) -> None:
+    process.models.failing[2] = ModelFailed("its bytes are not those that were uploaded")
+    generation = await process.promote(2)
+    await process.until(lambda: process.said.acks == [(generation, {2})])
+    assert process.serves() == 1
+    del process.models.failing[2]
+    await process.until(lambda: process.serves() == 2)  # tried again, without another change
+    assert process.said.acks[-1] == (generation, set())
+
+
+async def test_a_withdrawn_version_serves_no_more_even_where_nothing_else_can_be_loaded(process: Process) -> None:
+    process.models.failing[2] = ModelFailed("broken")
+    await process.promote(2)
+    await process.until(lambda: len(process.said.acks) == 1)
+    assert process.serves() == 1
+    await process.registry.service.withdraw(process.registry.ctx, "risk", 1, "bad data")
+    await process.until(lambda: process.serves() == 2)
+    assert process.models.open == {(next(iter(process.models.open))[0], 1)}
+
+
+async def test_for_want_of_memory_the_old_version_gives_way(process: Process) -> None:
+    process.models.failing[2] = NoRoom("full")
+    generation = await process.promote(2)
+    await process.until(lambda: process.serves() == 2)
+    assert process.said.acks == [(generation, {2})]
+
+
+async def test_a_slow_model_holds_up_no_other_tenant(process: Process) -> None:
+    process.models.gates[2] = asyncio.Event()
+    await process.promote(2)
+    other = make_tenant(process.registry.urls, "shop")
+    async with process.registry.database.tenant_tx(other) as session:
+        generation = await announce(session, other)
+    await process.until(lambda: (generation, set()) in process.said.acks)
+    assert process.serves() == 1
+
+
+async def test_a_burst_of_changes_is_few_looks_and_ends_with_the_last(process: Process) -> None:
+    await process.until(lambda: process.said.looks >= 2)  # the first picture, and the one when the line came up
+    before = process.said.looks
+    async with process.registry.database.tenant_tx(process.registry.tenant) as session:
+        for _ in range(50):
+            generation = await announce(session, process.registry.tenant)
+    await process.until(lambda: process.table.generation == generation)
+    assert process.said.acks == [(generation, set())]
+    assert process.said.looks - before <= 3  # what was heard, what came while that was read, a poll
+
+
+async def test_a_line_that_was_lost_means_that_everything_is_read_again(process: Process) -> None:
+    broken = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'turnout listener'"
+    urls = process.registry.urls
+    # As after a failover that lost the newest change and made another: the generation is the one that we know.
+    execute(urls.superuser, "update aliases set number = 3")
+    execute(urls.superuser, f"{broken} and datname = current_database()")
+    await process.until(lambda: process.serves() == 3)
+
+
+async def test_the_poll_finds_what_nobody_said(process: Process) -> None:
+    execute(process.registry.urls.superuser, "update aliases set number = 2")
+    execute(process.registry.urls.superuser, "update routing_generation set generation = generation + 1")
+    await process.until(lambda: process.serves() == 2)
