@@ -12,11 +12,8 @@ from app.db.roles import check_roles, server_warnings
 from app.errors import AppError, ConfigurationError
 from app.journal.partitions import days_ahead
 from app.kernel.clock import SystemClock
-<<<<<<< HEAD
-from app.supervisor.database import is_embedded
-=======
 from app.registry.liveness import Listed, listed_replicas
->>>>>>> next
+from app.supervisor.database import is_embedded
 from app.supervisor.lock import holder
 from app.supervisor.revision import is_current
 from app.supervisor.role_file import read_role_urls

@@ -6,7 +6,7 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Protocol
 
-from app.errors import ModelUnavailable
+from app.errors import ModelUnavailable, Unavailable
 from app.prediction.runtimes.onnx import OnnxRuntime
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from app.registry.ports import Confinement
     from app.registry.types import VersionRoute
 
+_HOST_AWAY_S, _HOST_AWAY_WITHIN_S = 0.05, 5.0
 _THREADS = 2  # compute batches beside the event loop; more would only share the same cores
 
 
@@ -52,6 +53,16 @@ class RuntimeOpener:
         return await asyncio.to_thread(OnnxRuntime.load, flat, route.signature, route.task, classes, native, self._threads)
 
     async def estimator(self, tenant_id: UUID, route: VersionRoute) -> Runtime:
+        end = asyncio.get_running_loop().time() + _HOST_AWAY_WITHIN_S
+        while True:
+            try:
+                return await self._estimator(tenant_id, route)
+            except Unavailable as error:  # the model host is being started, or started anew
+                if error.code != Unavailable.code or asyncio.get_running_loop().time() >= end:
+                    raise
+                await asyncio.sleep(_HOST_AWAY_S)
+
+    async def _estimator(self, tenant_id: UUID, route: VersionRoute) -> Runtime:
         if refusal := await self._confinement.refusal(route.artifact_digest):
             raise ModelUnavailable(refusal)
         path = await self._artifacts.path(tenant_id, route.artifact_digest)

@@ -145,6 +145,8 @@ class Refresher:
         for stored in picture.tenants:
             tenant_id = stored.tenant.tenant_id
             self._begin(picture, tenant_id, first=first, told=not first and tenant_id in picture.changed)
+        if first:
+            self._tidy()  # what the first picture needs is waited for from the first request on
         self._validator.consider(picture.pending)
         self._table.generation = picture.generation
         self.refreshed_at = self._clock.monotonic()

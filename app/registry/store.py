@@ -305,16 +305,12 @@ async def claim_validation(
     return row, model.name, model.task
 
 
-<<<<<<< HEAD
 async def waits_for_validation(session: AsyncSession, tenant_id: UUID, model_id: UUID, number: int) -> bool:
     """Whether the version is still VALIDATING, claimed or not."""
     row = await session.get(ModelVersionRow, (tenant_id, model_id, number))
     return row is not None and row.status == VersionStatus.VALIDATING
 
 
-async def finish_validation(session: AsyncSession, tenant_id: UUID, model_id: UUID, number: int, report: InspectionReport) -> bool:
-    """Writes READY or FAILED; False where the version is no longer VALIDATING (withdrawn meanwhile)."""
-=======
 async def finish_validation(
     session: AsyncSession,
     tenant_id: UUID,
@@ -329,7 +325,6 @@ async def finish_validation(
     `compiled`: the verdict, None where there was nothing to compile. `digest`: of the graph that serves, None for none.
     """
     graph = None if compiled is None or digest is None else compiled.graph
->>>>>>> next
     ready = report.failure is None and report.signature is not None
     done = (
         update(ModelVersionRow)

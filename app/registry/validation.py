@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections import deque
-        except ArtifactRefused as refused:
-            return _failed(refused.message)
+from collections import OrderedDict
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -34,9 +32,8 @@ if TYPE_CHECKING:
 
 _AUDIT_ACTOR = "turnout"
 _RETRY_S = 1.0
+_LOOK_AGAIN_S = 5.0
 _COMPARING_S = 150.0  # what graphs may take to be compared, at most
-        except ArtifactRefused as refused:
-            return _failed(refused.message)
 log = structlog.get_logger()
 
 
