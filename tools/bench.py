@@ -1,7 +1,9 @@
 """`make bench`: what a prediction over GraphQL costs, as a ratio to a floor measured in the same run.
 
 The floor is an ASGI application that reads a body and answers a constant, under the same uvicorn settings: the least that any
-service on this stack can cost. Absolute times drift with the machine and its load; the ratio holds. Takes well under a minute.
+service on this stack can cost. Absolute times drift with the machine and its load; the ratio holds. Takes about a minute.
+
+Before that: what a compiled model saves, beside scikit-learn's own call (`tools.bench_runtime`).
 """
 
 from __future__ import annotations
@@ -125,9 +127,9 @@ def turnout(home: Path, *arguments: str) -> list[str]:
     return ["env", f"TURNOUT_HOME={home}", "TURNOUT_LOG_LEVEL=error", sys.executable, "-P", "-m", "app.cli.main", *arguments]
 
 
-def start_service(home: Path) -> tuple[subprocess.Popen[str], int]:
+def start_service(home: Path, *options: str) -> tuple[subprocess.Popen[str], int]:
     """The real service, empty."""
-    process = subprocess.Popen(turnout(home, "serve", "--port", "0"), cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(turnout(home, "serve", "--port", "0", *options), cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout
     for line in process.stdout:
         if "serving on http" in line:
@@ -201,6 +203,7 @@ def show(connections: int, loads: dict[str, Load]) -> None:
 
 
 def main() -> None:
+    subprocess.run([sys.executable, "-m", "tools.bench_runtime"], cwd=ROOT, check=True)  # before the service takes a core
     with tempfile.TemporaryDirectory(prefix="turnout-bench-") as folder:
         home = Path(folder) / "home"
         print("starting the service, training and registering a model", flush=True)

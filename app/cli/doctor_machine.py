@@ -13,6 +13,7 @@ from app.journal.depth import read_depth
 from app.kernel.clock import SystemClock
 from app.kernel.home import DEVELOPMENT_ISSUER, MASTER_KEY, SPOOL
 from app.prediction.worker.lock import landlock_abi
+from app.registry.signing import TrustedKeys
 from app.settings import ArtifactTrust
 from app.supervisor.home import home_problem
 from app.supervisor.lock import holder
@@ -84,9 +85,21 @@ def service_findings(settings: Settings) -> Iterator[Finding]:
     yield Finding("service", level, f"process {running} on {url}: {words}")
 
 
+def _signature_findings(settings: Settings) -> Iterator[Finding]:
+    required = settings.registry.artifact_trust is ArtifactTrust.SIGNED_ONLY
+    try:
+        keys = TrustedKeys.read(settings.registry.artifact_keys, required=required)
+    except ConfigurationError as error:
+        yield Finding("signatures", Level.UNSAFE, str(error))
+        return
+    if required:
+        yield Finding("signatures", Level.OK, f"only artifacts signed by {', '.join(keys.ids)} are used")
+
+
 def model_host_findings(settings: Settings) -> Iterator[Finding]:
     if settings.registry.artifact_trust is ArtifactTrust.FULL:
         yield Finding("sandbox", Level.NOTE, "TURNOUT_ARTIFACT_TRUST=full: custom classes run, held by the sandbox alone")
+    yield from _signature_findings(settings)
     if holder(settings.home) is None:
         abi = landlock_abi()
         words = f"Landlock ABI {abi}" if abi else "no Landlock"

@@ -70,6 +70,10 @@ class TrustedKeys:
             )
         return cls(keys, required=required)
 
+    @property
+    def ids(self) -> list[str]:
+        return sorted(self._keys)
+
     def check_upload(self, digest: str, stamp: Stamp | None) -> None:
         """Returns where the bytes may be stored; raises InvalidInput for a signature that does not fit, or one by a stranger."""
         if stamp is None:
@@ -105,7 +109,7 @@ class TrustedKeys:
         return True
 
     def _known(self) -> str:
-        return f"Keys that count: {', '.join(sorted(self._keys)) or 'none'}."
+        return f"Keys that count: {', '.join(self.ids) or 'none'}."
 
 
 def key_id(key: Ed25519PublicKey) -> str:

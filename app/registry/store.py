@@ -324,8 +324,8 @@ async def finish_validation(
 
     `compiled`: the verdict, None where there was nothing to compile. `digest`: of the graph that serves, None for none.
     """
-    graph = None if compiled is None or digest is None else compiled.graph
     ready = report.failure is None and report.signature is not None
+    found = {"status": VersionStatus.FAILED.value, "status_reason": report.failure, "retired_at": func.now()}
     done = (
         update(ModelVersionRow)
         .where(
@@ -335,22 +335,28 @@ async def finish_validation(
             ModelVersionRow.status == VersionStatus.VALIDATING.value,
         )
         .values(
-            status=(VersionStatus.READY if ready else VersionStatus.FAILED).value,
-            status_reason=None if ready else report.failure,
             warning=" ".join(report.warnings) or None,
-            retired_at=None if ready else func.now(),
-            runtime=(RuntimeKind.SKLEARN if graph is None else RuntimeKind.ONNX).value if ready else None,
-            proof=compiled.proof.to_json() if compiled is not None and ready else None,
-            compiled_digest=digest if ready else None,
-            compiled_size_bytes=len(graph) if graph is not None and ready else None,
-            signature=report.signature.to_json() if report.signature is not None and ready else None,
-            classes=None if report.classes is None or not ready else list(report.classes),
             environment={**report.environment, "estimator": report.estimator},
             claimed_until=None,
+            **(_served_so(report, compiled, digest) if ready else found),
         )
         .returning(ModelVersionRow.number)
     )
     return (await session.execute(done)).scalar_one_or_none() is not None
+
+
+def _served_so(report: InspectionReport, compiled: Compiled | None, digest: str | None) -> dict[str, Any]:
+    """What a READY version is served by, and how."""
+    graph = None if compiled is None or digest is None else compiled.graph
+    return {
+        "status": VersionStatus.READY.value,
+        "runtime": (RuntimeKind.SKLEARN if graph is None else RuntimeKind.ONNX).value,
+        "proof": None if compiled is None else compiled.proof.to_json(),
+        "compiled_digest": digest,
+        "compiled_size_bytes": None if graph is None else len(graph),
+        "signature": None if report.signature is None else report.signature.to_json(),
+        "classes": None if report.classes is None else list(report.classes),
+    }
 
 
 async def release_validation(session: AsyncSession, tenant_id: UUID, model_id: UUID, number: int) -> None:

@@ -107,6 +107,8 @@ class OnnxRuntime:
         except Malformed as error:
             raise _failed(str(error)) from None
         except Exception as error:  # noqa: BLE001  as above
+            if options is not None and options.terminate:
+                raise DeadlineExceeded("The model did not answer in time.") from None
             log.warning("graph_failed", error=type(error).__name__, why=str(error)[:500])
             raise _failed("The compiled model failed on this input.") from None
         self._learn(batch.rows, time.perf_counter() - began)

@@ -44,7 +44,7 @@ def _import_everything() -> None:
 
 
 def import_skops() -> None:
-    """Takes a quarter of a second, and so is done for the first artifact that needs it rather than at each start."""
+    """Takes half a second, and so is done for the first artifact that needs it rather than at each start."""
     if "skops.io" in sys.modules:
         return
     with warnings.catch_warnings(), contextlib.suppress(Exception):
