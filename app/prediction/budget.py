@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from app.registry.types import VersionRoute
 
 MIB = 1024 * 1024
-# Measured: a mapped graph's resident bytes are 2 to 4 times the graph's, most of them shared by all processes of the machine.
+# Reckoned: a mapped graph's resident bytes are 2 to 4 times the graph's, most of them shared by all processes of the machine.
 _OF_GRAPH, _BESIDE_GRAPH = 4, 128 * 1024
-# Measured: what a child's own pages grow by when it loads; artifacts are often compressed.
+# Reckoned: what a child's own pages grow by when it loads; artifacts are often compressed.
 _OF_ARTIFACT, _BESIDE_ARTIFACT = 3, 24 * MIB
 K = TypeVar("K")
 

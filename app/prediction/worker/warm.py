@@ -91,6 +91,8 @@ def _use_what_is_lazy() -> None:
         KNeighborsClassifier(),
     ):
         make_pipeline(columns, estimator).fit(frame, y).predict_proba(frame)
+    # Distances to every row look for the BLAS among the loaded libraries: a k-d tree, which few columns get, never does.
+    KNeighborsClassifier(algorithm="brute").fit(np.eye(32), y).predict_proba(np.eye(32))
     make_pipeline(TfidfVectorizer(strip_accents="unicode"), LogisticRegression()).fit(["été bon", "chat dit"], [0, 1]).predict_proba(
         ["bon"]
     )

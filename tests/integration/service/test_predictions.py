@@ -28,7 +28,6 @@ from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 from sklearn.svm import SVC
 
-from app.prediction.compiled.outputs import PROBABILITY_TOLERANCE, VALUE_TOLERANCE
 from tests.support.service import BATCH, PREDICT
 
 if TYPE_CHECKING:
@@ -113,9 +112,8 @@ def test_answers_equal_scikit_learns(admin: Client, name: str, estimator: Any, d
     one = admin.predict(name, rows[4], unit="u")
     expected = estimator.predict(data)
     if not classifier:
-        allowed = VALUE_TOLERANCE * np.ptp(expected)
-        np.testing.assert_allclose(batch["values"], expected, rtol=0, atol=allowed)
-        assert one["value"] == pytest.approx(expected[4], abs=allowed)
+        np.testing.assert_allclose(batch["values"], expected, rtol=0, atol=1e-9)
+        assert one["value"] == pytest.approx(expected[4], abs=1e-9)
         assert (one["label"], batch["labels"], batch["classes"]) == (None, None, None)
         return
     assert batch["labels"] == [str(label) for label in expected]
@@ -125,9 +123,9 @@ def test_answers_equal_scikit_learns(admin: Client, name: str, estimator: Any, d
         assert (batch["probabilities"], one["probability"], one["probabilities"]) == (None, None, None)
         return
     chances = estimator.predict_proba(data)
-    np.testing.assert_allclose(batch["probabilities"], chances, rtol=0, atol=PROBABILITY_TOLERANCE)
+    np.testing.assert_allclose(batch["probabilities"], chances, rtol=0, atol=1e-9)
     assert [p["label"] for p in one["probabilities"]] == batch["classes"]
-    assert one["probability"] == pytest.approx(chances[4][batch["classes"].index(one["label"])], abs=PROBABILITY_TOLERANCE)
+    assert one["probability"] == pytest.approx(chances[4][batch["classes"].index(one["label"])], abs=1e-9)
 
 
 def test_a_matrix_answers_as_rows_do_up_to_ten_thousand(admin: Client) -> None:
@@ -136,7 +134,7 @@ def test_a_matrix_answers_as_rows_do_up_to_ten_thousand(admin: Client) -> None:
     data = RNG.normal(size=(10_000, 3))
     answer = admin.ask(BATCH, model="matrix", matrix={"data": data.tolist()})["predictBatch"]
     assert answer["rowCount"] == 10_000
-    np.testing.assert_allclose(answer["probabilities"], estimator.predict_proba(data), rtol=0, atol=PROBABILITY_TOLERANCE)
+    np.testing.assert_allclose(answer["probabilities"], estimator.predict_proba(data), rtol=0, atol=1e-9)
     reordered = admin.ask(BATCH, model="matrix", matrix={"columns": ["x2", "x0", "x1"], "data": data[:5, [2, 0, 1]].tolist()})
     assert reordered["predictBatch"]["probabilities"] == answer["probabilities"][:5]
     assert admin.refused(BATCH, model="matrix", rows=data[:1].tolist() * 10_001)["extensions"]["code"] == "BAD_USER_INPUT"

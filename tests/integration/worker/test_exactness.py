@@ -176,6 +176,7 @@ CLASSIFIERS: dict[str, tuple[Any, Any, Any]] = {
     "perceptron": (Perceptron(), FRAME, THREE),
     "svc": (SVC(), FRAME, THREE),
     "k nearest neighbours": (KNeighborsClassifier(n_jobs=2), FRAME, NAMED),
+    "k nearest neighbours by brute force": (KNeighborsClassifier(algorithm="brute"), FRAME, NAMED),
     "gaussian process": (GaussianProcessClassifier(1.0 * RBF(1.0)), FRAME.to_numpy(), THREE),
     "perceptrons in layers": (make_pipeline(StandardScaler(), MLPClassifier((8,), max_iter=30, random_state=0)), FRAME, THREE),
     "stacking": (
