@@ -28,11 +28,10 @@ if TYPE_CHECKING:
     from app.db.sync import SyncDatabase
     from app.kernel.clock import Clock
     from app.prediction.picture import Picture
-    from app.prediction.pool import RuntimePool
+    from app.prediction.ports import Models, Validations
     from app.prediction.routing import RoutingTable
     from app.registry.replicas import Replica
     from app.registry.types import ModelRoute, VersionRoute
-    from app.registry.validation import Validator
     from app.tenancy.directory import TenantDirectory
 
 POLL_S = 1.0
@@ -52,8 +51,8 @@ class Refresher:
         database: SyncDatabase,
         directory: TenantDirectory,
         table: RoutingTable,
-        pool: RuntimePool,
-        validator: Validator,
+        pool: Models,
+        validator: Validations,
         replica: Replica,
         clock: Clock,
     ) -> None:
