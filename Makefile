@@ -63,6 +63,7 @@ lock: $(VENV)/.dev ## write the lock files anew from pyproject.toml
 	@$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header -q -o requirements/dev.lock
 bench: $(VENV)/.dev ## ratios against a floor measured in the same run
 	@$(BIN)/python -m tools.bench
+	@$(BIN)/python -m tools.bench_promotion
 check: lint types arch test ## what CI runs, before make test-e2e
 
 ##@ Clean

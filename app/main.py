@@ -7,8 +7,7 @@ import contextlib
 import os
 import socket
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
-from uuid import uuid4
+from typing import TYPE_CHECKING, Any
 
 import click
 import uvicorn
@@ -17,8 +16,6 @@ from starlette.routing import Route
 
 from app.audit.service import AuditService
 from app.db.embedded.paths import runtime_dir
-from app.db.line import Line
-from app.db.outbox import CHANNEL
 from app.db.session import Database
 from app.db.sync import SyncDatabase
 from app.errors import ConfigurationError
@@ -38,10 +35,10 @@ from app.observability.metrics import Telemetry
 from app.prediction.cache import PredictionCache
 from app.prediction.comparison import VersionComparer
 from app.prediction.confinement import ConfinementGate
+from app.prediction.follower import Follower
 from app.prediction.live_proof import LiveProof
 from app.prediction.opening import RuntimeOpener
 from app.prediction.pool import RuntimePool
-from app.prediction.refresher import Refresher
 from app.prediction.routing import RoutingTable
 from app.prediction.runtimes.compiler import Compiler
 from app.prediction.runtimes.flat import FlatFiles
@@ -51,7 +48,6 @@ from app.registry.artifacts import ArtifactCache, ArtifactUploads
 from app.registry.comparison import VersionPairs
 from app.registry.compiled_models import CompiledModels
 from app.registry.mismatches import CompiledMismatches
-from app.registry.replicas import Replica
 from app.registry.retention import ArtifactRetention
 from app.registry.routes import VersionLookup
 from app.registry.service import RegistryService
@@ -91,9 +87,7 @@ class Parts:
     pool: RuntimePool
     live_proof: LiveProof
     table: RoutingTable
-    lines: tuple[Line, ...]
-    replica: Replica
-    refresher: Refresher
+    follower: Follower
     validator: Validator
     uploads: ArtifactUploads
     retention: ArtifactRetention
@@ -121,12 +115,8 @@ def build_parts(settings: Settings, telemetry: Telemetry, index: int) -> Parts:
     live_proof = LiveProof(pool, CompiledMismatches(database, clock, announced), telemetry, settings.serving.live_proof_share)
     compiler = Compiler(runtime_dir(settings.home) / MODEL_HOST_SOCKET)
     validator = Validator(database, artifacts, host, compiler, compiled, gate, clock, announced, settings.registry.validation_timeout_s)
-    listening = Line(_url(settings.database.sync_url), "listener", default_transaction_read_only="on")
-    recording = Line(_url(settings.database.runtime_url), "replica", synchronous_commit="off")  # a crash may lose what it claims
-    replica = Replica(recording, uuid4(), f"{socket.gethostname()}/{os.getpid()}-{index}", clock)
-    refresher = Refresher(listening, sync_database, directory, table, pool, validator, replica, clock)
-    listening.listen(CHANNEL, refresher.heard, refresher.line_up)
-    announced.refresher = refresher
+    urls, name = (_url(settings.database.sync_url), _url(settings.database.runtime_url)), f"{socket.gethostname()}/{os.getpid()}-{index}"
+    announced.follower = follower = Follower(*urls, name, directory, table, pool, validator, clock)
     spool = Spool(settings.home / SPOOL, settings.journal.spool_max_bytes, clock)
     services = Services(
         predictor=Predictor(
@@ -134,12 +124,12 @@ def build_parts(settings: Settings, telemetry: Telemetry, index: int) -> Parts:
         ),
         registry=RegistryService(database, clock, answers, announced, keys, artifacts),
         comparer=VersionComparer(VersionPairs(database), pool),
-        tenants=TenantService(database, directory, master_key, limiter, clock, refresher.caught_up),
+        tenants=TenantService(database, directory, master_key, limiter, clock, follower.caught_up),
         audit=AuditService(database),
     )
     uploads = ArtifactUploads(database, clock, answers, answers, keys)
     retention = ArtifactRetention(database, sync_database, settings.home / ARTIFACTS, clock, settings.registry.artifact_retention_days)
-    gatekeeper = Gatekeeper(build_verifier(settings, clock), directory, clock, refresher.caught_up)
+    gatekeeper = Gatekeeper(build_verifier(settings, clock), directory, clock, follower.caught_up)
     return Parts(
         database,
         sync_database,
@@ -151,9 +141,7 @@ def build_parts(settings: Settings, telemetry: Telemetry, index: int) -> Parts:
         pool,
         live_proof,
         table,
-        (listening, recording),
-        replica,
-        refresher,
+        follower,
         validator,
         uploads,
         retention,
@@ -183,8 +171,8 @@ def create_app(settings: Settings, telemetry: Telemetry, index: int = 0) -> Star
     token = settings.http.metrics_token
     pages = SystemPages(
         VERSION,
-        probes=probes_of(parts.sync_database, parts.refresher, parts.host, settings.home / SPOOL, SystemClock()),
-        ready=Readiness(parts.refresher),
+        probes=probes_of(parts.sync_database, parts.follower, parts.host, settings.home / SPOOL, SystemClock()),
+        ready=Readiness(parts.follower),
         models=lambda named: loaded_models(parts.pool, parts.table, parts.directory, named),
         exposition=lambda with_tenants: exposition(
             settings.home / METRICS_FOLDER,
@@ -199,39 +187,25 @@ def create_app(settings: Settings, telemetry: Telemetry, index: int = 0) -> Star
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        gauges = Gauges(telemetry, parts.spool, parts.pool, parts.table, parts.refresher, SystemClock())
-        lines, tasks = _start(*parts.lines), []
+        gauges = Gauges(telemetry, parts.spool, parts.pool, parts.table, parts.follower, SystemClock())
+        tasks: list[asyncio.Task[None]] = []
         try:
-            await parts.refresher.start()
+            await parts.follower.start()
             parts.directory.require_readable()
-            await parts.replica.join()
-            await parts.refresher.start()  # what was committed before anybody could wait for this replica
-            tasks = _start(parts.refresher, parts.replica, parts.validator, parts.live_proof, parts.retention, gauges)
+            tasks = [asyncio.create_task(task.run()) for task in (parts.validator, parts.live_proof, parts.retention, gauges)]
+            tasks.append(asyncio.create_task(parts.follower.join()))  # beside the first answers: it waits for the models
             yield
         finally:
-            await _stop(parts, tasks, lines)
+            await _stop(parts, tasks)
 
     return Starlette(routes=routes, lifespan=lifespan, exception_handlers={404: not_found, 405: not_found})
 
 
-class _Runs(Protocol):
-    async def run(self) -> None: ...
-
-
-def _start(*parts: _Runs) -> list[asyncio.Task[None]]:
-    return [asyncio.create_task(part.run()) for part in parts]
-
-
-async def _end(tasks: list[asyncio.Task[None]]) -> None:
+async def _stop(parts: Parts, tasks: list[asyncio.Task[None]]) -> None:
+    await parts.follower.stop()  # first: whoever promotes should not wait for a process that answers nobody
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _stop(parts: Parts, tasks: list[asyncio.Task[None]], lines: list[asyncio.Task[None]]) -> None:
-    await _end(tasks)
-    await parts.replica.leave()
-    await _end(lines)
     await asyncio.to_thread(parts.spool.close)
     await parts.pool.close()
     await parts.host.close()
@@ -241,15 +215,15 @@ async def _stop(parts: Parts, tasks: list[asyncio.Task[None]], lines: list[async
 
 
 class _Later:
-    """The refresher, for those that are made before it and that it knows: an Announcer whose target is set once."""
+    """The follower, for those that are made before it and that it knows: an Announcer whose target is set once."""
 
-    refresher: Refresher
+    follower: Follower
 
     def wake(self) -> None:
-        self.refresher.wake()
+        self.follower.wake()
 
     async def caught_up(self, tenant_id: UUID | None = None) -> None:
-        await self.refresher.caught_up(tenant_id)
+        await self.follower.caught_up(tenant_id)
 
 
 def _url(secret: Any) -> str:

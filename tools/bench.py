@@ -141,11 +141,11 @@ def run(command: list[str]) -> str:
     return subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
 
 
-def make_tenant(home: Path, port: int) -> None:
+def make_tenant(home: Path, port: int, tenant: str = TENANT) -> None:
     """A tenant whose limits are out of the way: the bench is after the machine's."""
     document = "mutation($input: CreateTenantInput!) { createTenant(input: $input) { id } }"
     most = {"requestsPerSecond": 1_000_000, "burst": 1_000_000, "concurrency": 10_000, "rowsPerDay": 2**50}
-    body = json.dumps({"query": document, "variables": {"input": {"id": TENANT, "name": "Bench", "limits": most}}}).encode()
+    body = json.dumps({"query": document, "variables": {"input": {"id": tenant, "name": "Bench", "limits": most}}}).encode()
     operator = run(turnout(home, "token", "--subject", "bench", "--role", "OPERATOR"))
     answer = asyncio.run(ask(port, request_bytes("/graphql", body, operator)))
     if b'"errors"' in answer:

@@ -6,9 +6,13 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import builtins
+    from collections.abc import Collection
     from uuid import UUID
 
+    from app.errors import AppError
     from app.journal.types import Durability, PredictionRecord
+    from app.prediction.pool import Key
+    from app.registry.types import PendingValidation, VersionRoute
 
 
 class Journal(Protocol):
@@ -43,3 +47,21 @@ class CompiledGraphs(Protocol):
 class RowBudget(Protocol):
     def charge(self, tenant_id: UUID, rows: int) -> None:
         """Counts `rows` against the tenant's day; raises QuotaExceeded."""
+
+
+class Models(Protocol):
+    """The runtimes of this process, as the picture needs them."""
+
+    def opened(self, tenant_id: UUID, route: VersionRoute) -> object | None:
+        """None where the version is not open."""
+
+    async def warm(self, tenant_id: UUID, routes: Collection[VersionRoute]) -> list[tuple[VersionRoute, AppError]]:
+        """Those that could not be opened, and why."""
+
+    def keep(self, needed: frozenset[Key]) -> None:
+        """From now on these versions stay open while they fit."""
+
+
+class Validations(Protocol):
+    def consider(self, pending: Collection[PendingValidation]) -> None:
+        """Takes note of versions that wait for validation."""

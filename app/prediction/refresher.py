@@ -28,11 +28,10 @@ if TYPE_CHECKING:
     from app.db.sync import SyncDatabase
     from app.kernel.clock import Clock
     from app.prediction.picture import Picture
-    from app.prediction.pool import RuntimePool
+    from app.prediction.ports import Models, Validations
     from app.prediction.routing import RoutingTable
     from app.registry.replicas import Replica
     from app.registry.types import ModelRoute, VersionRoute
-    from app.registry.validation import Validator
     from app.tenancy.directory import TenantDirectory
 
 POLL_S = 1.0
@@ -52,8 +51,8 @@ class Refresher:
         database: SyncDatabase,
         directory: TenantDirectory,
         table: RoutingTable,
-        pool: RuntimePool,
-        validator: Validator,
+        pool: Models,
+        validator: Validations,
         replica: Replica,
         clock: Clock,
     ) -> None:
@@ -105,10 +104,9 @@ class Refresher:
         """The first picture, whole; its versions go on opening. Raises Unavailable where the database does not answer."""
         await self.look()
 
-    @property
-    def opening(self) -> bool:
-        """Whether versions are being opened for routes that are not applied yet, or for the first picture."""
-        return bool(self._applying)
+    async def settled(self) -> None:
+        """Returns when the versions that are being opened now are open, or could not be."""
+        await asyncio.gather(*self._applying.values(), return_exceptions=True)
 
     async def run(self) -> None:
         """Looks when woken and each second, until cancelled. A failure keeps the picture as it is."""

@@ -43,7 +43,7 @@ _NOTHING = TenantRoutes({}, {})
 
 
 class RoutingTable:
-    """Every tenant's routes; read on each request, replaced tenant by tenant."""
+    """Every tenant's routes; read on each request, replaced tenant by tenant: by another thread, one entry at a time."""
 
     def __init__(self) -> None:
         self._tenants: dict[UUID, TenantRoutes] = {}
@@ -59,7 +59,7 @@ class RoutingTable:
         """(tenant, model's name, version) of all that aliases point at."""
         return [
             (tenant_id, model.name, route)
-            for tenant_id, routes in self._tenants.items()
+            for tenant_id, routes in list(self._tenants.items())  # at once, for the other thread may add one
             for model in routes.models.values()
             for route in model.versions.values()
             if (model.model_id, route.number) in routes.aliased

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 WAIT_S = 2.0
 KEPT_DAYS = 30  # how long acknowledgements are kept, and so how long a promotion can tell of them
-_FIRST_LOOK_S, _LONGEST_LOOK_S = 0.002, 0.05
+_FIRST_LOOK_S, _LONGEST_LOOK_S = 0.004, 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +102,7 @@ async def await_effect(database: Database, tenant_id: UUID, change: Change, with
     end, wait_s = loop.time() + within_s, _FIRST_LOOK_S
     known = NOTHING_KNOWN
     while True:
+        await asyncio.sleep(wait_s)
         try:
             async with database.tenant_tx(tenant_id) as session:
                 known = (await effects_of(session, tenant_id, [change]))[change]
@@ -109,7 +110,6 @@ async def await_effect(database: Database, tenant_id: UUID, change: Change, with
             pass
         if known.everywhere or known.hopeless or loop.time() + wait_s > end:
             return known
-        await asyncio.sleep(wait_s)
         wait_s = min(1.5 * wait_s, _LONGEST_LOOK_S)
 
 

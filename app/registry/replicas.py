@@ -41,6 +41,7 @@ class Replica:
         self._generation = 0
         self._news = asyncio.Event()
         self._acks: dict[UUID, tuple[int, Cold]] = {}
+        self._due = 0.0  # monotonic seconds of the next heartbeat
         self._tidied: dict[UUID, float] = {}
 
     def heard(self, generation: int) -> None:
@@ -70,21 +71,33 @@ class Replica:
         """Writes acknowledgements as they come, and heartbeats, until cancelled. What could not be written is tried again."""
         while True:
             try:
-                async with asyncio.timeout(HEARTBEAT_S):
+                async with asyncio.timeout(HEARTBEAT_S / 2):
                     await self._news.wait()
             except TimeoutError:
                 pass
             self._news.clear()
             acks, self._acks = self._acks, {}
-            try:
-                written = await self._written([self._registration(), *self._acknowledgements(acks)])
-            except Exception:  # nothing claimed is the safe side
-                log.exception("replica_not_written")
-                continue
-            if not written and acks:
+            if not await self._write(acks) and acks:
                 self._acks = acks | self._acks  # the newer one of a tenant stands
                 await asyncio.sleep(_AGAIN_S)
                 self._news.set()
+
+    async def _write(self, acks: dict[UUID, tuple[int, Cold]]) -> bool:
+        """Whether this is done with; a heartbeat goes along where one is due, for it costs as much again."""
+        now = self._clock.monotonic()
+        beat = [self._registration()] if now >= self._due else []
+        if not beat and not acks:
+            return True
+        try:
+            done = await self._written([*beat, *self._acknowledgements(acks)])
+        except Exception:
+            self._due = 0.0
+            if beat:  # nothing claimed is the safe side
+                log.exception("replica_not_written")
+            return bool(beat)  # else the row may be gone: once more with it
+        if beat:
+            self._due = now + HEARTBEAT_S / 2 if done else 0.0
+        return done
 
     async def leave(self) -> None:
         """Says goodbye, so that nobody waits for this replica; where the database is away its silence will say it."""

@@ -309,8 +309,10 @@ class RegistryService:
     async def _awaited(self, tenant_id: UUID, change: effect.Change) -> effect.Effect:
         loop = asyncio.get_running_loop()
         end = loop.time() + effect.WAIT_S
-        await self._announced.caught_up(tenant_id)
-        return await effect.await_effect(self._database, tenant_id, change, end - loop.time())
+        known = await effect.await_effect(self._database, tenant_id, change, end - loop.time())
+        if not known.applied_by:  # no replica is on record, this one neither: at least it serves what it answers
+            await self._announced.caught_up(tenant_id)
+        return known
 
     async def _record(
         self, session: AsyncSession, ctx: RequestContext, action: str, subject: str, before: Any, after: Any, reason: str | None

@@ -63,17 +63,20 @@ class TenantDirectory:
         """Takes in new and changed tenants. One whose secret does not open is shut out, and leaves the others alone."""
         for stored in changed:
             tenant = stored.tenant
-            self._forget(tenant.tenant_id)
             if tenant.status is TenantStatus.ERASED:
+                self._forget(tenant.tenant_id)
                 continue
             try:
                 secret = self._master_key.unwrap(tenant.tenant_id, stored.wrapped_secret)
             except UnreadableSecret as error:
+                self._forget(tenant.tenant_id)
                 self._unreadable[tenant.tenant_id] = str(error)
                 _log.error("a tenant's secret does not open", extra={"tenant": tenant.id, "reason": str(error)})
                 continue
             keys = TenantKeys.derive(tenant.tenant_id, secret, stored.pseudonym_generation, stored.assignment_generation)
+            # Replaced in place: another thread reads meanwhile, and must not find a tenant missing. An id never changes.
             self._by_slug[tenant.id] = self._by_id[tenant.tenant_id] = TenantEntry(tenant, keys)
+            self._unreadable.pop(tenant.tenant_id, None)
 
     def require_readable(self) -> None:
         """For the start: raises ConfigurationError where there are tenants and the master key opens none of them."""

@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from app.journal.spool import Spool
     from app.kernel.clock import Clock
     from app.observability.metrics import Telemetry
+    from app.prediction.follower import Follower
     from app.prediction.pool import RuntimePool
-    from app.prediction.refresher import Refresher
     from app.prediction.routing import RoutingTable
 
 EVERY_S = 1.0
@@ -20,13 +20,13 @@ class Gauges:
     """Copies until cancelled; one a serving process."""
 
     def __init__(
-        self, telemetry: Telemetry, spool: Spool, pool: RuntimePool, table: RoutingTable, refresher: Refresher, clock: Clock
+        self, telemetry: Telemetry, spool: Spool, pool: RuntimePool, table: RoutingTable, follower: Follower, clock: Clock
     ) -> None:
         self._telemetry = telemetry
         self._spool = spool
         self._pool = pool
         self._table = table
-        self._refresher = refresher
+        self._follower = follower
         self._clock = clock
         self._dropped = 0
 
@@ -37,8 +37,8 @@ class Gauges:
 
     def copy(self) -> None:
         """One copy of each value."""
-        if self._refresher.refreshed_at is not None:
-            age_s = self._clock.monotonic() - self._refresher.refreshed_at
+        if self._follower.refreshed_at is not None:
+            age_s = self._clock.monotonic() - self._follower.refreshed_at
             self._telemetry.snapshot_confirmed(self._clock.time_ms() / 1000 - age_s, self._table.generation)
         self._telemetry.models_loaded(self._pool.size, self._pool.held_bytes)
         dropped = self._spool.dropped

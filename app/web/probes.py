@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from app.db.sync import SyncDatabase
     from app.kernel.clock import Clock
     from app.observability.health import HealthProbe
+    from app.prediction.follower import Follower
     from app.prediction.pool import RuntimePool
-    from app.prediction.refresher import Refresher
     from app.prediction.routing import RoutingTable
     from app.prediction.runtimes.host import ModelHost
     from app.tenancy.directory import TenantDirectory
@@ -44,22 +44,22 @@ class Probe:
 class Readiness:
     """Why this process should not get requests yet; None from the moment on when its first versions were open."""
 
-    def __init__(self, refresher: Refresher) -> None:
-        self._refresher = refresher
+    def __init__(self, follower: Follower) -> None:
+        self._follower = follower
         self._was_ready = False
 
     def __call__(self) -> str | None:
         if self._was_ready:
             return None
-        if self._refresher.refreshed_at is None:
+        if self._follower.refreshed_at is None:
             return "the first picture of tenants and routes is not there yet"
-        if self._refresher.opening:
+        if self._follower.opening:
             return "models are being loaded"
         self._was_ready = True
         return None
 
 
-def probes_of(database: SyncDatabase, refresher: Refresher, host: ModelHost, spool: Path, clock: Clock) -> list[HealthProbe]:
+def probes_of(database: SyncDatabase, follower: Follower, host: ModelHost, spool: Path, clock: Clock) -> list[HealthProbe]:
     """The probes of one serving process."""
 
     async def ask_database() -> ProbeResult:
@@ -68,7 +68,7 @@ def probes_of(database: SyncDatabase, refresher: Refresher, host: ModelHost, spo
         return ProbeResult(Status.OK, {"version": int(number) // 10_000})
 
     async def ask_routing() -> ProbeResult:
-        at = refresher.refreshed_at
+        at = follower.refreshed_at
         age_s = None if at is None else round(clock.monotonic() - at, 1)
         fresh = age_s is not None and age_s < _STALE_AFTER_S
         return ProbeResult(Status.OK if fresh else Status.DEGRADED, {"ageSeconds": age_s})

@@ -1,0 +1,155 @@
+"""The picture is followed in a thread with an event loop of its own, beside the one that answers requests.
+
+A busy loop takes a turn around all its clients between any two steps of anything else, so that a promotion, which is some six steps,
+would take effect after a tenth of a second and more. The thread waits for the database alone, and what it replaces is one entry of a
+dictionary. Models are opened, and versions validated, in the loop that answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import uuid4
+
+from app.db.line import Line
+from app.db.outbox import CHANNEL
+from app.db.sync import SyncDatabase
+from app.errors import Unavailable
+from app.prediction.refresher import Refresher
+from app.registry.replicas import Replica
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Coroutine
+    from uuid import UUID
+
+    from app.errors import AppError
+    from app.kernel.clock import Clock
+    from app.prediction.pool import Key, RuntimePool
+    from app.prediction.routing import RoutingTable
+    from app.registry.types import PendingValidation, VersionRoute
+    from app.registry.validation import Validator
+    from app.tenancy.directory import TenantDirectory
+
+T = TypeVar("T")
+_JOIN_AGAIN_S = 1.0
+
+
+class Follower:
+    """One a serving process: hears, reads, applies, acknowledges. Its methods are for the loop that answers requests."""
+
+    def __init__(
+        self,
+        sync_url: str,
+        runtime_url: str,
+        name: str,
+        directory: TenantDirectory,
+        table: RoutingTable,
+        pool: RuntimePool,
+        validator: Validator,
+        clock: Clock,
+    ) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="follower", daemon=True)
+        self._home = _Home(pool, validator)
+        self._database = SyncDatabase(sync_url)
+        self._listening = Line(sync_url, "listener", default_transaction_read_only="on")
+        self._recording = Line(runtime_url, "replica", synchronous_commit="off")  # a crash may lose what it claims
+        self._replica = Replica(self._recording, uuid4(), name, clock)
+        self._refresher = Refresher(self._listening, self._database, directory, table, self._home, self._home, self._replica, clock)
+        self._listening.listen(CHANNEL, self._refresher.heard, self._refresher.line_up)
+        self._lines: list[asyncio.Task[None]] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._joined = False
+
+    @property
+    def refreshed_at(self) -> float | None:
+        """Monotonic seconds of the last look that succeeded; None before the first."""
+        return self._refresher.refreshed_at
+
+    @property
+    def opening(self) -> bool:
+        """Whether the versions of the first picture are being opened, and nobody waits for this replica yet."""
+        return not self._joined
+
+    async def start(self) -> None:
+        """The first picture; its versions go on opening. Raises Unavailable where the database does not answer."""
+        self._home.loop = asyncio.get_running_loop()
+        self._thread.start()
+        await self._there(self._first_picture())
+
+    async def join(self) -> None:
+        """Keeps the picture fresh from now on; returns when this process counts as a replica, which takes open models and a database."""
+        await self._there(self._join())
+
+    async def stop(self) -> None:
+        """Says goodbye to the other replicas, and ends."""
+        if not self._thread.is_alive():
+            return
+        await self._there(self._leave())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        await asyncio.to_thread(self._thread.join)
+        self._loop.close()
+
+    def wake(self) -> None:
+        """Look now rather than at the next poll."""
+        self._loop.call_soon_threadsafe(self._refresher.wake)
+
+    async def caught_up(self, tenant_id: UUID | None = None) -> None:
+        """Returns when this process serves what was committed before the call, or after two seconds; of one tenant where it is named."""
+        await self._there(self._refresher.caught_up(tenant_id))
+
+    async def _there(self, work: Coroutine[Any, Any, T]) -> T:
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
+
+    async def _first_picture(self) -> None:
+        self._lines = [asyncio.create_task(line.run()) for line in (self._listening, self._recording)]
+        await self._refresher.start()
+
+    async def _join(self) -> None:
+        self._tasks.append(asyncio.create_task(self._refresher.run()))
+        await self._refresher.settled()  # a replica claims what it serves, so it joins with its versions open
+        while True:
+            try:
+                await self._replica.join()
+                break
+            except Unavailable:
+                await asyncio.sleep(_JOIN_AGAIN_S)
+        self._tasks.append(asyncio.create_task(self._replica.run()))
+        await self._refresher.caught_up()  # what was committed before anybody could wait for this replica
+        self._joined = True
+
+    async def _leave(self) -> None:
+        await _end(self._tasks)
+        await self._replica.leave()
+        await _end(self._lines)
+        await self._database.close()
+
+
+class _Home:
+    """What the follower asks of the loop that answers requests."""
+
+    loop: asyncio.AbstractEventLoop
+
+    def __init__(self, pool: RuntimePool, validator: Validator) -> None:
+        self._pool = pool
+        self._validator = validator
+
+    def opened(self, tenant_id: UUID, route: VersionRoute) -> object | None:
+        return self._pool.opened(tenant_id, route)
+
+    async def warm(self, tenant_id: UUID, routes: Collection[VersionRoute]) -> list[tuple[VersionRoute, AppError]]:
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._pool.warm(tenant_id, routes), self.loop))
+
+    def keep(self, needed: frozenset[Key]) -> None:
+        self.loop.call_soon_threadsafe(self._pool.keep, needed)
+
+    def consider(self, pending: Collection[PendingValidation]) -> None:
+        if pending:
+            self.loop.call_soon_threadsafe(self._validator.consider, pending)
+
+
+async def _end(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
