@@ -74,8 +74,11 @@ class TenantDirectory:
                 _log.error("a tenant's secret does not open", extra={"tenant": tenant.id, "reason": str(error)})
                 continue
             keys = TenantKeys.derive(tenant.tenant_id, secret, stored.pseudonym_generation, stored.assignment_generation)
-            # Replaced in place: another thread reads meanwhile, and must not find a tenant missing. An id never changes.
+            # Replaced in place: another thread reads meanwhile, and must not find a tenant missing.
+            before = self._by_id.get(tenant.tenant_id)
             self._by_slug[tenant.id] = self._by_id[tenant.tenant_id] = TenantEntry(tenant, keys)
+            if before is not None and before.tenant.id != tenant.id:
+                self._by_slug.pop(before.tenant.id, None)
             self._unreadable.pop(tenant.tenant_id, None)
 
     def require_readable(self) -> None:
