@@ -106,6 +106,7 @@ class ServingSettings:
 
     model_memory_bytes: int
     live_proof_share: float  # of compiled answers, 0 to 1
+    compiled_tolerance: float  # how far a compiled answer may be from scikit-learn's
     cache_bytes: int
     cache_entries: int
 
@@ -160,6 +161,7 @@ class Settings:
             serving=ServingSettings(
                 model_memory_bytes=read.integer("TURNOUT_MODEL_MEMORY_BYTES", 2048 * MIB, MIB, 1024 * 1024 * MIB),
                 live_proof_share=read.number("TURNOUT_LIVE_PROOF_SHARE", 0.001, 0.0, 1.0),
+                compiled_tolerance=read.number("TURNOUT_COMPILED_TOLERANCE", 1e-9, 0.0, 1e-5),
                 cache_bytes=read.integer("TURNOUT_CACHE_BYTES", 64 * MIB, 0, 1024 * 1024 * MIB),
                 cache_entries=read.integer("TURNOUT_CACHE_ENTRIES", 100_000, 0, 100_000_000),
             ),

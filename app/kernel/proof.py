@@ -11,7 +11,7 @@ class Proof:
     """The verdict. `reason`: why the estimator itself serves, in words; None: the graph does.
 
     `tolerance`: how far an answer may be from the estimator's: a probability as it is, a number in the unit of the target.
-    An answer farther than usual from `middle`, the median answer, may be off by 1e-9 of that distance. `handed_back`: rows that
+    An answer farther than usual from `middle`, the median answer, may be off by that much more. `handed_back`: rows that
     the graph leaves to the estimator, because they are outside what was proved or too close to call.
     """
 

@@ -1,155 +1,91 @@
-"""Compiled graphs made by hand, and what serves them without a database or a model host."""
+"""Graphs as a hostile converter would write them, over one column of numbers and one value a row."""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
 import numpy as np
-from onnx import TensorProto, helper
-
-from app.errors import ModelUnavailable
-from app.kernel.signature import Column, ColumnType, InputKind, Signature, Task
-from app.kernel.tensors import Batch, Scores
-from app.prediction.opening import RuntimeOpener
-from app.prediction.runtimes.flat import FlatFiles
-from app.registry.types import RuntimeKind, VersionRoute, VersionStatus
+import onnx
+from onnx import TensorProto, helper, numpy_helper
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Sequence
 
-    from app.kernel.clock import Deadline
-
-NUMBERS = Signature((Column("a", ColumnType.NUMBER, required=False), Column("b", ColumnType.NUMBER, required=False)), InputKind.ARRAY)
-TENANT = UUID(int=7)
+OPSETS = {"": 21, "ai.onnx.ml": 3}
 
 
-def sum_graph(weight: float = 1.0, layers: int = 0, *, wrong_above: float | None = None) -> bytes:
-    """values = weight * (a + b); `layers` square matrices in between make it slow; `wrong_above`: 1 too much where a is larger."""
-    nodes, inits, last = [], [helper.make_tensor("w", TensorProto.FLOAT, (2, 1), [weight, weight])], "numbers"
-    if layers:
-        wide = 400
-        inits += [helper.make_tensor("up", TensorProto.FLOAT, (2, wide), [1.0] * (2 * wide))]
-        inits += [helper.make_tensor("eye", TensorProto.FLOAT, (wide, wide), np.eye(wide, dtype="f4").ravel().tolist())]
-        inits += [helper.make_tensor("down", TensorProto.FLOAT, (wide, 2), [0.5 / wide] * (2 * wide))]
-        nodes.append(helper.make_node("MatMul", [last, "up"], ["l0"]))
-        nodes += [helper.make_node("MatMul", [f"l{i}", "eye"], [f"l{i + 1}"]) for i in range(layers)]
-        nodes.append(helper.make_node("MatMul", [f"l{layers}", "down"], ["narrow"]))
-        last = "narrow"
-    nodes.append(helper.make_node("MatMul", [last, "w"], ["sum"]))
-    if wrong_above is None:
-        nodes.append(helper.make_node("Identity", ["sum"], ["values"]))
-    else:
-        inits += [
-            helper.make_tensor("bound", TensorProto.FLOAT, (1,), [wrong_above]),
-            helper.make_tensor("first", TensorProto.INT64, (1,), [0]),
-        ]
-        nodes.append(helper.make_node("Gather", ["numbers", "first"], ["a"], axis=1))
-        nodes.append(helper.make_node("Greater", ["a", "bound"], ["beyond"]))
-        nodes.append(helper.make_node("Cast", ["beyond"], ["one"], to=TensorProto.FLOAT))
-        nodes.append(helper.make_node("Add", ["sum", "one"], ["values"]))
-    return _graph(nodes, inits, "values", 1)
+def graph_of(
+    nodes: Sequence[onnx.NodeProto],
+    constants: Sequence[TensorProto] = (),
+    *,
+    opsets: dict[str, int] | None = None,
+    width: int | None = None,
+) -> onnx.ModelProto:
+    """A model from `numbers` to `values`."""
+    numbers = helper.make_tensor_value_info("numbers", TensorProto.FLOAT, [None, width])
+    values = helper.make_tensor_value_info("values", TensorProto.FLOAT, None)
+    graph = helper.make_graph(list(nodes), "g", [numbers], [values], list(constants))
+    imports = [helper.make_operatorsetid(domain, version) for domain, version in (opsets or OPSETS).items()]
+    return helper.make_model(graph, opset_imports=imports, ir_version=10)
 
 
-def sign_graph() -> bytes:
-    """probabilities = softmax of (0, a + b): the class is whether the sum is above 0."""
-    weights = helper.make_tensor("w", TensorProto.FLOAT, (2, 2), [0.0, 1.0, 0.0, 1.0])
-    nodes = [helper.make_node("MatMul", ["numbers", "w"], ["m"]), helper.make_node("Softmax", ["m"], ["probabilities"], axis=1)]
-    return _graph(nodes, [weights], "probabilities", 2)
-
-
-def _graph(nodes: list[Any], inits: list[Any], output: str, width: int) -> bytes:
-    given = helper.make_tensor_value_info("numbers", TensorProto.FLOAT, [None, 2])
-    found = helper.make_tensor_value_info(output, TensorProto.FLOAT, [None, width])
-    graph = helper.make_graph(nodes, "graph", [given], [found], inits)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9).SerializeToString()
-
-
-def numbers(*rows: tuple[float, float]) -> Batch:
-    return Batch(len(rows), np.array(rows, dtype=np.float64).reshape(-1, 2))
-
-
-@dataclass(slots=True)
-class Graphs:
-    """The registry's compiled graphs, in memory; `asked` are the digests of which bytes were read."""
-
-    of: dict[str, bytes] = field(default_factory=dict)
-    asked: list[str] = field(default_factory=list)
-
-    def add(self, data: bytes) -> str:
-        digest = hashlib.sha256(data).hexdigest()
-        self.of[digest] = data
-        return digest
-
-    async def bytes(self, tenant_id: UUID, digest: str) -> bytes:
-        self.asked.append(digest)
-        if digest not in self.of:
-            raise ModelUnavailable("its seal does not fit")
-        return self.of[digest]
-
-
-class Seal:
-    def artifact_mac(self, tenant_id: UUID, digest: str, size_bytes: int) -> bytes:
-        return hmac.digest(tenant_id.bytes, bytes.fromhex(digest) + size_bytes.to_bytes(8), "sha256")
-
-
-@dataclass(slots=True)
-class SumEstimator:
-    """What the graphs above were compiled from. Notes the rows that it was asked for."""
-
-    task: Task = Task.REGRESSION
-    asked: list[list[float]] = field(default_factory=list)
-    failure: Exception | None = None
-    closed: bool = False
-    busy: bool = False
-    kind: str = "sklearn"
-
-    async def infer(self, batch: Batch, deadline: Deadline) -> Scores:
-        self.asked += batch.numbers.tolist()
-        if self.failure is not None:
-            raise self.failure
-        sums = batch.numbers.sum(axis=1)
-        if self.task is Task.REGRESSION:
-            return Scores(values=sums)
-        high = 1 / (1 + np.exp(-sums))
-        return Scores(labels=(sums > 0).astype(np.int32), probabilities=np.column_stack([1 - high, high]))
-
-    async def close(self) -> None:
-        self.closed = True
-
-
-class GraphOpener(RuntimeOpener):
-    """The real opener of graphs over `graphs`; estimators are SumEstimators, kept in `estimators`."""
-
-    def __init__(self, folder: Path, graphs: Graphs) -> None:
-        super().__init__(None, None, None, FlatFiles(folder, graphs, Seal()))
-        self.estimators: list[SumEstimator] = []
-        self.failure: Exception | None = None
-
-    async def estimator(self, tenant_id: UUID, route: VersionRoute) -> SumEstimator:
-        if self.failure is not None:
-            raise self.failure
-        self.estimators.append(SumEstimator(route.task))
-        return self.estimators[-1]
-
-
-def compiled_route(digest: str | None, number: int = 1, task: Task = Task.REGRESSION, size: int = 1000, **more: Any) -> VersionRoute:
-    """A version served by the graph of this digest, or by its estimator."""
-    return VersionRoute(
-        model_id=more.pop("model_id", UUID(int=1)),
-        number=number,
-        task=task,
-        status=VersionStatus.READY,
-        artifact_digest="a" * 64,
-        size_bytes=size,
-        signature=NUMBERS,
-        classes=("no", "yes") if task is Task.CLASSIFICATION else None,
-        runtime=RuntimeKind.SKLEARN if digest is None else RuntimeKind.ONNX,
-        compiled_digest=digest,
-        compiled_size_bytes=0 if digest is None else size,
-        tolerance=1e-5,
-        **more,
+def sums(times: float = 1.0) -> onnx.ModelProto:
+    """The sum of a row's numbers, times a number."""
+    axes = numpy_helper.from_array(np.array([1]), "axes")
+    factor = numpy_helper.from_array(np.array([times], dtype=np.float32), "factor")
+    return graph_of(
+        [helper.make_node("ReduceSum", ["numbers", "axes"], ["s"]), helper.make_node("Mul", ["s", "factor"], ["values"])], [axes, factor]
     )
+
+
+def external() -> onnx.ModelProto:
+    """A constant whose bytes are in a file of this machine."""
+    tensor = TensorProto(data_type=TensorProto.FLOAT, dims=[4], name="k", data_location=TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value="../../../../etc/passwd")
+    tensor.external_data.add(key="length", value="16")
+    return graph_of([helper.make_node("Add", ["numbers", "k"], ["values"])], [tensor])
+
+
+def looping() -> onnx.ModelProto:
+    """A Loop that never ends."""
+    true = numpy_helper.from_array(np.array(True), "true")
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["on"]), helper.make_node("Identity", ["x"], ["y"])],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, None),
+        ],
+        [helper.make_tensor_value_info("on", TensorProto.BOOL, []), helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+    )
+    return graph_of([helper.make_node("Loop", ["", "true", "numbers"], ["values"], body=body)], [true])
+
+
+def nested(kind: str) -> onnx.ModelProto:
+    """A graph within an attribute."""
+    inner = helper.make_graph(
+        [helper.make_node("Identity", ["numbers"], ["y"])], "i", [], [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)]
+    )
+    true = numpy_helper.from_array(np.array(True), "true")
+    return graph_of([helper.make_node(kind, ["true"], ["values"], then_branch=inner, else_branch=inner)], [true])
+
+
+def constant_of(kind: str, shape: list[int]) -> onnx.ModelProto:
+    """A tensor of this shape, made from next to nothing and added to the answer."""
+    constants = [numpy_helper.from_array(np.array(shape, dtype=np.int64), "shape")]
+    one = numpy_helper.from_array(np.ones((1,) * len(shape), dtype=np.float32), "one")
+    attrs: dict[str, Any] = {"value": numpy_helper.from_array(np.array([1.0], dtype=np.float32))} if kind == "ConstantOfShape" else {}
+    given = ["shape"] if kind == "ConstantOfShape" else ["one", "shape"]
+    nodes = [
+        helper.make_node(kind, given, ["large"], **attrs),
+        helper.make_node("ReduceMax", ["large"], ["m"], keepdims=0),
+        helper.make_node("Add", ["numbers", "m"], ["values"]),
+    ]
+    return graph_of(nodes, constants if kind == "ConstantOfShape" else [one, *constants])
+
+
+def many_nodes(count: int) -> onnx.ModelProto:
+    """A chain of this many nodes."""
+    chain = [helper.make_node("Identity", [f"v{i}"], [f"v{i + 1}"]) for i in range(count)]
+    return graph_of([helper.make_node("Identity", ["numbers"], ["v0"]), *chain, helper.make_node("Identity", [f"v{count}"], ["values"])])

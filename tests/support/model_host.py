@@ -48,16 +48,31 @@ Zygote(socket, memory, Trust(trust), range(60706, 61184)).run()
 """
 
 
+# The host begins again with a clean environment, so nothing that touches the environment may come before its own imports.
+_AFTER_IMPORTS = """
+import sys
+from app.prediction.worker import warm
+from app.prediction.worker.__main__ import main
+sys.argv[1:] = {arguments!r}
+before = warm.import_everything
+warm.import_everything = lambda: (before(), exec({code!r}, globals()))
+main()
+"""
+
+
 @contextlib.contextmanager
 def model_host(
-    trust: str = "restricted", user: int | None = None, memory_bytes: int = MEMORY_BYTES, uids: int = 478
+    trust: str = "restricted", user: int | None = None, memory_bytes: int = MEMORY_BYTES, first: str | None = None, uids: int = 478
 ) -> Iterator[RunningHost]:
-    """A model host that listens; `user`: the ordinary user that it becomes. Ended afterwards."""
+    """A model host that listens; `user`: the ordinary user that it becomes; `first`: code that it runs before it listens. Ended afterwards."""
     with tempfile.TemporaryDirectory(prefix="turnout-host-") as name:
         folder = Path(name)
         folder.chmod(0o755)
         socket = folder / "host.sock"
-        if user is None:
+        if first is not None:
+            arguments = ["--socket", str(socket), "--memory-bytes", str(memory_bytes), "--trust", trust]
+            options = ["-c", _AFTER_IMPORTS.format(arguments=arguments, code=first)]
+        elif user is None:
             options = ["-m", "app.prediction.worker", "--socket", socket, "--memory-bytes", str(memory_bytes), "--trust", trust]
             options += ["--uids", str(uids)]
         else:

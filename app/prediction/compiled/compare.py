@@ -25,19 +25,23 @@ class Yardstick:
 
     tolerance: float
     middle: float = 0.0
+    share: float = VALUE_TOLERANCE  # of an answer's distance from `middle`
 
     @classmethod
-    def of(cls, task: Task, ordinary: Scores) -> Yardstick:
-        """From the estimator's answers to ordinary rows: how far the answers of a regressor are apart is its scale."""
+    def of(cls, task: Task, ordinary: Scores, share: float = VALUE_TOLERANCE) -> Yardstick:
+        """From the estimator's answers to ordinary rows: how far the answers of a regressor are apart is its scale.
+
+        `share`: how far a probability may be off, and a number in shares of that scale; at most the module's own bounds.
+        """
         if task is Task.CLASSIFICATION or ordinary.values is None or not ordinary.values.size:
-            return cls(PROBABILITY_TOLERANCE if task is Task.CLASSIFICATION else 0.0)
+            return cls(min(share, PROBABILITY_TOLERANCE) if task is Task.CLASSIFICATION else 0.0)
         low, middle, high = (float(x) for x in np.quantile(ordinary.values, (0.05, 0.5, 0.95)))
         scale = (high - low) or float(np.abs(ordinary.values - middle).max()) or abs(middle)
-        return cls(VALUE_TOLERANCE * scale, middle)
+        return cls(min(share, VALUE_TOLERANCE) * scale, middle, min(share, VALUE_TOLERANCE))
 
     def allowed(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """How far from each of the estimator's answers a graph's may be."""
-        return np.asarray(np.maximum(self.tolerance, VALUE_TOLERANCE * np.abs(values - self.middle)))
+        return np.asarray(np.maximum(self.tolerance, self.share * np.abs(values - self.middle)))
 
 
 @dataclass(frozen=True, slots=True)

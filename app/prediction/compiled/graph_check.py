@@ -50,13 +50,19 @@ def check_graph(data: bytes) -> bytes:
     if len(data) > LARGEST_GRAPH:
         raise GraphRefused(f"its graph has {len(data):,} bytes; at most {LARGEST_GRAPH:,} are taken")
     look_over(data)
+    try:
+        return _checked(data)
+    except GraphRefused:
+        raise
+    except Exception:  # noqa: BLE001  a stranger's bytes; protobuf's errors share no base
+        raise GraphRefused("its graph is no ONNX model") from None
+
+
+def _checked(data: bytes) -> bytes:
     import onnx  # only where a graph is read: a serving process may never need it
 
     model = onnx.ModelProto()
-    try:
-        model.ParseFromString(data)
-    except Exception:  # noqa: BLE001  protobuf's errors share no base
-        raise GraphRefused("its graph is no ONNX model") from None
+    model.ParseFromString(data)
     _check_model(model)
     graph = model.graph
     if len(graph.node) > MOST_NODES:
@@ -69,7 +75,7 @@ def check_graph(data: bytes) -> bytes:
         constants.add(tensor.name, tensor)
     for node in graph.node:
         _check_node(node, constants, onnx)
-    return bytes(_clean(model, onnx).SerializeToString())
+    return bytes(_clean(model, onnx).SerializeToString(deterministic=True))
 
 
 def _check_model(model: Any) -> None:

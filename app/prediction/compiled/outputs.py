@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 VALUES, PROBABILITIES, LABELS, MARGINS = "values", "probabilities", "labels", "margins"
 LAYOUTS = ((VALUES,), (PROBABILITIES,), (LABELS, PROBABILITIES), (LABELS, MARGINS))
-PROBABILITY_TOLERANCE = 1e-9  # absolute; of compiled classifiers against the estimator itself: nobody shall see a difference
-VALUE_TOLERANCE = 1e-9  # of regressors, relative to how far their answers are apart
+PROBABILITY_TOLERANCE = 1e-5  # the most that a probability may be off by; the setting is far stricter unless somebody loosens it
+VALUE_TOLERANCE = 1e-5  # likewise, of regressors, relative to how far their answers are apart
 _TOO_CLOSE = 2 * PROBABILITY_TOLERANCE  # each of two probabilities may be off by the tolerance, in opposite directions
 _NO_DOUBT: NDArray[np.intp] = np.empty(0, dtype=np.intp)
 

@@ -22,6 +22,7 @@ from app.kernel.signature import ColumnType, Signature, Task
 from app.prediction.compiled.compare import MARGIN, MOST_HANDED_BACK, Yardstick, difference, rows_of
 from app.prediction.compiled.graph_check import LARGEST_GRAPH, check_graph
 from app.prediction.compiled.graph_wire import GraphRefused
+from app.prediction.compiled.outputs import VALUE_TOLERANCE
 from app.prediction.runtimes.answers import Nonsense, answer_bytes, read_scores
 from app.prediction.runtimes.channel import Channel, is_skops
 from app.prediction.runtimes.sklearn import describe_fate
@@ -73,10 +74,11 @@ class Unproved(Exception):
 
 
 class Compiler:
-    """One a serving process; `socket_path` is where the model host listens."""
+    """One a serving process; `socket_path` is where the model host listens. `tolerance`: see `Yardstick.of`."""
 
-    def __init__(self, socket_path: Path) -> None:
+    def __init__(self, socket_path: Path, tolerance: float = VALUE_TOLERANCE) -> None:
         self._zygote = ZygoteClient(socket_path)
+        self._tolerance = tolerance
 
     async def compile(
         self,
@@ -165,6 +167,7 @@ class Compiler:
             material.native_us,
             micros,
             precision,
+            self._tolerance,
         )
 
     @contextlib.asynccontextmanager
@@ -200,12 +203,13 @@ def verdict(
     native_us: float,
     compiled_us: float,
     precision: str,
+    tolerance: float = VALUE_TOLERANCE,
 ) -> Proof:
     """Whether a graph may serve. `native`: of the `answered` rows; `compiled`, `handed_back`: of all. Pure."""
     refused = np.ones(len(handed_back), dtype=bool)
     refused[answered] = False
     usual = rows_of(native, np.arange(int(np.searchsorted(answered, ordinary))))
-    yardstick = Yardstick.of(task, usual)
+    yardstick = Yardstick.of(task, usual, tolerance)
     both = ~handed_back[answered]
     comparison = difference(rows_of(native, np.flatnonzero(both)), rows_of(compiled, answered[both]), yardstick, MARGIN)
     faults = [
