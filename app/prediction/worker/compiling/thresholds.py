@@ -34,7 +34,8 @@ def thresholds(estimator: Any, width: int) -> dict[int, NDArray[np.float64]]:
     origins: list[Origin] = [(i, _same) for i in range(width)]
     for (column, back), values in _walk(estimator, origins, _jumps):
         with contextlib.suppress(Exception):  # an inverse that is not defined there
-            found.setdefault(column, []).append(np.asarray(back(_few(values)), dtype=np.float64))
+            traced = np.asarray(back(_few(values)), dtype=np.float64)
+            found.setdefault(column, []).append(traced)
     sorted_values = {column: np.unique(np.concatenate(parts)) for column, parts in found.items()}
     return {column: values[np.isfinite(values)] for column, values in sorted_values.items()}
 
