@@ -68,7 +68,7 @@ COMPILED: dict[str, tuple[Any, Any, Task]] = {
     "gaussian-bayes": (GaussianNB(), TWO, C),
     "tree": (DecisionTreeClassifier(), WORDS, C),
     "extra-trees": (ExtraTreesClassifier(40, random_state=0), TWO, C),
-    "calibrated-linear-svc": (CalibratedClassifierCV(make_pipeline(SCALE(), LinearSVC())), TWO, C),
+    "calibrated-linear-svc": (make_pipeline(SCALE(), CalibratedClassifierCV(LinearSVC())), TWO, C),
     "stacking": (StackingClassifier([("a", GaussianNB()), ("b", DecisionTreeClassifier(max_depth=4))]), TWO, C),
     "voting": (VotingClassifier([("a", GaussianNB()), ("b", make_pipeline(SCALE(), LogisticRegression()))], voting="soft"), TWO, C),
     "linear-svc": (make_pipeline(SCALE(), LinearSVC()), WORDS, C),
@@ -104,10 +104,10 @@ def objects(data: Any, count: int) -> list[dict[str, Any]]:
     return [{f"x{i}": float(value) for i, value in enumerate(row)} for row in data[:count]]
 
 
-def fresh_rows(count: int) -> Any:
+def fresh_rows(count: int, far: float) -> Any:
     """Rows that neither the training nor the proof has seen, a third of them far out."""
     rng = np.random.default_rng(99)
-    rows = rng.normal(size=(count, X.shape[1])) * X.std(axis=0) * rng.choice([1.0, 3.0, 1e4], size=(count, 1)) + X.mean(axis=0)
+    rows = rng.normal(size=(count, X.shape[1])) * X.std(axis=0) * rng.choice([1.0, 3.0, far], size=(count, 1)) + X.mean(axis=0)
     return np.where(rng.random(rows.shape) < 0.1, X[rng.integers(len(X), size=count)], rows)
 
 
@@ -116,7 +116,8 @@ def check(version: Version, estimator: Any, task: Task, rows: list[dict[str, Any
     assert version.compiled.graph is not None
     proof = version.compiled.proof
     batch = batch_from_rows(version.signature, rows)
-    native = Caller(estimator, version.signature, task, version.classes)(batch)
+    with np.errstate(all="ignore"):
+        native = Caller(estimator, version.signature, task, version.classes)(batch)
     answer = CompiledGraph(version.compiled.graph, version.signature, task, len(version.classes)).answer(batch)
     sure = np.setdiff1d(np.arange(batch.rows), answer.doubtful)
     found = difference(rows_of(native, sure), rows_of(answer.scores, sure), Yardstick(proof.tolerance or 0.0, proof.middle))
@@ -133,7 +134,8 @@ async def test_it_is_compiled_and_answers_fresh_rows_as_scikit_learn_does(worksh
     assert proof.reason is None
     assert proof.rows >= 1_000
     assert (proof.speed_up or 0) > 1
-    rows = objects(np.vstack([fresh_rows(1_000), X]), 1_400)
+    far = 3.0 if name == "poisson" else 1e4  # scikit-learn's own answers overflow beyond
+    rows = objects(np.vstack([fresh_rows(1_000, far), X]), 1_400)
     assert check(version, estimator, task, rows) > 1_000
 
 

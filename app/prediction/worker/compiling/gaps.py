@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from onnx import TensorProto
 from skl2onnx.common._registration import get_converter, register_converter
 from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, guess_proto_type
+
+from app.prediction.worker.compiling.writer import Writer
 
 _NAME = "SklearnSimpleImputer"
 
@@ -40,12 +41,7 @@ def _fills_numbers(operator: Any) -> bool:
 
 
 def _convert(scope: Any, operator: Any, container: Any) -> None:
-    given, made = operator.inputs[0], operator.outputs[0]
-    kind = guess_proto_type(given.type)
-    fill, missing, filled = (scope.get_unique_variable_name(name) for name in ("fill", "missing", "filled"))
-    statistics = np.asarray(operator.raw_operator.statistics_, dtype=np.float64).reshape(1, -1)
-    container.add_initializer(fill, kind, list(statistics.shape), statistics.ravel().tolist())
-    container.add_node("IsNaN", [given.full_name], missing, name=scope.get_unique_operator_name("IsNaN"))
-    container.add_node("Where", [missing, fill, given.full_name], filled, name=scope.get_unique_operator_name("Where"))
-    to = guess_proto_type(made.type)
-    container.add_node("Cast", [filled], made.full_name, name=scope.get_unique_operator_name("Cast"), to=to or TensorProto.FLOAT)
+    given, made, writer = operator.inputs[0], operator.outputs[0], Writer(scope, container)
+    fill = writer.constant(np.asarray(operator.raw_operator.statistics_, dtype=np.float64).reshape(1, -1), guess_proto_type(given.type))
+    filled = writer.node("Where", [writer.node("IsNaN", [given.full_name]), fill, given.full_name])
+    writer.node("Cast", [filled], made.full_name, to=guess_proto_type(made.type))

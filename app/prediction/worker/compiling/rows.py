@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-SAMPLE_ROWS, PERTURBED_ROWS, THRESHOLD_ROWS, MIXED_ROWS = 200, 800, 600, 200
+SAMPLE_ROWS, PERTURBED_ROWS, THRESHOLD_ROWS, FAR_ROWS, MIXED_ROWS = 200, 700, 600, 200, 200
 _EXTREMES = (0.0, -0.0, 1.0, -1.0, 1e-30, -1e-30, 1e-7, 1e7, -1e7, 1e15, -1e15, LARGEST_PROVED, -LARGEST_PROVED)
 _LARGEST_WHOLE = 2.0**53
 _UNSEEN = "a category that nobody has seen"
@@ -47,6 +47,7 @@ class RowMaker:
         self._perturbed()
         self.ordinary = len(self._numbers)
         self._on_thresholds()
+        self._far()
         self._one_at_a_time()
         self._mixed()
         numbers = np.array(self._numbers, dtype=np.float64).reshape(len(self._numbers), len(self._numeric))
@@ -106,6 +107,13 @@ class RowMaker:
             row, texts = self._any_row()
             row[k] = _beside(float(self._rng.choice(self._thresholds[k])), n // len(columns))
             self._add(row, texts)
+
+    def _far(self) -> None:
+        """All columns at once far from where they usually are: large numbers that cancel out show what a graph rounds."""
+        for _ in range(FAR_ROWS):
+            row, texts = self._any_row()
+            away = 10.0 ** self._rng.uniform(0.5, 8)
+            self._add(row + self._rng.normal(size=len(row)) * self._spread * away, texts)
 
     def _one_at_a_time(self) -> None:
         """Each column by itself at its extremes and missing; of very many columns, some."""

@@ -8,13 +8,14 @@ import numpy as np
 from skl2onnx.common._container import ModelComponentContainer
 from skl2onnx.common._registration import get_converter
 
-from app.prediction.worker.compiling import gaps, trees
+from app.prediction.worker.compiling import gaps, kernels, trees
 
 
 def mend() -> None:
     """Call once a process."""
     trees.register()
     gaps.register()
+    kernels.register()
     linear = get_converter("SklearnLinearSVC").get_allowed_options()
     linear.setdefault("zipmap", [True, False, "columns"])  # every classifier is asked about it; this one alone does not know it
     original = ModelComponentContainer.add_node

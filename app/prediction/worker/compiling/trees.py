@@ -8,7 +8,7 @@ Source: ONNX operator TreeEnsembleRegressor, version 3 of ai.onnx.ml.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +16,8 @@ from onnx import TensorProto, numpy_helper
 from skl2onnx.common._registration import register_converter
 from skl2onnx.common.data_types import DoubleTensorType, guess_proto_type
 from skl2onnx.common.utils_classifier import get_label_classes
+
+from app.prediction.worker.compiling.writer import Writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -77,6 +79,17 @@ def forest_of(estimator: Any) -> Forest:
     else:
         leaves = [tree.value[:, 0, :1] / len(trees) for tree in trees]
     return Forest(tuple(map(_tree, trees, leaves)), np.zeros(leaves[0].shape[1]), rounds=True)
+
+
+def centred(forest: Forest) -> Forest:
+    """The same sums, with the bulk of them in the base: the operator adds up in 64 bits, but answers with 32."""
+    base = forest.base.copy()
+    trees = []
+    for tree in forest.trees:
+        middle = tree.weights[tree.leaf].mean(axis=0)
+        base[tree.target : tree.target + len(middle)] += middle
+        trees.append(replace(tree, weights=tree.weights - middle))
+    return replace(forest, trees=tuple(trees), base=base)
 
 
 def _shares(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -178,42 +191,23 @@ def _leaves(number: int, tree: Tree) -> tuple[NDArray[Any], ...]:
     return ids, np.repeat(at, targets), np.tile(np.arange(targets) + tree.target, len(at)), tree.weights[at].ravel()
 
 
-class _Writer:
-    """Adds nodes to skl2onnx's container, each with one output that nothing else is named."""
-
-    def __init__(self, scope: Any, container: Any) -> None:
-        self._scope = scope
-        self._container = container
-
-    def node(self, kind: str, inputs: list[str], output: str | None = None, **attrs: Any) -> str:
-        output = output or self._scope.get_unique_variable_name("t")
-        self._container.add_node(kind, inputs, output, name=self._scope.get_unique_operator_name(kind), **attrs)
-        return output
-
-    def constant(self, values: Any, kind: int = TensorProto.DOUBLE) -> str:
-        name: str = self._scope.get_unique_variable_name("k")
-        array = np.asarray(values)
-        flat = [value.encode() if isinstance(value, str) else value for value in array.ravel().tolist()]
-        self._container.add_initializer(name, kind, list(array.shape), flat)
-        return name
-
-    def sums(self, operator: Any, forest: Forest) -> str:
-        """(rows, targets) double: what the leaves add up to, and the base."""
-        name = operator.inputs[0].full_name
-        if forest.rounds:
-            name = self.node("Cast", [name], to=TensorProto.FLOAT)
-        if forest.rounds or not isinstance(operator.inputs[0].type, DoubleTensorType):
-            name = self.node("Cast", [name], to=TensorProto.DOUBLE)
-        name = self.node("TreeEnsembleRegressor", [name], op_domain="ai.onnx.ml", op_version=3, **attributes(forest))
-        name = self.node("Cast", [name], to=TensorProto.DOUBLE)
-        return self.node("Add", [name, self.constant(forest.base.reshape(1, -1))]) if forest.base.any() else name
+def _sums(writer: Writer, operator: Any, forest: Forest) -> str:
+    """(rows, targets) double: what the leaves add up to, and the base."""
+    name = operator.inputs[0].full_name
+    if forest.rounds:
+        name = writer.node("Cast", [name], to=TensorProto.FLOAT)
+    if forest.rounds or not isinstance(operator.inputs[0].type, DoubleTensorType):
+        name = writer.node("Cast", [name], to=TensorProto.DOUBLE)
+    name = writer.node("TreeEnsembleRegressor", [name], op_domain="ai.onnx.ml", op_version=3, **attributes(forest))
+    name = writer.node("Cast", [name], to=TensorProto.DOUBLE)
+    return writer.node("Add", [name, writer.constant(forest.base.reshape(1, -1))]) if forest.base.any() else name
 
 
 def convert_regressor(scope: Any, operator: Any, container: Any) -> None:
     """Writes a regressor of trees; raises NotConvertible. skl2onnx calls it."""
     estimator = operator.raw_operator
-    writer = _Writer(scope, container)
-    name = writer.sums(operator, forest_of(estimator))
+    writer = Writer(scope, container)
+    name = _sums(writer, operator, centred(forest_of(estimator)))
     link = type(getattr(getattr(estimator, "_loss", None), "link", None)).__name__ if hasattr(estimator, "_predictors") else "IdentityLink"
     if link == "LogLink":
         name = writer.node("Exp", [name])
@@ -227,9 +221,9 @@ def convert_classifier(scope: Any, operator: Any, container: Any) -> None:
     estimator = operator.raw_operator
     if container.get_options(estimator, {"raw_scores": False}).get("raw_scores"):
         raise NotConvertible("the decision function of trees")
-    writer = _Writer(scope, container)
+    writer = Writer(scope, container)
     forest = forest_of(estimator)
-    sums = writer.sums(operator, forest)
+    sums = _sums(writer, operator, forest)
     probabilities = _link(estimator)(writer, sums, forest)
     writer.node("Cast", [probabilities], operator.outputs[1].full_name, to=guess_proto_type(operator.outputs[1].type))
     best = writer.node("ArgMax", [probabilities], axis=1, keepdims=0)
@@ -239,7 +233,7 @@ def convert_classifier(scope: Any, operator: Any, container: Any) -> None:
     writer.node("Gather", [labels, best], operator.outputs[0].full_name, axis=0)
 
 
-def _link(estimator: Any) -> Callable[[_Writer, str, Forest], str]:
+def _link(estimator: Any) -> Callable[[Writer, str, Forest], str]:
     """How the sums become probabilities."""
     loss = getattr(estimator, "_loss", None)
     if loss is None:
@@ -248,7 +242,7 @@ def _link(estimator: Any) -> Callable[[_Writer, str, Forest], str]:
     if name not in {"HalfBinomialLoss", "HalfMultinomialLoss", "ExponentialLoss"}:
         raise NotConvertible(f"its loss is {name}")
 
-    def link(writer: _Writer, sums: str, forest: Forest) -> str:
+    def link(writer: Writer, sums: str, forest: Forest) -> str:
         if len(forest.base) > 1:
             return writer.node("Softmax", [sums], axis=1)
         if name == "ExponentialLoss":
