@@ -33,8 +33,8 @@ class TenantStatus(StrEnum):
 class TenantLimits:
     """How much a tenant may ask of one machine (requests, rows, concurrency) and keep (models, bytes)."""
 
-    requests_per_second: int = 500
-    burst: int = 1_000  # requests at once, after a quiet moment
+    requests_per_second: int = 10_000  # no obstacle to an ordinary tenant: a fence around a runaway client
+    burst: int = 20_000  # requests at once, after a quiet moment
     rows_per_day: int = 50_000_000  # predicted rows in a UTC day
     max_models: int = 200
     max_artifact_bytes: int = 256 * _MIB
