@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from app.prediction.compiled.outputs import PROBABILITY_TOLERANCE
 from tests.e2e.harness import TURNOUT, Run, left_of, python_for
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.xdist_group("e2e")]
@@ -53,7 +52,7 @@ def test_make_run_ends_with_a_line_that_answers_as_scikit_learn_does(started):
     answer = json.loads(run.paste())["data"]["predict"]
     label, probability = expected_answer(run)
     assert (answer["label"], answer["version"]) == (label, 1)
-    assert abs(answer["probability"] - probability) < PROBABILITY_TOLERANCE
+    assert abs(answer["probability"] - probability) < 1e-9
 
 
 def test_a_second_start_serves_at_once_and_trains_nothing(started):

@@ -11,7 +11,6 @@ import pytest
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression
 
-from app.prediction.compiled.outputs import PROBABILITY_TOLERANCE
 from tests.support.service import PROMOTE, REGISTER, dumped
 
 if TYPE_CHECKING:
@@ -116,7 +115,7 @@ def test_the_same_artifact_under_two_signatures_is_two_versions_that_answer_by_t
     second = admin.ready("twice", "CLASSIFICATION", model, signature=[{"name": n, "type": "NUMBER"} for n in ("p", "q")])
     one = admin.predict("twice", {"a": 3, "b": 4}, version=first)
     two = admin.predict("twice", {"p": 3, "q": 4}, version=second)
-    assert one["probability"] == two["probability"] == pytest.approx(model.predict_proba([[3, 4]])[0].max(), abs=PROBABILITY_TOLERANCE)
+    assert one["probability"] == two["probability"] == pytest.approx(model.predict_proba([[3, 4]])[0].max(), abs=1e-12)
 
 
 @pytest.mark.parametrize("made", ["FAILED", "missing", "archived", "withdrawn"])
