@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -189,12 +190,12 @@ def start_service(home: Path, port: int, *options: str, **more: str) -> Service:
     raise AssertionError(log.read_text()[-3000:])
 
 
-@pytest.fixture(scope="session")
-def service() -> Iterator[Service]:
-    """A service of this test process, for tests that make tenants of their own."""
+@contextmanager
+def own_service(*options: str) -> Iterator[Service]:
+    """A service with a home of its own; ended cleanly afterwards, with nothing unexpected in its log."""
     folder = Path(tempfile.mkdtemp(prefix="turnout-service-"))
     folder.chmod(0o711)
-    running = start_service(folder / "home", free_port())
+    running = start_service(folder / "home", free_port(), *options)
     try:
         yield running
     finally:
@@ -204,3 +205,11 @@ def service() -> Iterator[Service]:
         shutil.rmtree(folder, ignore_errors=True)
         assert status == 0, text[-3000:]
         assert "unexpected_error" not in text, text[-5000:]
+        assert "routes_not_applied" not in text, text[-5000:]
+
+
+@pytest.fixture(scope="session")
+def service() -> Iterator[Service]:
+    """A service of this test process, for tests that make tenants of their own."""
+    with own_service() as running:
+        yield running

@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,8 +17,7 @@ import httpx
 import pytest
 
 from tests.integration.service.test_registry import constant
-from tests.support.database import remove_home
-from tests.support.service import PREDICT, ROOT, environment, free_port, start_service
+from tests.support.service import PREDICT, ROOT, environment, own_service
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,19 +38,8 @@ PLENTY = {"requestsPerSecond": 1_000_000, "burst": 1_000_000, "concurrency": 10_
 @pytest.fixture(scope="module")
 def replicated() -> Iterator[Service]:
     """A service of four serving processes."""
-    folder = Path(tempfile.mkdtemp(prefix="turnout-replicas-"))
-    folder.chmod(0o711)
-    running = start_service(folder / "home", free_port(), "--workers", str(WORKERS))
-    try:
+    with own_service("--workers", str(WORKERS)) as running:
         yield running
-    finally:
-        status = running.stop()
-        text = running.log.read_text()
-        remove_home(folder / "home")
-        shutil.rmtree(folder, ignore_errors=True)
-        assert status == 0, text[-3000:]
-        assert "unexpected_error" not in text, text[-5000:]
-        assert "routes_not_applied" not in text, text[-5000:]
 
 
 def two_versions(service: Service, tenant: str) -> Client:
