@@ -7,6 +7,7 @@ from sqlalchemy import Connection
 
 import app.audit.rows
 import app.db.outbox
+import app.experiments.rows
 import app.journal.rows
 import app.registry.rows
 import app.tenancy.rows  # noqa: F401  with these the metadata knows every table

@@ -63,9 +63,23 @@ GRANTS: dict[DatabaseRole, dict[str, Grant]] = {
         "outbox": _on(_I),
         "routing_generation": _on(_S, _U),
         "predictions": _on(_S),
+        "shadow_answers": _on(_S),
+        "experiments": _on(_S, _I, _U),
+        "metrics": _on(_S, _I),
+        "exposure_queue": _on(_S, _D),
+        "exposures": _on(_S, _I, _U),
+        "exposure_tallies": _on(_S, _I, _U),
+        "outcomes": _on(_S, _I, _U),
+        "stale_units": _on(_S, _I, _D),
+        "unit_values": _on(_S, _I, _U, _D),
+        "metric_sums": _on(_S, _I, _U),
+        "looks": _on(_S, _I),
+        "flag_documents": _on(_S, _I, _U),
     },
     DatabaseRole.LOG: {
         "predictions": _on(_I),
+        "exposure_queue": _on(_I),
+        "shadow_answers": _on(_I),
     },
     DatabaseRole.SYNC: {
         "tenants": _columns(
@@ -77,6 +91,13 @@ GRANTS: dict[DatabaseRole, dict[str, Grant]] = {
             "proof compiled_digest compiled_size_bytes artifact_deleted_at retired_at"
         ),
         "aliases": _columns("tenant_id model_id name number revision"),
+        "experiments": _columns(
+            "tenant_id key model_id model status source rollout variants layer slots targeting overrides guardrails revision"
+        ),
+        "exposure_queue": _columns("tenant_id"),
+        "stale_units": _columns("tenant_id"),
+        "outcomes": _columns("tenant_id pending"),
+        "flag_documents": _columns("source revision document fetched_at"),
         "outbox": _columns("generation tenant_id at"),
         "replicas": _columns("replica_id name started_at seen_at joined_generation generation left_at"),
         "routing_generation": _columns("singleton generation"),

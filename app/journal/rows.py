@@ -41,3 +41,34 @@ class PredictionRow(Base):
     compute_us: Mapped[int]
     score: Mapped[float | None]
     degraded: Mapped[bool]
+
+
+class ShadowAnswerRow(Base):
+    """What a version said off the caller's time on an input that another one answered. No reference to other tables, as above.
+
+    `kind` SHADOW: a shadow variant's answer. COVARIATE: the control version's, on a unit's first exposed input.
+    """
+
+    __tablename__ = "shadow_answers"
+    __table_args__ = (
+        CheckConstraint("kind in ('SHADOW', 'COVARIATE')", name="kind"),
+        Index("ix_shadow_answers_of_experiment", "tenant_id", "experiment", "kind", "variant"),
+        Index("ix_shadow_answers_at", "at", postgresql_using="brin"),
+    )
+
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
+    prediction_id: Mapped[UUID] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    variant: Mapped[str] = mapped_column(primary_key=True)
+    row: Mapped[int] = mapped_column(primary_key=True)  # of the batch
+    at: Mapped[datetime]  # of the prediction
+    experiment: Mapped[str]
+    unit_hash: Mapped[str | None]
+    version: Mapped[int]
+    served_variant: Mapped[str | None]
+    served_version: Mapped[int]
+    served_label: Mapped[str | None]
+    served_score: Mapped[float | None]
+    label: Mapped[str | None]
+    score: Mapped[float | None]
+    compute_us: Mapped[int]

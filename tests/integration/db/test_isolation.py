@@ -24,7 +24,7 @@ TABLES = """
     from pg_class c where relnamespace = 'public'::regnamespace and relkind in ('r', 'p') and not relispartition
     and relname <> 'alembic_version' order by 1"""
 MODEL, UPLOAD, REPLICA = UUID(int=1), UUID(int=2), UUID(int=5)
-OF_NO_TENANT = {"routing_generation", "replicas"}
+OF_NO_TENANT = {"routing_generation", "replicas", "flag_documents"}
 # One row of each table, in an order in which references hold.
 ROWS: dict[str, dict[str, Any]] = {
     "models": {"model_id": MODEL, "name": "risk", "folded_name": "Risk", "task": "REGRESSION"},
@@ -37,6 +37,32 @@ ROWS: dict[str, dict[str, Any]] = {
     "promotions": {"model_id": MODEL, "alias": "production", "revision": 1, "number": 1, "by": "ann"},
     "audit_entries": {"id": UUID(int=3), "actor": "ann", "action": "promote", "subject": "risk"},
     "outbox": {"generation": 1},
+    "experiments": {
+        "key": "new-price", "model_id": MODEL, "model": "risk", "status": "DRAFT", "source": "TURNOUT", "rollout": 100.0, "variants": "[]",
+        "secondary_metrics": "[]", "guardrails": "[]", "planned_looks": 1, "slots": "[]", "targeting": "[]", "overrides": "[]",
+        "created_by": "ann",
+    },
+    "metrics": {"name": "bought", "kind": "PROPORTION", "direction": "INCREASE", "aggregation": "ANY"},
+    "exposures": {
+        "experiment": "new-price", "unit_hash": "u", "variant": "control", "version": 1, "first_at": NOW, "prediction_id": UUID(int=4),
+        "requests": 1,
+    },
+    "exposure_tallies": {"experiment": "new-price", "variant": "control"},
+    "outcomes": {"id": UUID(int=6), "metric": "bought", "value": 1.0, "occurred_at": NOW, "pending": True, "dedup_key": "k"},
+    "stale_units": {"unit_hash": "u"},
+    "unit_values": {"experiment": "new-price", "metric": "bought", "unit_hash": "u", "variant": "control", "value": 1.0},
+    "metric_sums": {"experiment": "new-price", "metric": "bought", "variant": "control"},
+    "looks": {"experiment": "new-price", "look": 1, "units": 1, "sums": "{}"},
+}  # fmt: skip
+# What the log role writes, likewise.
+LOGGED: dict[str, dict[str, Any]] = {
+    "exposure_queue": {
+        "id": UUID(int=7), "at": NOW, "experiment": "new-price", "variant": "control", "version": 1, "unit_hash": "u",
+    },
+    "shadow_answers": {
+        "prediction_id": UUID(int=4), "kind": "SHADOW", "variant": "candidate", "row": 0, "at": NOW, "experiment": "new-price", "version": 2,
+        "served_version": 1, "compute_us": 5,
+    },
 }  # fmt: skip
 PREDICTION = {
     "id": UUID(int=4), "at": NOW, "model": "risk", "version": 1, "reason": "ALIAS", "key_generation": 1, "rows": 1, "compute_us": 5, "degraded": False,
@@ -63,7 +89,8 @@ def tenants(database_urls: DatabaseUrls) -> tuple[UUID, UUID]:
         for table, row in ROWS.items():
             values = {"tenant_id": tenant_id, **row, **({"generation": number} if table == "outbox" else {})}
             insert(database_urls.runtime, table, values, tenant_id)
-        insert(database_urls.log, "predictions", {"tenant_id": tenant_id, **PREDICTION})
+        for table, row in {"predictions": PREDICTION, **LOGGED}.items():
+            insert(database_urls.log, table, {"tenant_id": tenant_id, **row})
     return both
 
 
@@ -71,14 +98,14 @@ def test_every_table_with_a_tenant_has_row_level_security_forced(database_urls: 
     found = tables(database_urls)
     of_tenants = {name for name, row in found.items() if "tenant_id" in row["columns"]}
     assert of_tenants == found.keys() - OF_NO_TENANT
-    assert of_tenants == {"tenants", "predictions", *ROWS}
+    assert of_tenants == {"tenants", "predictions", *ROWS, *LOGGED}
     assert {name for name in of_tenants if found[name]["secured"] and found[name]["forced"]} == of_tenants
 
 
 def test_a_tenant_sees_its_own_rows_and_without_one_there_are_none(database_urls: DatabaseUrls, tenants: tuple[UUID, UUID]) -> None:
     clinic, shop = tenants
     for role in (database_urls.runtime, database_urls.owner):
-        for table in {"tenants", "predictions", *ROWS} - {"outbox"}:
+        for table in {"tenants", "predictions", *ROWS, *LOGGED} - {"outbox"}:
             count = f"select array_agg(tenant_id) from {table}"
             assert execute(role, count)[0][0] is None, table
             assert execute(role, count, tenant_id=clinic)[0][0] == [clinic], table
@@ -130,9 +157,9 @@ def test_each_role_can_do_what_the_table_of_privileges_says_and_nothing_else(
                     statement = statement.replace(" where false", "")
                 assert _may(url, statement, clinic) is allowed, (role, statement)
     for role, url in ((DatabaseRole.LOG, database_urls.log), (DatabaseRole.SYNC, database_urls.sync)):
-        for table, row in {**ROWS, "predictions": PREDICTION}.items():
-            values = {"tenant_id": clinic, **row, "id": uuid4()} if "id" in row else {"tenant_id": clinic, **row}
-            if role is DatabaseRole.LOG and table == "predictions":
+        for table, row in {**ROWS, **LOGGED, "predictions": PREDICTION}.items():
+            values = {"tenant_id": clinic, **row, **{name: uuid4() for name in ("id", "prediction_id") if name in row}}
+            if role is DatabaseRole.LOG and table in {"predictions", *LOGGED}:
                 insert(url, table, values)
             else:
                 with pytest.raises(asyncpg.InsufficientPrivilegeError, match="permission denied"):
@@ -181,6 +208,9 @@ def _other_key(table: str) -> dict[str, Any]:
         "models": {"model_id": uuid4(), "name": "other", "folded_name": "Other"}, "artifacts": {"digest": "other"},
         "artifact_chunks": {"seq": 9}, "compiled_models": {"digest": "other"}, "model_versions": {"number": 9}, "aliases": {"name": "other"},
         "promotions": {"revision": 9}, "audit_entries": {"id": uuid4()}, "outbox": {"generation": 9}, "replica_acks": {"generation": 9, "at": NOW.replace(year=2027)},
+        "experiments": {"key": "other"}, "metrics": {"name": "other"}, "exposures": {"unit_hash": "other"},
+        "exposure_tallies": {"variant": "other"}, "outcomes": {"id": uuid4(), "dedup_key": "other"}, "stale_units": {"unit_hash": "other"},
+        "unit_values": {"unit_hash": "other"}, "metric_sums": {"variant": "other"}, "looks": {"look": 9},
     }  # fmt: skip
     return key[table]
 
