@@ -14,7 +14,7 @@ _ALONE = "status = 'RUNNING' and source = 'TURNOUT' and layer is null"
 
 
 class ExperimentRow(Base):
-    """An experiment. `slots`: the buckets of its layer that are its own, as [[start, end), ...]; `overrides`: [[unit hash, variant], ...]."""
+    """An experiment. `slots`: the buckets of its layer that are its own, [[start, end], ...]; `overrides`: [[unit hash, variant], ...]."""
 
     __tablename__ = "experiments"
     __table_args__ = (
@@ -173,7 +173,7 @@ class UnitValueRow(Base):
 
 
 class MetricSumsRow(Base):
-    """Sums over the units of one arm that have a value; `both_`: over those that have a covariate as well. Exact, so that taking away undoes adding."""
+    """Sums over the units of one arm that have a value; `both_`: over those with a covariate as well. Exact: taking away undoes adding."""
 
     __tablename__ = "metric_sums"
     __table_args__ = (OF_TENANT,)

@@ -37,7 +37,7 @@ class MetricDirection(StrEnum):
 
 
 class MetricAggregation(StrEnum):
-    """How the outcomes of one unit become one number. Units without an outcome count 0 under ANY and SUM, and are left out under the others."""
+    """How the outcomes of one unit become one number. Units without an outcome count 0 under ANY and SUM, else they are left out."""
 
     ANY = "ANY"
     SUM = "SUM"
