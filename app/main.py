@@ -112,7 +112,7 @@ def build_parts(settings: Settings, telemetry: Telemetry, index: int) -> Parts:
     pool = RuntimePool(RuntimeOpener(host, artifacts, gate, graphs), settings.serving.model_memory_bytes, clock)
     table, announced = RoutingTable(), _Later()
     cache = PredictionCache(settings.serving.cache_bytes, settings.serving.cache_entries, clock)
-    live_proof = LiveProof(pool, CompiledMismatches(database, clock, announced), telemetry, settings.serving.live_proof_share)
+    live_proof = LiveProof(pool, table, CompiledMismatches(database, clock, announced), telemetry, settings.serving.live_proof_share)
     compiler = Compiler(runtime_dir(settings.home) / MODEL_HOST_SOCKET, settings.serving.compiled_tolerance)
     validator = Validator(database, artifacts, host, compiler, compiled, gate, clock, announced, settings.registry.validation_timeout_s)
     urls, name = (_url(settings.database.sync_url), _url(settings.database.runtime_url)), f"{socket.gethostname()}/{os.getpid()}-{index}"

@@ -1,7 +1,8 @@
 """The proof that goes on: a small share of what compiled models answer is asked of their estimators, too, and compared.
 
 Never on a caller's time: what is to be compared waits in a short queue, and what does not fit there is dropped. One answer that is
-farther from scikit-learn's than the proof allowed takes the version off its graph, on every replica.
+farther from scikit-learn's than the proof allowed takes the version off its graph: here at once, on every replica once that is written
+down, which is tried until it is.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -28,10 +30,12 @@ if TYPE_CHECKING:
 
     from app.prediction.pool import RuntimePool
     from app.prediction.ports import LiveProofTelemetry, Mismatches
+    from app.prediction.routing import RoutingTable
     from app.registry.types import VersionRoute
 
 N = TypeVar("N", bound=np.generic)
 _MOST_WAITING = 16
+_MOST_UNTOLD = 1_000  # mismatches, while the database is away
 _MOST_ROWS = 100  # of a batch; the estimator is shared with requests that need it
 _WITHIN_S = 10.0
 _SWEEP_S = 5.0
@@ -52,17 +56,20 @@ class LiveProof:
     def __init__(
         self,
         pool: RuntimePool,
+        table: RoutingTable,
         mismatches: Mismatches,
         telemetry: LiveProofTelemetry,
         share: float,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._pool = pool
+        self._table = table
         self._mismatches = mismatches
         self._telemetry = telemetry
         self._share = share
         self._chance = chance
         self._waiting: asyncio.Queue[_Answered] = asyncio.Queue(_MOST_WAITING)
+        self._untold: deque[tuple[UUID, VersionRoute, str]] = deque(maxlen=_MOST_UNTOLD)
 
     def consider(self, tenant_id: UUID, route: VersionRoute, batch: Batch, scores: Scores) -> None:
         """Perhaps has this answer of a compiled model compared, later."""
@@ -84,6 +91,7 @@ class LiveProof:
                     log.exception("live_proof_broke")
                 finally:
                     self._waiting.task_done()
+            await self._tell()
             await self._pool.close_idle()
 
     async def settled(self) -> None:
@@ -108,7 +116,20 @@ class LiveProof:
             self._telemetry.live_proof("mismatch")
             route = answered.route
             log.error("live_proof_mismatch", tenant_id=str(answered.tenant_id), version=route.number, found=found)
-            await self._mismatches.record(answered.tenant_id, route.model_id, route.number, str(route.compiled_digest), found)
+            self._table.distrust(answered.tenant_id, [(route.model_id, route.number)])
+            self._untold.append((answered.tenant_id, route, found))
+            await self._tell()
+
+    async def _tell(self) -> None:
+        """Writes down what was found, as far as the database takes it."""
+        while self._untold:
+            tenant_id, route, found = self._untold[0]
+            try:
+                await self._mismatches.record(tenant_id, route.model_id, route.number, str(route.compiled_digest), found)
+            except AppError as error:
+                log.warning("mismatch_not_recorded_yet", code=error.code)
+                return
+            self._untold.popleft()
 
 
 def _refused(error: ModelFailed) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from app.db.outbox import changed_tenants, is_told, news
 from app.db.together import Together
-from app.registry.routes import models_of, pending_of, route_queries, withdrawn_of
+from app.registry.routes import distrusted_of, models_of, pending_of, route_queries, withdrawn_of
 from app.tenancy.directory import stored_tenant, tenants_query
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ class Picture:
     models: dict[UUID, list[ModelRoute]]  # by tenant; a tenant without models is not in it
     pending: list[PendingValidation]
     withdrawn: set[tuple[UUID, int]]  # (model, number)
+    distrusted: set[tuple[UUID, int]]  # (model, number) whose graph was found to be wrong
     changed: set[UUID]  # tenants that changed since the generation asked for
 
 
@@ -48,4 +49,4 @@ async def read_picture(connection: Any, since: int, *, whole: bool) -> Picture:
     changed = {row.tenant_id for row in rows["changed"]}
     if not is_told(generation, told, since):
         changed = {stored.tenant.tenant_id for stored in tenants}
-    return Picture(generation, tenants, models_of(rows), pending_of(rows), withdrawn_of(rows), changed)
+    return Picture(generation, tenants, models_of(rows), pending_of(rows), withdrawn_of(rows), distrusted_of(rows), changed)

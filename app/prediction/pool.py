@@ -30,6 +30,7 @@ _MOST_SPARE_CHILDREN = 64  # processes of the machine, whatever the memory
 _HOST_AWAY_S = 0.05
 _COLD_WAIT_S = 0.05  # a request waits so long for a version that nobody promised to have open
 _COLD_RETRY_MS = 500
+_FAILED_RETRY_MS = 1000
 _FAILURE_KEPT_S = 5.0
 _MOST_FAILURES_KEPT = 1_000
 _IDLE_S = 60.0
@@ -63,7 +64,7 @@ class RuntimePool:
         self._opening: dict[Key, asyncio.Task[Runtime]] = {}
         self._needed: frozenset[Key] = frozenset()
         self._beside: dict[Key, float] = {}  # estimators of compiled versions: when they were last asked for
-        self._failures: dict[Key, tuple[AppError, float]] = {}
+        self._failures: dict[Key, tuple[ModelFailed, float]] = {}
 
     @property
     def size(self) -> int:
@@ -95,7 +96,8 @@ class RuntimePool:
     async def get_within(self, tenant_id: UUID, route: VersionRoute, deadline: Deadline) -> Runtime:
         """As `get`, for a request: a version that no alias needs is waited for hardly at all, and is there for a later one.
 
-        Raises ModelUnavailable with `retry_after_ms` while it loads, DeadlineExceeded where an aliased version took too long.
+        Raises ModelUnavailable with `retry_after_ms` while it loads and where it cannot be loaded, DeadlineExceeded where an aliased
+        version took too long.
         """
         key = key_of(tenant_id, route)
         needed = key in self._needed
@@ -104,7 +106,10 @@ class RuntimePool:
         task = self._begin(tenant_id, route)
         await asyncio.wait([task], timeout=max(0.0, deadline.remaining_s()) if needed else _COLD_WAIT_S)
         if task.done():
-            return task.result()
+            try:
+                return task.result()
+            except (ModelFailed, ModelUnavailable) as error:
+                raise _not_now(error) from None
         if needed:
             raise DeadlineExceeded("The model was still being loaded when the time was up.", retry_after_ms=1000)
         raise ModelUnavailable(f"Version {route.number} is being loaded: nothing used it of late.", retry_after_ms=_COLD_RETRY_MS)
@@ -214,7 +219,7 @@ class RuntimePool:
         """A version that takes longer to fail than a request waits would otherwise be loading for ever."""
         failure = self._failures.get(key)
         if failure is not None and self._clock.monotonic() - failure[1] < _FAILURE_KEPT_S:
-            raise failure[0]
+            raise _not_now(failure[0])
 
     async def _warm_one(self, tenant_id: UUID, route: VersionRoute) -> AppError | None:
         while True:
@@ -227,3 +232,9 @@ class RuntimePool:
                 log.warning("version_not_warm", version=route.number, code=error.code, why=error.message)
                 return error
             return None
+
+
+def _not_now(error: ModelFailed | ModelUnavailable) -> ModelUnavailable:
+    """What a request is told of a version that cannot be opened: nothing of it is the input's fault, and it will be tried again."""
+    told = type(error) if isinstance(error, ModelUnavailable) else ModelUnavailable
+    return told(error.message, **{"retry_after_ms": _FAILED_RETRY_MS, **error.details})

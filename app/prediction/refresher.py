@@ -2,7 +2,8 @@
 reads only what changed.
 
 A tenant's new routes are applied when its versions are open, so that no request waits for a model to load. Where a version cannot
-be loaded, what its alias served before goes on serving, and the change is not acknowledged.
+be loaded, what its alias served before goes on serving, and the change is not acknowledged. A graph that was found to be wrong is the
+exception: it answers nobody from the moment it is heard of, and requests wait for the version's estimator.
 """
 
 from __future__ import annotations
@@ -142,6 +143,8 @@ class Refresher:
         self._directory.apply(picture.tenants)
         for stored in picture.tenants:
             tenant_id = stored.tenant.tenant_id
+            if self._table.distrust(tenant_id, picture.distrusted) and not first:
+                self._tidy()  # requests wait for the estimators as for what an alias points at
             self._begin(picture, tenant_id, first=first, told=not first and tenant_id in picture.changed)
         if first:
             self._tidy()  # what the first picture needs is waited for from the first request on

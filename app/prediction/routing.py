@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import threading
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from app.errors import InvalidInput, ModelUnavailable, NotFound
 from app.prediction.features import RowChecker
+from app.prediction.pool import by_estimator
 from app.registry.types import PRODUCTION, ModelRoute, VersionRoute, VersionStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from uuid import UUID
 
 
@@ -43,17 +45,54 @@ _NOTHING = TenantRoutes({}, {})
 
 
 class RoutingTable:
-    """Every tenant's routes; read on each request, replaced tenant by tenant: by another thread, one entry at a time."""
+    """Every tenant's routes; read on each request, replaced tenant by tenant: by another thread, one entry at a time.
+
+    A graph that is distrusted is never routed to again, whoever brings its route: the version's estimator stands in its place.
+    """
 
     def __init__(self) -> None:
         self._tenants: dict[UUID, TenantRoutes] = {}
+        self._distrusted: set[tuple[UUID, int]] = set()
+        self._replacing = threading.Lock()  # whoever applies routes, and whoever finds that a graph is wrong
         self.generation = -1  # of the last change that is in here
 
     def tenant(self, tenant_id: UUID) -> TenantRoutes:
         return self._tenants.get(tenant_id, _NOTHING)
 
     def apply(self, tenant_id: UUID, routes: TenantRoutes) -> None:
-        self._tenants[tenant_id] = routes
+        with self._replacing:
+            self._tenants[tenant_id] = self._without_distrusted(routes)
+
+    def distrust(self, tenant_id: UUID, versions: Collection[tuple[UUID, int]]) -> bool:
+        """From now on these versions, (model, number), are not answered by their graphs; whether one of them was just now."""
+        with self._replacing:
+            self._distrusted.update(versions)
+            before = self.tenant(tenant_id)
+            after = self._without_distrusted(before)
+            if after is before:
+                return False
+            self._tenants[tenant_id] = after
+            return True
+
+    def trusted(self, routed: RoutedVersion) -> RoutedVersion:
+        """The version as it may be served."""
+        route = routed.route
+        if not route.is_compiled or (route.model_id, route.number) not in self._distrusted:
+            return routed
+        return RoutedVersion(by_estimator(route), routed.checker)
+
+    def _without_distrusted(self, routes: TenantRoutes) -> TenantRoutes:
+        """The same object where nothing is distrusted."""
+        pinned = dict(routes.pinned)
+        if all(self.trusted(routed) is routed for routed in (*routes.aliased.values(), *pinned.values())):
+            return routes
+        models = [self._of_model(model) for model in routes.models.values()]
+        aliased, kept = ({key: self.trusted(routed) for key, routed in each.items()} for each in (routes.aliased, pinned))
+        return TenantRoutes({model.name: model for model in models}, aliased, kept)
+
+    def _of_model(self, model: ModelRoute) -> ModelRoute:
+        wrong = {number: route for number, route in model.versions.items() if (model.model_id, number) in self._distrusted}
+        return replace(model, versions={**model.versions, **{number: by_estimator(route) for number, route in wrong.items()}})
 
     def versions(self) -> list[tuple[UUID, str, VersionRoute]]:
         """(tenant, model's name, version) of all that aliases point at."""

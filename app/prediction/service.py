@@ -96,7 +96,7 @@ class Predictor:
         key = (model.model_id, request.version)
         routed = routes.aliased.get(key) or routes.pinned.get(key)
         if routed is None:
-            routed = RoutedVersion.of(await self._lookup.find(ctx.tenant_id, model, request.version))
+            routed = self._table.trusted(RoutedVersion.of(await self._lookup.find(ctx.tenant_id, model, request.version)))
             routes.pinned[key] = routed
         return model, routed
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import select
+from sqlalchemy import and_, select
 
 from app.errors import ModelUnavailable, NotFound
 from app.kernel.signature import Signature, Task
@@ -41,16 +41,18 @@ _POINTED_AT = (
     & (AliasRow.number == ModelVersionRow.number)
 )
 _WATCHED = (VersionStatus.VALIDATING.value, VersionStatus.WITHDRAWN.value)
+# A proved graph that is served no more: a live answer of it was not scikit-learn's.
+_DISTRUSTED = and_(ModelVersionRow.compiled_digest.is_not(None), ModelVersionRow.runtime == RuntimeKind.SKLEARN.value)
 _ROUTABLE = (VersionStatus.READY.value, VersionStatus.WITHDRAWN.value)
 
 
 def route_queries(of: Select[UUID] | None) -> dict[str, Select[Any]]:
-    """What `models_of`, `pending_of` and `withdrawn_of` read: of the tenants that `of` selects, or of all."""
+    """What `models_of`, `pending_of`, `withdrawn_of` and `distrusted_of` read: of the tenants that `of` selects, or of all."""
     models = select(ModelRow.tenant_id, ModelRow.model_id, ModelRow.name, ModelRow.task, ModelRow.cache_seconds)
     aliases = select(AliasRow.tenant_id, AliasRow.model_id, AliasRow.name, AliasRow.number)
     versions = select(*_VERSION_COLUMNS).join(AliasRow, _POINTED_AT).where(ModelVersionRow.status.in_(_ROUTABLE))
     others = select(ModelVersionRow.tenant_id, ModelVersionRow.model_id, ModelVersionRow.number, ModelVersionRow.status)
-    others = others.where(ModelVersionRow.status.in_(_WATCHED))
+    others = others.add_columns(_DISTRUSTED.label("distrusted")).where(ModelVersionRow.status.in_(_WATCHED) | _DISTRUSTED)
     if of is not None:
         models, aliases = models.where(ModelRow.tenant_id.in_(of)), aliases.where(AliasRow.tenant_id.in_(of))
         versions, others = versions.where(ModelVersionRow.tenant_id.in_(of)), others.where(ModelVersionRow.tenant_id.in_(of))
@@ -83,6 +85,11 @@ def pending_of(rows: Mapping[str, Iterable[Any]]) -> list[PendingValidation]:
 def withdrawn_of(rows: Mapping[str, Iterable[Any]]) -> set[tuple[UUID, int]]:
     """(model, number) of the versions that no request may reach, whatever an alias says."""
     return {(row.model_id, row.number) for row in rows["others"] if row.status == VersionStatus.WITHDRAWN}
+
+
+def distrusted_of(rows: Mapping[str, Iterable[Any]]) -> set[tuple[UUID, int]]:
+    """(model, number) of the versions whose graph answered otherwise than their estimator, and must answer nobody any more."""
+    return {(row.model_id, row.number) for row in rows["others"] if row.distrusted}
 
 
 class VersionLookup:

@@ -13,9 +13,10 @@ from app.errors import AppError, ModelFailed
 from app.prediction.pool import NoRoom
 from app.prediction.refresher import Refresher
 from app.prediction.routing import RoutingTable
+from app.registry.mismatches import CompiledMismatches
 from app.tenancy.directory import TenantDirectory
 from app.tenancy.keys import MasterKey
-from tests.integration.registry.conftest import registry
+from tests.integration.registry.conftest import Quiet, registry
 from tests.support.clock import ManualClock
 from tests.support.database import execute, make_tenant
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection
     from uuid import UUID
 
+    from app.prediction.pool import Key
     from app.registry.types import VersionRoute
     from tests.integration.registry.conftest import Registry
 
@@ -34,12 +36,13 @@ class Models:
     """Versions that open, fail or take their time, as a test says. Stands in for the pool, whose models need a model host."""
 
     def __init__(self) -> None:
-        self.open: set[tuple[UUID, int]] = set()
+        self.open: set[tuple[UUID, int, bool]] = set()  # the last: by its graph
+        self.needed: list[frozenset[Key]] = []
         self.failing: dict[int, AppError] = {}
         self.gates: dict[int, asyncio.Event] = {}
 
     def opened(self, _tenant_id: UUID, route: VersionRoute) -> object | None:
-        return route if (route.model_id, route.number) in self.open else None
+        return route if (route.model_id, route.number, route.is_compiled) in self.open else None
 
     async def warm(self, _tenant_id: UUID, routes: Collection[VersionRoute]) -> list[tuple[VersionRoute, AppError]]:
         failures = []
@@ -49,10 +52,11 @@ class Models:
             if route.number in self.failing:
                 failures.append((route, self.failing[route.number]))
             else:
-                self.open.add((route.model_id, route.number))
+                self.open.add((route.model_id, route.number, route.is_compiled))
         return failures
 
-    def keep(self, needed: object) -> None: ...
+    def keep(self, needed: frozenset[Key]) -> None:
+        self.needed.append(needed)
 
 
 class Said:
@@ -109,6 +113,25 @@ class Process:
         model = self.table.tenant(self.registry.tenant).models.get("risk")
         return None if model is None else model.aliases.get("production")
 
+    def compiled(self) -> bool | None:
+        """Whether production of `risk` is answered by a graph; None where it is answered by nothing."""
+        routes = self.table.tenant(self.registry.tenant)
+        routed = routes.aliased.get((routes.models["risk"].model_id, self.serves() or 0))
+        return None if routed is None else routed.route.is_compiled
+
+    def compile(self, number: int) -> None:
+        """As if the version had a proved graph."""
+        proved = (
+            "update model_versions set runtime = 'ONNX', compiled_digest = 'graph-' || number, compiled_size_bytes = 9, proof = $2::jsonb"
+        )
+        self.registry.sql(f"{proved} where number = $1", number, '{"reason": null, "tolerance": 1e-9, "middle": 0.0}')
+
+    async def mismatch(self, number: int) -> None:
+        """A live answer of the version's graph was not scikit-learn's."""
+        model = await self.registry.service.model(self.registry.ctx, "risk")
+        found = CompiledMismatches(self.registry.database, self.registry.clock, Quiet())
+        await found.record(self.registry.tenant, model.model_id, number, f"graph-{number}", "another class")
+
     async def promote(self, number: int) -> int:
         """The change's generation."""
         generation = (await self.registry.service.promote(self.registry.ctx, "risk", number)).generation
@@ -157,7 +180,7 @@ async def test_a_withdrawn_version_serves_no_more_even_where_nothing_else_can_be
     assert process.serves() == 1
     await process.registry.service.withdraw(process.registry.ctx, "risk", 1, "bad data")
     await process.until(lambda: process.serves() == 2)
-    assert process.models.open == {(next(iter(process.models.open))[0], 1)}
+    assert {number for _, number, _ in process.models.open} == {1}
 
 
 async def test_for_want_of_memory_the_old_version_gives_way(process: Process) -> None:
@@ -165,6 +188,47 @@ async def test_for_want_of_memory_the_old_version_gives_way(process: Process) ->
     generation = await process.promote(2)
     await process.until(lambda: process.serves() == 2)
     assert process.said.acks == [(generation, {2})]
+
+
+async def test_a_graph_known_to_be_wrong_answers_nobody_though_its_estimator_takes_its_time_or_cannot_be_loaded(process: Process) -> None:
+    process.compile(2)
+    await process.promote(2)
+    await process.until(lambda: process.serves() == 2)
+    assert process.compiled() is True
+    process.models.gates[2] = asyncio.Event()
+    process.models.failing[2] = ModelFailed("its worker died")
+    await process.mismatch(2)
+    await process.until(lambda: process.compiled() is False)  # not loaded yet: a request waits for the estimator, or is told to come back
+    model_id = process.table.tenant(process.registry.tenant).models["risk"].model_id
+    assert process.models.needed[-1] == {(process.registry.tenant, model_id, 2, False)}
+    process.models.gates[2].set()
+    await process.until(lambda: process.said.acks[-1][1] == {2})
+    assert (process.serves(), process.compiled()) == (2, False)
+    del process.models.failing[2]
+    await process.until(lambda: process.said.acks[-1][1] == set())  # tried again in the background
+    assert (model_id, 2, False) in process.models.open
+
+
+async def test_an_alias_that_was_kept_at_a_version_leaves_that_versions_graph_when_it_is_found_wrong(process: Process) -> None:
+    process.compile(2)
+    await process.promote(2)
+    await process.until(lambda: process.serves() == 2)
+    process.models.failing[3] = ModelFailed("broken")
+    await process.promote(3)
+    await process.until(lambda: process.said.acks[-1][1] == {3})
+    assert (process.serves(), process.compiled()) == (2, True)
+    await process.mismatch(2)  # no alias points at it any more, as far as the database knows
+    await process.until(lambda: process.compiled() is False)
+    assert process.serves() == 2
+
+
+async def test_an_alias_whose_new_version_turns_out_wrong_and_unloadable_keeps_the_other_one(process: Process) -> None:
+    process.compile(2)
+    process.models.failing[2] = ModelFailed("broken")
+    await process.mismatch(2)
+    await process.promote(2)
+    await process.until(lambda: bool(process.said.acks) and process.said.acks[-1][1] == {2})
+    assert (process.serves(), process.compiled()) == (1, False)
 
 
 async def test_a_slow_model_holds_up_no_other_tenant(process: Process) -> None:

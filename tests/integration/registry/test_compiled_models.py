@@ -14,6 +14,7 @@ from app.kernel.clock import Deadline
 from app.kernel.inspection import InspectionReport
 from app.prediction.live_proof import LiveProof
 from app.prediction.pool import RuntimePool
+from app.prediction.routing import RoutingTable
 from app.prediction.runtimes.flat import FlatFiles
 from app.registry.compiled_models import CompiledModels
 from app.registry.mismatches import CompiledMismatches
@@ -58,7 +59,7 @@ class Serving:
         opener = GraphOpener(folder, Graphs())
         opener._flats = FlatFiles(folder, self.graphs, registry.limits)
         self.pool = RuntimePool(opener, 1 << 30, registry.clock)
-        self.proof = LiveProof(self.pool, self.mismatches, self.ears, 1.0)
+        self.proof = LiveProof(self.pool, RoutingTable(), self.mismatches, self.ears, 1.0)
 
     async def plant(self, graph: bytes) -> int:
         """A READY version whose proof is said to have passed."""

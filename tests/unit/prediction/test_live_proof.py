@@ -13,8 +13,10 @@ from app.errors import ModelFailed, Unavailable
 from app.kernel.clock import Deadline
 from app.kernel.signature import Task
 from app.kernel.tensors import Batch, Scores
+from app.prediction import live_proof
 from app.prediction.live_proof import LiveProof
 from app.prediction.pool import RuntimePool
+from app.prediction.routing import RoutedVersion, RoutingTable
 from tests.support.clock import ManualClock
 from tests.support.serving import TENANT, GraphOpener, Graphs, compiled_route, numbers, sign_graph, sum_graph
 
@@ -27,20 +29,23 @@ class Notes:
 
     outcomes: list[str] = field(default_factory=list)
     mismatches: list[tuple] = field(default_factory=list)
+    away: bool = False
 
     def live_proof(self, outcome):
         self.outcomes.append(outcome)
 
     async def record(self, *found):
+        if self.away:
+            raise Unavailable("the database is away")
         self.mismatches.append(found)
 
 
 class Bench:
     def __init__(self, folder, share=1.0, chance=lambda: 0.0):
-        self.graphs, self.notes = Graphs(), Notes()
+        self.graphs, self.notes, self.table = Graphs(), Notes(), RoutingTable()
         self.opener = GraphOpener(folder, self.graphs)
         self.pool = RuntimePool(self.opener, 10**9, ManualClock())
-        self.proof = LiveProof(self.pool, self.notes, self.notes, share, chance)
+        self.proof = LiveProof(self.pool, self.table, self.notes, self.notes, share, chance)
 
     async def ask(self, route, batch):
         runtime = await self.pool.get(TENANT, route)
@@ -90,6 +95,23 @@ async def test_a_graph_that_is_wrong_in_one_region_is_found_there_and_told(make_
     ((*where, found),) = bench.notes.mismatches
     assert where == [TENANT, route.model_id, 3, route.compiled_digest]
     assert found.startswith("an answer 1 from scikit-learn's")
+
+
+async def test_a_graph_found_wrong_is_distrusted_here_at_once_and_told_when_the_database_is_back(make_bench, monkeypatch):
+    monkeypatch.setattr(live_proof, "_SWEEP_S", 0.001)
+    bench = make_bench()
+    route = compiled_route(bench.graphs.add(sum_graph(wrong_above=0.0)), 3)
+    bench.notes.away = True
+    async with running(bench.proof):
+        await bench.ask(route, numbers((1, 1)))
+        await bench.proof.settled()
+        assert bench.table.trusted(RoutedVersion.of(route)).route.is_compiled is False
+        assert (bench.notes.outcomes, bench.notes.mismatches) == (["mismatch"], [])
+        bench.notes.away = False
+        async with asyncio.timeout(20):
+            while not bench.notes.mismatches:  # noqa: ASYNC110  what is waited for tells nobody
+                await asyncio.sleep(0.001)
+    assert [found[:3] for found in bench.notes.mismatches] == [(TENANT, route.model_id, 3)]
 
 
 async def test_another_class_is_a_mismatch_however_close(make_bench):

@@ -118,10 +118,11 @@ async def test_a_version_that_fails_slowly_says_so_and_is_tried_again_later(make
     shop.opener.failure = ModelFailed("broken")
     route = compiled_route(None)
     for _ in range(2):
-        with pytest.raises(ModelFailed, match="broken"):
+        with pytest.raises(ModelUnavailable, match="broken") as refused:
             await shop.ask(route)
+        assert refused.value.details["retry_after_ms"] > 0
     shop.opener.failure = None
-    with pytest.raises(ModelFailed, match="broken"):
+    with pytest.raises(ModelUnavailable, match="broken"):
         await shop.ask(route)
     shop.clock.advance(5)
     assert await shop.ask(route) == [3.0]

@@ -64,7 +64,7 @@ class Process:
         self.pool = RuntimePool(GraphOpener(folder, graphs), 1 << 30, self.clock)
         self.table = RoutingTable()
         self.cache = PredictionCache(1 << 20, 100, self.clock)
-        proof = LiveProof(self.pool, None, self.around, 0.0)
+        proof = LiveProof(self.pool, self.table, None, self.around, 0.0)
         a = self.around
         self.predictor = Predictor(a, self.table, None, self.pool, self.cache, proof, a, a, IdMint(self.clock), a, self.clock)
 
