@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from app.journal.types import PredictionRecord
+    from app.journal.types import Record
     from app.kernel.clock import Clock
 
 _log = structlog.get_logger(__name__)
@@ -34,7 +34,7 @@ class Aside:
     def held_segments(self) -> list[Segment]:
         return segments_of(self._held)
 
-    def hold(self, records: Sequence[PredictionRecord]) -> None:
+    def hold(self, records: Sequence[Record]) -> None:
         """Keeps `records` until their days have partitions."""
         number = self._clock.time_ms()
         while (self._held / f"{number}{SEALED}").exists():
@@ -49,7 +49,7 @@ class Aside:
         self.held -= records
         _log.info("journal.held_released", records=records)
 
-    def refuse(self, record: PredictionRecord, reason: str) -> None:
+    def refuse(self, record: Record, reason: str) -> None:
         """Puts one whole record where the drain does not look again."""
         self._append(f"{record.at.date().isoformat()}.frames", encode(record))
         self.quarantined += 1

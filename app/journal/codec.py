@@ -2,7 +2,8 @@
 
 Frame, little-endian: 2 bytes magic · 2 bytes payload length · 4 bytes CRC-32 · payload.
 The checksum starts from the length, so it covers both. Payload: a JSON list that begins with the format number; later
-formats only add at its end. A stretch of zeros, which a power cut can leave behind, is no frame: the magic is not zero.
+formats only add at its end. Other kinds of records put their name before the format number; whoever does not know the name keeps
+the payload aside as unreadable. A stretch of zeros, which a power cut can leave behind, is no frame: the magic is not zero.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from zlib import crc32
 
 import orjson
 
-from app.journal.types import PredictionRecord
+from app.journal.types import PredictionRecord, Record, ShadowRecord
 
 MAGIC = b"\xa7J"
 MAX_PAYLOAD = 0xFFFF
@@ -22,37 +23,60 @@ HEADER_BYTES = _HEADER.size
 MAX_FRAME = HEADER_BYTES + MAX_PAYLOAD
 _FORMAT = 1
 _FIELDS = 15
+_SHADOW = "shadow"
+_SHADOW_FORMAT = 1
+_SHADOW_FIELDS = 15
 
 
 class UnreadableRecord(Exception):
     """A whole frame, checksum right, that this version of Turnout cannot read: a newer format, or not ours."""
 
 
-def encode(record: PredictionRecord) -> bytes:
+def encode(record: Record) -> bytes:
     """`record` as one frame; raises ValueError where it is longer than a frame can be (64 KiB)."""
-    # Ids as hex: a driver's subclass of UUID, which orjson refuses, is then an id like any other.
-    payload = orjson.dumps(
-        (
-            _FORMAT, record.id.hex, record.tenant_id.hex, record.unit_hash, record.key_generation, record.model, record.version,
-            record.reason, record.experiment, record.variant, record.propensity, record.flag_revision, record.rows,
-            record.compute_us, record.score, record.degraded,
-        )
-    )  # fmt: skip
+    payload = _of_shadow(record) if isinstance(record, ShadowRecord) else _of_prediction(record)
     size = len(payload)
     if size > MAX_PAYLOAD:
         raise ValueError(f"a record of {size} bytes is longer than a frame can be ({MAX_PAYLOAD})")
     return _HEADER.pack(MAGIC, size, crc32(payload, size)) + payload
 
 
-def decode(payload: bytes) -> PredictionRecord:
+def _of_prediction(record: PredictionRecord) -> bytes:
+    # Ids as hex: a driver's subclass of UUID, which orjson refuses, is then an id like any other.
+    return orjson.dumps(
+        (
+            _FORMAT, record.id.hex, record.tenant_id.hex, record.unit_hash, record.key_generation, record.model, record.version,
+            record.reason, record.experiment, record.variant, record.propensity, record.flag_revision, record.rows,
+            record.compute_us, record.score, record.degraded,
+        )
+    )  # fmt: skip
+
+
+def _of_shadow(record: ShadowRecord) -> bytes:
+    return orjson.dumps(
+        (
+            _SHADOW, _SHADOW_FORMAT, record.id.hex, record.tenant_id.hex, record.kind, record.variant, record.row, record.experiment,
+            record.unit_hash, record.version, record.served_variant, record.served_version, record.served_label, record.served_score,
+            record.label, record.score, record.compute_us,
+        )
+    )  # fmt: skip
+
+
+def decode(payload: bytes) -> Record:
     """The record in one frame's payload; raises UnreadableRecord."""
     try:
-        number, prediction_id, tenant_id, *rest = orjson.loads(payload)
-        if number >= _FORMAT and len(rest) >= _FIELDS - 2:
-            return PredictionRecord(UUID(prediction_id), UUID(tenant_id), *rest[: _FIELDS - 2])
+        head, *fields = orjson.loads(payload)
+        if head == _SHADOW:
+            number, prediction_id, tenant_id, *rest = fields
+            if number >= _SHADOW_FORMAT and len(rest) >= _SHADOW_FIELDS - 2:
+                return ShadowRecord(UUID(prediction_id), UUID(tenant_id), *rest[: _SHADOW_FIELDS - 2])
+        elif head >= _FORMAT:  # the name of a kind that is not known is no number
+            prediction_id, tenant_id, *rest = fields
+            if len(rest) >= _FIELDS - 2:
+                return PredictionRecord(UUID(prediction_id), UUID(tenant_id), *rest[: _FIELDS - 2])
     except (ValueError, TypeError, AttributeError) as error:
         raise UnreadableRecord(str(error)) from None
-    raise UnreadableRecord(f"format {number} with {len(rest) + 3} fields")
+    raise UnreadableRecord(f"format {head} with {len(fields) + 1} fields")
 
 
 def split_frames(data: bytes) -> tuple[list[bytes], int]:
@@ -72,7 +96,7 @@ def split_frames(data: bytes) -> tuple[list[bytes], int]:
     return payloads, position
 
 
-def read_frames(data: bytes) -> tuple[list[PredictionRecord], int]:
+def read_frames(data: bytes) -> tuple[list[Record], int]:
     """The records at the beginning of `data` up to the first tear, and the length of that clean part. Raises UnreadableRecord."""
     payloads, clean = split_frames(data)
     return [decode(payload) for payload in payloads], clean

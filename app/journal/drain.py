@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from app.journal.reader import Piece
     from app.journal.sink import Sink
-    from app.journal.types import PredictionRecord
+    from app.journal.types import Record
     from app.kernel.clock import Clock
 
 _BATCH = 5000
@@ -35,8 +35,8 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Leftover:
-    missing: list[PredictionRecord] = field(default_factory=list)  # their day has no partition
-    refused: list[tuple[PredictionRecord, str]] = field(default_factory=list)  # with the reason
+    missing: list[Record] = field(default_factory=list)  # their day has no partition
+    refused: list[tuple[Record, str]] = field(default_factory=list)  # with the reason
 
 
 class Drain:
@@ -72,7 +72,7 @@ class Drain:
     async def step(self) -> int:
         """How many pieces of segments were dealt with; 0: nothing waits. Raises SinkUnavailable, with nothing lost."""
         pieces: list[Piece] = []
-        records: list[PredictionRecord] = []
+        records: list[Record] = []
         for piece in self._reader.pieces():
             pieces.append(piece)
             records += piece.records
@@ -120,14 +120,14 @@ class Drain:
             self._speak()
         return pause_s
 
-    async def _store(self, records: list[PredictionRecord]) -> _Leftover:
+    async def _store(self, records: list[Record]) -> _Leftover:
         """What of `records` could not be committed; all others are."""
         leftover = _Leftover()
         if records:
             await self._divide(records, leftover)
         return leftover
 
-    async def _divide(self, records: list[PredictionRecord], leftover: _Leftover) -> None:
+    async def _divide(self, records: list[Record], leftover: _Leftover) -> None:
         try:
             await self._sink.insert(records)
         except PartitionMissing:
@@ -150,7 +150,7 @@ class Drain:
         for record, reason in leftover.refused:
             self._aside.refuse(record, reason)
 
-    def _hold_or_wait(self, missing: list[PredictionRecord]) -> None:
+    def _hold_or_wait(self, missing: list[Record]) -> None:
         """Today's partition is made by the supervisor any moment: wait for it. Another day's must not keep today's records back."""
         today = self._clock.now().date()
         if any(record.at.date() == today for record in missing):
@@ -175,5 +175,5 @@ class Drain:
             write_status(self._spool, status)
 
 
-def _day(record: PredictionRecord) -> str:
+def _day(record: Record) -> str:
     return record.at.date().isoformat()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from app.journal.types import PredictionRecord
+    from app.journal.types import Record
     from app.kernel.clock import Clock
 
 _READ_BYTES = 1024 * 1024
@@ -37,7 +37,7 @@ class Piece:
     """A stretch of one segment: once its records are committed and its damage kept, `end` may be noted."""
 
     segment: Segment
-    records: list[PredictionRecord]
+    records: list[Record]
     damage: list[Damage]
     end: int
     length: int  # bytes, from where the segment was read to `end`
@@ -122,7 +122,7 @@ class SpoolReader:
                     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _decoded(payloads: list[bytes], offset: int) -> tuple[list[PredictionRecord], list[Damage]]:
+def _decoded(payloads: list[bytes], offset: int) -> tuple[list[Record], list[Damage]]:
     records, damage = [], []
     for payload in payloads:
         try:

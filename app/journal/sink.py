@@ -1,4 +1,4 @@
-"""Where records go for good: the `predictions` table, as the role that may insert there and do nothing else."""
+"""Where records go for good: the tables of the log, as the role that may insert there and do nothing else."""
 
 from __future__ import annotations
 
@@ -10,23 +10,42 @@ import asyncpg
 
 from app.db.driver import connect
 from app.errors import ConfigurationError, Unavailable
+from app.journal.types import ShadowRecord
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from app.journal.types import PredictionRecord
+    from app.journal.types import Record
 
 _CONNECT_S = 3.0
 _COMMAND_S = 15.0  # a frozen server is given up after this; the server itself cancels before
 _SERVER = {"application_name": "turnout-drain", "timezone": "UTC", "statement_timeout": "12000", "lock_timeout": "3000"}
-_COLUMNS = {
+_OF_PREDICTIONS = {
     "tenant_id": "uuid", "id": "uuid", "at": "timestamptz", "model": "text", "version": "int4", "reason": "text", "unit_hash": "text",
     "key_generation": "int4", "experiment": "text", "variant": "text", "propensity": "float8", "flag_revision": "int8", "rows": "int4",
     "compute_us": "int4", "score": "float8", "degraded": "bool",
 }  # fmt: skip
-_INSERT = "INSERT INTO predictions ({names}) SELECT * FROM unnest({arrays}) ON CONFLICT DO NOTHING".format(  # noqa: S608  constants
-    names=", ".join(_COLUMNS), arrays=", ".join(f"${n}::{kind}[]" for n, kind in enumerate(_COLUMNS.values(), 1))
-)
+_OF_SHADOWS = {
+    "tenant_id": "uuid", "prediction_id": "uuid", "kind": "text", "variant": "text", "row": "int4", "at": "timestamptz",
+    "experiment": "text", "unit_hash": "text", "version": "int4", "served_variant": "text", "served_version": "int4",
+    "served_label": "text", "served_score": "float8", "label": "text", "score": "float8", "compute_us": "int4",
+}  # fmt: skip
+
+
+class _Table:
+    """One table of the log: what inserts into it, and the records as its columns. `names`: attributes of a record named otherwise."""
+
+    def __init__(self, name: str, columns: dict[str, str], names: dict[str, str] | None = None) -> None:
+        arrays = ", ".join(f"${n}::{kind}[]" for n, kind in enumerate(columns.values(), 1))
+        self.insert = f"INSERT INTO {name} ({', '.join(columns)}) SELECT * FROM unnest({arrays}) ON CONFLICT DO NOTHING"  # noqa: S608  constants
+        self._attributes = [(names or {}).get(column, column) for column in columns]
+
+    def columns(self, records: Sequence[Record]) -> list[list[Any]]:
+        return [[getattr(record, name) for record in records] for name in self._attributes]
+
+
+_PREDICTIONS = _Table("predictions", _OF_PREDICTIONS)
+_SHADOWS = _Table("shadow_answers", _OF_SHADOWS, {"prediction_id": "id"})
 # SQLSTATE classes that are about the values: data exceptions and violated constraints.
 # Source: PostgreSQL documentation, appendix A.
 _ABOUT_VALUES = ("22", "23")
@@ -38,34 +57,37 @@ class SinkUnavailable(Exception):
 
 
 class PartitionMissing(Exception):
-    """At least one of the records falls on a day that has no partition. Nothing was inserted."""
+    """At least one of the records falls on a day that has no partition; give all of them again."""
 
 
 class RecordsRefused(Exception):
-    """At least one of the records breaks a rule of the table and always will. Nothing was inserted."""
+    """At least one of the records breaks a rule of its table and always will; give all the others again."""
 
 
 class Sink(Protocol):
     """Takes records exactly once, however often they are given."""
 
-    async def insert(self, records: Sequence[PredictionRecord]) -> None:
+    async def insert(self, records: Sequence[Record]) -> None:
         """Returns when all `records` are committed. Raises SinkUnavailable, PartitionMissing, RecordsRefused."""
 
     async def close(self) -> None: ...
 
 
 class PostgresSink:
-    """The `predictions` table over one connection of the log role, made when it is needed and thrown away at the first doubt."""
+    """The log's tables over one connection of the log role, made when it is needed and thrown away at the first doubt."""
 
     def __init__(self, log_url: str, *, command_timeout_s: float = _COMMAND_S) -> None:
         self._url, self._command_timeout_s = log_url, command_timeout_s
         self._connection: Any = None
 
-    async def insert(self, records: Sequence[PredictionRecord]) -> None:
-        columns = _as_columns(records)
+    async def insert(self, records: Sequence[Record]) -> None:
+        shadows = [record for record in records if isinstance(record, ShadowRecord)]
+        predictions = [record for record in records if not isinstance(record, ShadowRecord)] if shadows else records
         async with self._translated():
             connection = await self._connected()
-            await connection.execute(_INSERT, *columns)
+            for table, of in ((_PREDICTIONS, predictions), (_SHADOWS, shadows)):  # what was answered before what was computed beside it
+                if of:
+                    await connection.execute(table.insert, *table.columns(of))
 
     async def close(self) -> None:
         connection, self._connection = self._connection, None
@@ -103,7 +125,3 @@ class PostgresSink:
         except asyncio.CancelledError:
             await self.close()
             raise
-
-
-def _as_columns(records: Sequence[PredictionRecord]) -> list[list[Any]]:
-    return [[getattr(record, name) for record in records] for name in _COLUMNS]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
     from pathlib import Path
 
-    from app.journal.types import PredictionRecord
+    from app.journal.types import Record
     from app.kernel.clock import Clock
 
 _LOOK_EVERY_S = 1.0  # how often the whole spool is measured; between, only our own bytes are added
@@ -89,7 +89,7 @@ class Spool:
         if self._refused_until is not None and durability != Durability.BUFFERED:
             self._try_disk(now)
 
-    def append_now(self, record: PredictionRecord, durability: Durability = Durability.DURABLE) -> None:
+    def append_now(self, record: Record, durability: Durability = Durability.DURABLE) -> None:
         """Returns when `record` is in the operating system's hands (DURABLE), or in the buffer (BUFFERED: there within half a second).
 
         Raises LogUnavailable where it could not be written; then nothing of it is in the log. DURABLE_FSYNC: use `append`.
@@ -101,7 +101,7 @@ class Spool:
             else:
                 self._write(frame)
 
-    async def append(self, record: PredictionRecord, durability: Durability) -> None:
+    async def append(self, record: Record, durability: Durability) -> None:
         """As `append_now`; with DURABLE_FSYNC returns when `record` is on the disk. Many callers share one fdatasync.
 
         Raises LogUnavailable. After a failed fdatasync it is unknown whether the record will be in the log.

@@ -1,4 +1,4 @@
-"""What the journal keeps of one answered prediction, and how firmly."""
+"""What the journal keeps of one answered prediction and of what was computed beside it, and how firmly."""
 
 from __future__ import annotations
 
@@ -46,7 +46,44 @@ class PredictionRecord:
     @property
     def at(self) -> datetime:
         """When the prediction was made, aware UTC, to the millisecond."""
-        return _EPOCH + timedelta(milliseconds=minted_at_ms(self.id))
+        return _made_at(self.id)
+
+
+class ShadowKind(StrEnum):
+    SHADOW = "SHADOW"  # a shadow variant's answer
+    COVARIATE = "COVARIATE"  # the control version's answer on a unit's first exposed input
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowRecord:
+    """What a version said off the caller's time on an input that another one answered: a row of the `shadow_answers` table.
+
+    No acknowledged answer depends on it, so it is written BUFFERED: a crash may lose what was said in the last second.
+    """
+
+    id: UUID  # of the prediction
+    tenant_id: UUID
+    kind: str
+    variant: str
+    row: int  # of the batch, from 0
+    experiment: str
+    unit_hash: str | None
+    version: int
+    served_variant: str | None
+    served_version: int
+    served_label: str | None
+    served_score: float | None  # finite, as all scores; NaN and infinities are kept as None
+    label: str | None
+    score: float | None
+    compute_us: int
+
+    @property
+    def at(self) -> datetime:
+        """When the prediction was made, aware UTC, to the millisecond."""
+        return _made_at(self.id)
+
+
+Record = PredictionRecord | ShadowRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,3 +120,7 @@ class ModelUsage:
     requests: int
     rows: int
     compute_ms: float
+
+
+def _made_at(prediction_id: UUID) -> datetime:
+    return _EPOCH + timedelta(milliseconds=minted_at_ms(prediction_id))

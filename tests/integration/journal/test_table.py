@@ -60,6 +60,37 @@ class TestSink:
             }
         ]  # fmt: skip
 
+    async def test_what_a_shadow_said_arrives_whole_once_and_beside_its_answer(
+        self, sink: PostgresSink, database_urls: DatabaseUrls, clock: ManualClock
+    ) -> None:
+        tenant_id = make_tenant(database_urls, "clinic")
+        records = Records(clock, tenant_id)
+        answered = records.one()
+        said = [records.shadow(answered), records.shadow(answered, kind="COVARIATE", variant="control", unit_hash="ab", label=None)]
+        for given in ([said[0], answered, said[1]], [answered, *said, *said], said):
+            await sink.insert(given)
+        rows = execute(database_urls.runtime, "select * from shadow_answers order by kind desc", tenant_id=tenant_id)
+
+        assert execute(database_urls.runtime, "select id from predictions", tenant_id=tenant_id) == [(answered.id,)]
+        assert dict(rows[0]) == {
+            "tenant_id": tenant_id, "prediction_id": answered.id, "variant": "candidate", "row": 0, "kind": "SHADOW", "at": NOON,
+            "experiment": "colour", "unit_hash": "u" * 32, "version": 4, "served_variant": "blue", "served_version": 3,
+            "served_label": "yes", "served_score": 0.75, "label": "no", "score": 0.5, "compute_us": 97,
+        }  # fmt: skip
+        assert [(row["kind"], row["variant"], row["unit_hash"], row["label"]) for row in rows[1:]] == [("COVARIATE", "control", "ab", None)]
+
+    async def test_a_word_of_a_shadow_that_breaks_a_rule_is_refused_and_a_retry_without_it_counts_nobody_twice(
+        self, sink: PostgresSink, database_urls: DatabaseUrls, clock: ManualClock
+    ) -> None:
+        records = Records(clock, make_tenant(database_urls, "clinic"))
+        answered = records.one(experiment="colour", variant="blue", reason="EXPERIMENT")
+        with pytest.raises(RecordsRefused, match="ck_shadow_answers_kind"):
+            await sink.insert([answered, records.shadow(answered, kind="RUMOUR")])
+        await sink.insert([answered, records.shadow(answered)])
+        count = "select (select count(*) from exposure_queue), (select count(*) from predictions), (select count(*) from shadow_answers)"
+
+        assert execute(database_urls.runtime, count, tenant_id=records.tenant_id) == [(1, 1, 1)]
+
     async def test_a_record_that_breaks_a_rule_of_the_table_is_refused_with_all_beside_it(
         self, sink: PostgresSink, database_urls: DatabaseUrls, clock: ManualClock
     ) -> None:

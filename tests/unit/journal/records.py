@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 from hypothesis import strategies as st
 
-from app.journal.types import PredictionRecord
+from app.journal.types import PredictionRecord, Record, ShadowKind, ShadowRecord
 from app.kernel.ids import IdMint
 from tests.support.clock import ManualClock
 
@@ -33,6 +33,20 @@ class Records:
         }  # fmt: skip
         return PredictionRecord(**(values | changes))  # type: ignore[arg-type]
 
+    def shadow(self, of: PredictionRecord | None = None, **changes: object) -> ShadowRecord:
+        """What a shadow said beside `of`."""
+        values: dict[str, object] = {
+            "id": (of or self.one()).id, "tenant_id": self.tenant_id, "kind": "SHADOW", "variant": "candidate", "row": 0,
+            "experiment": "colour", "unit_hash": "u" * 32, "version": 4, "served_variant": "blue", "served_version": 3,
+            "served_label": "yes", "served_score": 0.75, "label": "no", "score": 0.5, "compute_us": 97,
+        }  # fmt: skip
+        return ShadowRecord(**(values | changes))  # type: ignore[arg-type]
+
+    def of_both_kinds(self) -> list[Record]:
+        """Three: an answer, what a shadow said beside it, and another answer."""
+        answered = self.one()
+        return [answered, self.shadow(answered), self.one()]
+
     def many(self, count: int) -> list[PredictionRecord]:
         return [self.one() for _ in range(count)]
 
@@ -43,9 +57,10 @@ def ids(at: datetime) -> UUID:
 
 _text = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
 _number = st.floats(allow_nan=False, allow_infinity=False)
-any_record = st.builds(
+_id = st.datetimes(datetime(2020, 1, 1), datetime(2100, 1, 1)).map(lambda at: ids(at.replace(tzinfo=UTC) + timedelta(milliseconds=7)))  # noqa: DTZ001
+any_prediction = st.builds(
     PredictionRecord,
-    id=st.datetimes(datetime(2020, 1, 1), datetime(2100, 1, 1)).map(lambda at: ids(at.replace(tzinfo=UTC) + timedelta(milliseconds=7))),  # noqa: DTZ001
+    id=_id,
     tenant_id=st.uuids(),
     unit_hash=st.none() | _text,
     key_generation=st.integers(1, 2**31 - 1),
@@ -61,3 +76,22 @@ any_record = st.builds(
     score=st.none() | _number,
     degraded=st.booleans(),
 )
+any_shadow = st.builds(
+    ShadowRecord,
+    id=_id,
+    tenant_id=st.uuids(),
+    kind=st.sampled_from(ShadowKind),
+    variant=_text,
+    row=st.integers(0, 10_000),
+    experiment=_text,
+    unit_hash=st.none() | _text,
+    version=st.integers(1, 2**31 - 1),
+    served_variant=st.none() | _text,
+    served_version=st.integers(1, 2**31 - 1),
+    served_label=st.none() | _text,
+    served_score=st.none() | _number,
+    label=st.none() | _text,
+    score=st.none() | _number,
+    compute_us=st.integers(0, 2**31 - 1),
+)
+any_record = any_prediction | any_shadow

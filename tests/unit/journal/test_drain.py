@@ -15,40 +15,44 @@ from app.journal.drain import Drain
 from app.journal.layout import LOCK, pending_bytes, segments_of, take_lock, writer_folders
 from app.journal.sink import PartitionMissing, RecordsRefused, SinkUnavailable
 from app.journal.spool import Spool
+from app.journal.types import Durability, ShadowRecord
 from tests.support.clock import ManualClock
 from tests.unit.journal.records import Records, ids
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
-    from uuid import UUID
 
-    from app.journal.types import PredictionRecord
+    from app.journal.types import Record
 
 pytestmark = pytest.mark.unit
 MIB = 1024 * 1024
 
 
 class MemorySink:
-    """The table as a dictionary: a record that comes twice meets its own key."""
+    """The tables as a dictionary: a record that comes twice meets its own key."""
 
     def __init__(self) -> None:
-        self.rows: dict[UUID, PredictionRecord] = {}
+        self.rows: dict[object, Record] = {}
         self.away = False
         self.days_missing: set[str] = set()
-        self.refuses: Callable[[PredictionRecord], bool] = lambda _record: False
+        self.refuses: Callable[[Record], bool] = lambda _record: False
 
-    async def insert(self, records: Sequence[PredictionRecord]) -> None:
+    async def insert(self, records: Sequence[Record]) -> None:
         if self.away:
             raise SinkUnavailable("the database")
         if any(self.refuses(record) for record in records):
             raise RecordsRefused("CheckViolationError")
         if any(record.at.date().isoformat() in self.days_missing for record in records):
             raise PartitionMissing
-        self.rows.update({record.id: record for record in records})
+        self.rows.update({key(record): record for record in records})
 
     async def close(self) -> None:
         pass
+
+
+def key(record: Record) -> object:
+    return (record.id, record.kind, record.variant, record.row) if isinstance(record, ShadowRecord) else record.id
 
 
 @pytest.fixture
@@ -142,6 +146,25 @@ class TestMoving:
         assert list(sink.rows.values()) == [second]
         spool.close()
 
+    async def test_what_shadows_said_moves_beside_the_answers_although_it_is_only_buffered(
+        self, folder: Path, clock: ManualClock, sink: MemorySink, records: Records
+    ) -> None:
+        spool, drain = spool_of(folder, clock), Drain(folder, sink, clock)
+        answered = records.one()
+        said = [records.shadow(answered, row=row, variant=variant) for row in (0, 1) for variant in ("a", "b")]
+        spool.append_now(answered)
+        for each in said:
+            spool.append_now(each, Durability.BUFFERED)
+        await emptied(drain)
+        assert list(sink.rows.values()) == [answered]
+        spool.flush()
+        clock.advance(60)
+        assert read_depth(folder, clock).oldest_age_s == 60.0
+        await emptied(drain)
+
+        assert list(sink.rows.values()) == [answered, *said]
+        spool.close()
+
     @pytest.mark.parametrize("content", [b"torn", b"\xff\x00\x00\x00\x00\x00\x00\x00torn"])
     async def test_an_offset_file_that_cannot_be_read_means_a_harmless_replay(
         self, folder: Path, clock: ManualClock, sink: MemorySink, records: Records, content: bytes
@@ -162,7 +185,7 @@ class TestTheDead:
     async def test_a_torn_tail_is_cut_at_every_byte_and_all_whole_records_arrive(
         self, folder: Path, clock: ManualClock, records: Records
     ) -> None:
-        whole, torn = records.many(2), encode(records.one())
+        whole, torn = records.of_both_kinds(), encode(records.shadow())
         for cut in range(len(torn)):
             dead_writer(folder, f"{cut}-1-x", b"".join(map(encode, whole)) + torn[:cut])
             sink = MemorySink()
@@ -174,7 +197,7 @@ class TestTheDead:
     async def test_a_damaged_stretch_is_kept_aside_and_the_records_behind_it_arrive(
         self, folder: Path, clock: ManualClock, sink: MemorySink, records: Records
     ) -> None:
-        sent = records.many(3)
+        sent = records.of_both_kinds()
         frames = [encode(record) for record in sent]
         frames[1] = frames[1][:-1] + b"?"
         dead_writer(folder, "1-1-x", b"".join(frames))
@@ -277,18 +300,20 @@ class TestNoPartition:
     ) -> None:
         spool, drain = spool_of(folder, clock), Drain(folder, sink, clock)
         stray = records.one(id=ids(datetime(2025, 1, 1, tzinfo=UTC)))
+        beside = records.shadow(stray)
         today = records.one()
         spool.append_now(stray)
+        spool.append_now(beside)
         spool.append_now(today)
         sink.days_missing = {"2025-01-01"}
         await emptied(drain)
         await drain.retry_held()
         assert list(sink.rows.values()) == [today]
-        assert pending_bytes(folder) == len(encode(stray))
+        assert pending_bytes(folder) == len(encode(stray)) + len(encode(beside))
 
         sink.days_missing = set()
         await Drain(folder, sink, clock).retry_held()
-        assert list(sink.rows.values()) == [today, stray]
+        assert list(sink.rows.values()) == [today, stray, beside]
         assert pending_bytes(folder) == 0
         spool.close()
 
@@ -301,7 +326,7 @@ class TestPoison:
         sent = [records.one(rows=-1 if n in {0, 17, 41} else 1) for n in range(42)]
         for record in sent:
             spool.append_now(record)
-        sink.refuses = lambda record: record.rows < 0
+        sink.refuses = lambda record: not isinstance(record, ShadowRecord) and record.rows < 0
         sink.days_missing = {"2026-03-01"}
         for _ in range(3):
             with pytest.raises(SinkUnavailable):
@@ -311,6 +336,20 @@ class TestPoison:
 
         assert list(sink.rows.values()) == [record for record in sent if record.rows > 0]
         assert read_frames((folder / "quarantine" / "2026-03-01.frames").read_bytes())[0] == [r for r in sent if r.rows < 0]
+        spool.close()
+
+    async def test_a_refused_word_of_a_shadow_is_put_into_quarantine_and_its_answer_arrives(
+        self, folder: Path, clock: ManualClock, sink: MemorySink, records: Records
+    ) -> None:
+        spool = spool_of(folder, clock)
+        answered, beside, other = records.of_both_kinds()
+        for record in (answered, beside, other):
+            spool.append_now(record)
+        sink.refuses = lambda record: isinstance(record, ShadowRecord)
+        await emptied(Drain(folder, sink, clock))
+
+        assert list(sink.rows.values()) == [answered, other]
+        assert read_frames((folder / "quarantine" / "2026-03-01.frames").read_bytes())[0] == [beside]
         spool.close()
 
     async def test_a_record_of_a_format_that_we_do_not_know_is_kept_aside(
