@@ -53,12 +53,14 @@ class MemoryLedger(Generic[K]):
     def take(self, key: K, size: int, needed: Collection[K], may_go: Callable[[K], bool]) -> list[K] | None:
         """Books `size` for `key` and returns who had to go, in order; None, and nothing changed, where it cannot fit.
 
-        Those in `needed` go last, and only for another of them: a version that merely somebody asks for never displaces one that an
-        alias points at. Who `may_go` not, stays.
+        Those in `needed` go only for another of them, and only where the others together would not be enough: a version that merely
+        somebody asks for never displaces one that an alias points at, and what an alias has just left is waited for rather than
+        another alias's version closed. Who `may_go` not, stays.
         """
         over = self.used + size - self.limit
+        spare = sum(held for each, held in self._held.items() if each not in needed)
         going: list[K] = []
-        for wanted in (False, True) if key in needed else (False,):
+        for wanted in (False, True) if key in needed and over > spare else (False,):
             for each, held in self._held.items():
                 if over <= 0:
                     break

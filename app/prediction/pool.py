@@ -34,6 +34,7 @@ _FAILED_RETRY_MS = 1000
 _FAILURE_KEPT_S = 5.0
 _MOST_FAILURES_KEPT = 1_000
 _IDLE_S = 60.0
+_BUSY_LOOK_S, _BUSY_WITHIN_S = 0.005, 2.0
 log = structlog.get_logger()
 
 
@@ -176,7 +177,7 @@ class RuntimePool:
 
     async def _within_memory(self, key: Key, size: int, open_it: Callable[[], Awaitable[Runtime]]) -> Runtime:
         """Books the memory, makes room, and only then opens: what is held is never above the bound."""
-        going = self._ledger.take(key, size, self._needed, self._may_go)
+        going = await self._room(key, size)
         if going is None:
             log.warning("no_room_for_model", bytes=size, held=self._ledger.used, limit=self._ledger.limit)
             raise NoRoom(
@@ -192,6 +193,15 @@ class RuntimePool:
             raise
         self._open[key] = runtime
         return runtime
+
+    async def _room(self, key: Key, size: int) -> list[Key] | None:
+        """Who has to go; None where there is no room. What an alias needs waits a while for others to have answered."""
+        end = asyncio.get_running_loop().time() + _BUSY_WITHIN_S
+        while (going := self._ledger.take(key, size, self._needed, self._may_go)) is None:
+            if key not in self._needed or size > self._ledger.limit or asyncio.get_running_loop().time() > end:
+                return None
+            await asyncio.sleep(_BUSY_LOOK_S)
+        return going
 
     def _may_go(self, key: Key) -> bool:
         runtime = self._open.get(key)

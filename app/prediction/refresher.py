@@ -170,7 +170,7 @@ class Refresher:
             older = tasks.pop(tenant_id, None)
             if older is not None:
                 older.cancel()
-        change = _Change(picture, tenant_id, told)
+        change = _Change(picture, tenant_id, self._table.tenant(tenant_id), told)
         closed = [route for route in change.routes if self._pool.opened(tenant_id, route) is None]
         if not closed:
             self._apply(change, [])
@@ -184,10 +184,21 @@ class Refresher:
     async def _open_and_apply(self, change: _Change, closed: Collection[VersionRoute]) -> None:
         cold = await self._open(change.tenant_id, closed)
         self._apply(change, cold)
+        if any(each.for_want_of_room for each in cold):
+            cold = await self._in_the_place_of_the_old(change, cold)
         if cold:
             task = asyncio.create_task(self._retry(change, cold))
             self._retrying[change.tenant_id] = task
             task.add_done_callback(lambda done: _forget(self._retrying, change.tenant_id, done))
+
+    async def _in_the_place_of_the_old(self, change: _Change, cold: list[_Cold]) -> list[_Cold]:
+        """Who is still cold, now that nothing needs what served before, which is closed for those that had no room beside it."""
+        self._tidy()
+        others = [each for each in cold if not each.for_want_of_room]
+        still = others + await self._open(change.tenant_id, [each.route for each in cold if each.for_want_of_room])
+        if still != cold:
+            self._apply(change, still)
+        return still
 
     async def _retry(self, change: _Change, cold: list[_Cold]) -> None:
         """Tries again what could not be loaded, for as long as no other change of the tenant takes its place."""
@@ -195,8 +206,11 @@ class Refresher:
         while cold:
             await asyncio.sleep(wait_s)
             wait_s = min(2 * wait_s, _LONGEST_RETRY_S)
-            still = await self._open(change.tenant_id, [each.route for each in cold])
-            if len(still) < len(cold):
+            found = await self._open(change.tenant_id, [each.route for each in cold])
+            # What was tried and failed has no claim on the place of what serves in its stead.
+            failed = {_key(each.route) for each in cold if not each.for_want_of_room}
+            still = [replace(each, for_want_of_room=each.for_want_of_room and _key(each.route) not in failed) for each in found]
+            if still != cold:
                 self._apply(change, still)
             cold = still
 
@@ -214,8 +228,10 @@ class Refresher:
         models: list[ModelRoute] = change.models
         kept: list[RoutedVersion] = []
         if held := {_key(each.route) for each in cold if not each.for_want_of_room}:
-            models, kept = _with_what_served(change, held, self._table.tenant(tenant_id))
-        ready = {_key(route): RoutedVersion.of(route) for route in change.routes}
+            models, kept = _with_what_served(change, held)
+        # What no alias points at here is not needed, and must displace nobody when it is tried again.
+        pointed = {(model.model_id, number) for model in models for number in model.aliases.values()}
+        ready = {_key(route): RoutedVersion.of(route) for route in change.routes if _key(route) in pointed}
         self._table.apply(tenant_id, TenantRoutes.of(models, ready | {_key(routed.route): routed for routed in kept}))
         if change.told:
             self._replica.applied(tenant_id, change.generation, frozenset(_key(each.route) for each in cold))
@@ -224,7 +240,9 @@ class Refresher:
 
     def _tidy(self) -> None:
         """Which versions are needed takes a walk over all tenants: once a burst of changes, after those have been served."""
-        self._tidying = None
+        if self._tidying is not None:
+            self._tidying.cancel()
+            self._tidying = None
         self._pool.keep(frozenset(key_of(tenant_id, route) for tenant_id, _, route in self._table.versions()))
 
 
@@ -237,25 +255,25 @@ class _Cold:
 
 
 class _Change:
-    """One tenant's part of a picture. `told`: the replica's acknowledgement is awaited."""
+    """One tenant's part of a picture. `before`: what served when it came. `told`: the replica's acknowledgement is awaited."""
 
-    def __init__(self, picture: Picture, tenant_id: UUID, told: bool) -> None:
-        self.tenant_id, self.told = tenant_id, told
+    def __init__(self, picture: Picture, tenant_id: UUID, before: TenantRoutes, told: bool) -> None:
+        self.tenant_id, self.before, self.told = tenant_id, before, told
         self.generation, self.withdrawn = picture.generation, picture.withdrawn
         self.models: list[ModelRoute] = picture.models.get(tenant_id, [])
         self.routes = [route for model in self.models for route in model.versions.values() if route.status is VersionStatus.READY]
 
 
-def _with_what_served(change: _Change, cold: set[tuple[UUID, int]], before: TenantRoutes) -> tuple[list[ModelRoute], list[RoutedVersion]]:
+def _with_what_served(change: _Change, cold: set[tuple[UUID, int]]) -> tuple[list[ModelRoute], list[RoutedVersion]]:
     """The models with each alias of a cold version left where it was, and what those aliases served; never what was withdrawn."""
     models: list[ModelRoute] = []
     kept: list[RoutedVersion] = []
     for model in change.models:
-        older = before.models.get(model.name)
+        older = change.before.models.get(model.name)
         aliases, versions = dict(model.aliases), dict(model.versions)
         for alias, number in model.aliases.items():
             served = None if older is None else older.aliases.get(alias)
-            routed = None if served is None else before.aliased.get((model.model_id, served))
+            routed = None if served is None else change.before.aliased.get((model.model_id, served))
             if (model.model_id, number) not in cold or routed is None or _key(routed.route) in cold | change.withdrawn:
                 continue
             aliases[alias] = routed.route.number

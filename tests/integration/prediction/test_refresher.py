@@ -40,6 +40,7 @@ class Models:
         self.needed: list[frozenset[Key]] = []
         self.failing: dict[int, AppError] = {}
         self.gates: dict[int, asyncio.Event] = {}
+        self.room_for = 99
 
     def opened(self, _tenant_id: UUID, route: VersionRoute) -> object | None:
         return route if (route.model_id, route.number, route.is_compiled) in self.open else None
@@ -49,7 +50,12 @@ class Models:
         for route in routes:
             if route.number in self.gates:
                 await self.gates[route.number].wait()
-            if route.number in self.failing:
+            if len(self.open) >= self.room_for:  # as the pool: what nothing needs gives way, what an alias needs does not
+                kept = {key[1:] for key in self.needed[-1]}
+                self.open = {each for each in self.open if each in kept}
+            if len(self.open) >= self.room_for:
+                failures.append((route, NoRoom("full")))
+            elif route.number in self.failing:
                 failures.append((route, self.failing[route.number]))
             else:
                 self.open.add((route.model_id, route.number, route.is_compiled))
@@ -188,6 +194,28 @@ async def test_for_want_of_memory_the_old_version_gives_way(process: Process) ->
     generation = await process.promote(2)
     await process.until(lambda: process.serves() == 2)
     assert process.said.acks == [(generation, {2})]
+
+
+async def test_a_version_that_does_not_fit_beside_the_old_one_takes_its_place_and_is_claimed_only_then(process: Process) -> None:
+    process.models.room_for = 1
+    await process.until(lambda: bool(process.models.needed) and bool(process.models.needed[-1]))
+    generation = await process.promote(2)
+    await process.until(lambda: process.said.acks == [(generation, {2}), (generation, set())])
+    assert process.serves() == 2
+    assert {number for _, number, _ in process.models.open} == {2}
+
+
+async def test_what_takes_the_old_ones_place_and_turns_out_broken_gives_it_back(process: Process) -> None:
+    process.models.room_for = 1
+    process.models.failing[2] = ModelFailed("broken")
+    await process.until(lambda: bool(process.models.needed) and bool(process.models.needed[-1]))
+    generation = await process.promote(2)
+    await process.until(lambda: process.said.acks == [(generation, {2}), (generation, {2})])
+    assert process.serves() == 1
+    process.refresher.wake()
+    await process.until(
+        lambda: process.models.needed[-1] == {(process.registry.tenant, next(iter(process.models.needed[-1]))[1], 1, False)}
+    )
 
 
 async def test_a_graph_known_to_be_wrong_answers_nobody_though_its_estimator_takes_its_time_or_cannot_be_loaded(process: Process) -> None:

@@ -40,6 +40,13 @@ def test_needed_ones_make_room_for_one_another_after_all_others():
     assert ledger.take("d", 20, {"a", "b", "d"}, anybody) == ["c", "a"]
 
 
+def test_what_an_alias_has_just_left_is_waited_for_rather_than_another_aliass_version_closed():
+    ledger = filled(30, "left", "other", "third")
+    needed = {"other", "third", "new"}
+    assert ledger.take("new", 10, needed, lambda key: key != "left") is None
+    assert ledger.take("new", 10, needed, anybody) == ["left"]
+
+
 def test_who_is_busy_stays():
     ledger = filled(20, "a", "b")
     assert ledger.take("c", 10, (), lambda key: key != "a") == ["b"]

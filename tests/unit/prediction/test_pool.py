@@ -185,6 +185,20 @@ async def test_a_busy_version_is_not_closed_under_its_callers(make_shop):
     assert [estimator.closed for estimator in shop.opener.estimators] == [False, True, False]
 
 
+async def test_what_an_alias_needs_waits_for_the_answers_of_what_must_go_for_it(make_shop):
+    shop = make_shop(2 * NATIVE)
+    left, other, new = (compiled_route(None, number) for number in (1, 2, 3))
+    runtimes = [await shop.pool.get(TENANT, route) for route in (left, other)]
+    shop.pool.keep(frozenset(key_of(TENANT, route) for route in (other, new)))
+    runtimes[0].busy = True
+    asking = asyncio.ensure_future(shop.ask(new))
+    done, _ = await asyncio.wait([asking], timeout=0.1)
+    assert not done
+    runtimes[0].busy = False
+    assert await asking == [3.0]
+    assert [estimator.closed for estimator in shop.opener.estimators] == [True, False, False]
+
+
 async def test_a_graph_that_is_refused_is_replaced_by_its_estimator(make_shop):
     """Bytes whose seal does not fit are not read; the version's answers are scikit-learn's either way."""
     shop = make_shop(10 * NATIVE)
