@@ -191,11 +191,11 @@ def start_service(home: Path, port: int, *options: str, **more: str) -> Service:
 
 
 @contextmanager
-def own_service(*options: str) -> Iterator[Service]:
-    """A service with a home of its own; ended cleanly afterwards, with nothing unexpected in its log."""
+def own_service(*options: str, **more: str) -> Iterator[Service]:
+    """A service with a home of its own, and with the settings `more`; ended cleanly afterwards, with nothing unexpected in its log."""
     folder = Path(tempfile.mkdtemp(prefix="turnout-service-"))
     folder.chmod(0o711)
-    running = start_service(folder / "home", free_port(), *options)
+    running = start_service(folder / "home", free_port(), *options, **more)
     try:
         yield running
     finally:
