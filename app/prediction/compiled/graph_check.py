@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from app.prediction.compiled.graph_wire import GraphRefused, look_over
 from app.prediction.compiled.inputs import INTEGERS, NUMBERS, TEXTS
 from app.prediction.compiled.outputs import LAYOUTS
+from app.prediction.compiled.tree_check import check_trees
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,7 +22,7 @@ LARGEST_GRAPH = 32 * 1024 * 1024
 MOST_NODES = 20_000
 MOST_CONSTANT_BYTES = 256 * 1024 * 1024  # of all constants that a graph holds or makes from shapes
 _LONGEST_WORD = 100
-_DOMAINS = {"": 21, "ai.onnx.ml": 3}
+_DOMAINS = {"": 21, "ai.onnx.ml": 5}
 _IR_VERSIONS = range(3, 14)
 
 
@@ -39,7 +40,7 @@ OPERATORS = {
     """),
     "ai.onnx.ml": _words("""
         ArrayFeatureExtractor Binarizer FeatureVectorizer Imputer LabelEncoder LinearClassifier LinearRegressor Normalizer
-        OneHotEncoder SVMClassifier SVMRegressor Scaler TreeEnsembleClassifier TreeEnsembleRegressor
+        OneHotEncoder SVMClassifier SVMRegressor Scaler TreeEnsemble
     """),
 }
 _MADE_FROM_SHAPES = _words("ConstantOfShape Expand Tile Range OneHot")
@@ -110,10 +111,13 @@ def _check_node(node: Any, constants: _Constants, onnx: Any) -> None:
             raise GraphRefused(f"its graph has a graph within {node.op_type}")
         if attribute.type in {kinds.SPARSE_TENSOR, kinds.SPARSE_TENSORS} or attribute.HasField("sparse_tensor") or attribute.ref_attr_name:
             raise GraphRefused(f"its graph has an attribute of {node.op_type} that is not taken")
+        constants.take(8 * (len(attribute.ints) + len(attribute.floats)))
         for tensor in (attribute.t, *attribute.tensors) if attribute.HasField("t") or attribute.tensors else ():
             constants.add(node.output[0] if node.op_type == "Constant" and node.output else "", tensor)
     if node.op_type == "Constant" and node.output:
         constants.add_list(node.output[0], node)
+    if node.op_type == "TreeEnsemble":
+        constants.take(check_trees(node, onnx))
     if node.op_type in _MADE_FROM_SHAPES:
         constants.check_made(node)
 
@@ -141,7 +145,7 @@ class _Constants:
         )
         if count > max(1, 8 * held):
             raise GraphRefused("its graph has a constant that is smaller than its shape says")
-        self._count(count * 16 if tensor.data_type == self._onnx.TensorProto.STRING else count * 8)
+        self.take(count * 16 if tensor.data_type == self._onnx.TensorProto.STRING else count * 8)
         if name and count <= self._SMALL and tensor.data_type != self._onnx.TensorProto.STRING:
             try:
                 self._known[name] = self._onnx.numpy_helper.to_array(tensor).astype(float).ravel().tolist()
@@ -165,7 +169,7 @@ class _Constants:
         if shape is not None:
             if any(not 0 <= size < 2**31 for size in shape):
                 raise GraphRefused(f"its graph has a {node.op_type} of an impossible shape")
-            self._count(math.prod(max(1, int(size)) for size in shape) * 8)
+            self.take(math.prod(max(1, int(size)) for size in shape) * 8)
 
     def _check_range(self, node: Any) -> None:
         ends = [self._known.get(name) for name in node.input]
@@ -174,9 +178,10 @@ class _Constants:
         start, limit, step = (float(end[0]) for end in ends if end)
         if step == 0 or not math.isfinite(start + limit + step):
             raise GraphRefused("its graph has a Range without an end")
-        self._count(int(max(0.0, (limit - start) / step)) * 8)
+        self.take(int(max(0.0, (limit - start) / step)) * 8)
 
-    def _count(self, size: int) -> None:
+    def take(self, size: int) -> None:
+        """Counts bytes; raises GraphRefused where they are too many in all."""
         self._bytes += size
         if self._bytes > MOST_CONSTANT_BYTES:
             raise GraphRefused(f"its graph has constants of more than {MOST_CONSTANT_BYTES >> 20} MiB")

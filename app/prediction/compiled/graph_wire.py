@@ -17,8 +17,8 @@ MOST_ENTRIES = 3_000_000  # fields that are looked at one by one
 MOST_SMALL_BYTES = 1024 * 1024  # of names and types of inputs and outputs, versions, notes
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
-# Runs of what attributes of trees hold by the million are passed over at once: floats, ints, the kinds of nodes.
-_RUNS = re.compile(rb"(?:\x3d[\x00-\xff]{4}|\x40[\x80-\xff]{0,9}[\x00-\x7f]|\x4a\x0aBRANCH_LEQ|\x4a\x04LEAF)+")
+# Runs of what attributes of trees hold by the million are passed over at once: floats and ints.
+_RUNS = re.compile(rb"(?:\x3d[\x00-\xff]{4}|\x40[\x80-\xff]{0,9}[\x00-\x7f])+")
 
 
 class GraphRefused(Exception):

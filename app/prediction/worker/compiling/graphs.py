@@ -27,7 +27,8 @@ from app.prediction.worker.settle import nested_estimators
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-OPSETS = {"": 21, "ai.onnx.ml": 3}
+OPSETS = {"": 21, "ai.onnx.ml": 3}  # the newest that skl2onnx writes for
+_TREES = 5  # the version of ai.onnx.ml that knows trees of 64 bits, and what the others do as in version 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +225,7 @@ def _tidy(made: onnx.ModelProto) -> None:
     for opset in made.opset_import:
         versions[opset.domain] = max(opset.version, versions.get(opset.domain, 1))
     if any(node.domain == "ai.onnx.ml" for node in made.graph.node):
-        versions["ai.onnx.ml"] = max(versions.get("ai.onnx.ml", 1), 3)
+        versions["ai.onnx.ml"] = _TREES
     del made.opset_import[:]
     made.opset_import.extend(helper.make_operatorsetid(domain, version) for domain, version in versions.items())
     del made.graph.value_info[:]

@@ -8,12 +8,12 @@ import numpy as np
 from skl2onnx.common._container import ModelComponentContainer
 from skl2onnx.common._registration import get_converter
 
-from app.prediction.worker.compiling import gaps, kernels, trees
+from app.prediction.worker.compiling import gaps, kernels, tree_graphs
 
 
 def mend() -> None:
     """Call once a process."""
-    trees.register()
+    tree_graphs.register()
     gaps.register()
     kernels.register()
     linear = get_converter("SklearnLinearSVC").get_allowed_options()
