@@ -108,13 +108,13 @@ def register() -> None:
     for name in ("DecisionTree", "ExtraTree", "ExtraTrees", "RandomForest", "GradientBoosting", "HistGradientBoosting"):
         register_converter(f"Sklearn{name}Classifier", convert_classifier, overwrite=True, options=_CLASSIFIER_OPTIONS)
         register_converter(f"Sklearn{name}Regressor", convert_regressor, overwrite=True, options=_OPTIONS)
-    _register_votes()
-    _register_width()
+        _widen(f"Sklearn{name}Classifier")
+        _widen(f"Sklearn{name}Regressor")
+    _register_votes("SklearnAdaBoostClassifier")
 
 
-def _register_votes() -> None:
+def _register_votes(name: str) -> None:
     """AdaBoost of trees goes our way, and of other estimators the old one."""
-    name = "SklearnAdaBoostClassifier"
     before = get_converter(name)
 
     def convert(scope: Any, operator: Any, container: Any) -> None:
@@ -124,14 +124,14 @@ def _register_votes() -> None:
     register_converter(name, convert, overwrite=True, options=before.get_allowed_options())
 
 
-def _register_width() -> None:
-    """Random forests tell probabilities in 64 bits where they are given such numbers; skl2onnx has them in 32 at all times."""
-    name = "SklearnRandomForestClassifier"
+def _widen(name: str) -> None:
+    """Answers have 64 bits where the numbers given have: skl2onnx may have settled for 32 before it knew what is given."""
     before = get_shape_calculator(name)
 
     def calculate(operator: Any) -> None:
         before(operator)
+        answer = operator.outputs[1 if name.endswith("Classifier") else 0]
         if isinstance(operator.inputs[0].type, DoubleTensorType):
-            operator.outputs[1].type = DoubleTensorType(operator.outputs[1].type.shape)
+            answer.type = DoubleTensorType(answer.type.shape)
 
     register_shape_calculator(name, calculate, overwrite=True)
