@@ -1,8 +1,9 @@
-"""What serving needs of the registry, read across tenants by the sync role: aliased versions, and versions that wait for validation."""
+"""What serving needs of the registry, read across tenants by the sync role: versions that aliases or others need, and what waits."""
 
 from __future__ import annotations
 
 from collections import defaultdict
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, select
@@ -46,8 +47,11 @@ _DISTRUSTED = and_(ModelVersionRow.compiled_digest.is_not(None), ModelVersionRow
 _ROUTABLE = (VersionStatus.READY.value, VersionStatus.WITHDRAWN.value)
 
 
-def route_queries(of: Select[UUID] | None) -> dict[str, Select[Any]]:
-    """What `models_of`, `pending_of`, `withdrawn_of` and `distrusted_of` read: of the tenants that `of` selects, or of all."""
+def route_queries(of: Select[UUID] | None, also: Select[UUID, UUID, int] | None = None) -> dict[str, Select[*tuple[Any, ...]]]:
+    """What `models_of`, `pending_of`, `withdrawn_of` and `distrusted_of` read: of the tenants that `of` selects, or of all.
+
+    `also`: (tenant, model, number) of versions that somebody needs although no alias points at them, of the same tenants.
+    """
     models = select(ModelRow.tenant_id, ModelRow.model_id, ModelRow.name, ModelRow.task, ModelRow.cache_seconds)
     aliases = select(AliasRow.tenant_id, AliasRow.model_id, AliasRow.name, AliasRow.number)
     versions = select(*_VERSION_COLUMNS).join(AliasRow, _POINTED_AT).where(ModelVersionRow.status.in_(_ROUTABLE))
@@ -56,18 +60,28 @@ def route_queries(of: Select[UUID] | None) -> dict[str, Select[Any]]:
     if of is not None:
         models, aliases = models.where(ModelRow.tenant_id.in_(of)), aliases.where(AliasRow.tenant_id.in_(of))
         versions, others = versions.where(ModelVersionRow.tenant_id.in_(of)), others.where(ModelVersionRow.tenant_id.in_(of))
-    return {"models": models, "aliases": aliases, "versions": versions, "others": others}
+    queries: dict[str, Select[*tuple[Any, ...]]] = {"models": models, "aliases": aliases, "versions": versions, "others": others}
+    if also is not None:
+        queries["also"] = _also(also)
+    return queries
+
+
+def _also(needed: Select[UUID, UUID, int]) -> Select[*tuple[Any, ...]]:
+    named = needed.subquery()
+    tenant_id, model_id, number = named.columns
+    these = and_(tenant_id == ModelVersionRow.tenant_id, model_id == ModelVersionRow.model_id, number == ModelVersionRow.number)
+    return select(*_VERSION_COLUMNS).join(named, these).where(ModelVersionRow.status.in_(_ROUTABLE))
 
 
 def models_of(rows: Mapping[str, Iterable[Any]]) -> dict[UUID, list[ModelRoute]]:
-    """Each tenant's models with their aliases and the versions that these point at."""
+    """Each tenant's models with their aliases, the versions that these point at, and those that somebody needs besides."""
     pointed: dict[UUID, dict[str, int]] = defaultdict(dict)
     for row in rows["aliases"]:
         pointed[row.model_id][row.name] = row.number
     models = list(rows["models"])
     tasks = {row.model_id: Task(row.task) for row in models}
     routed: dict[UUID, dict[int, VersionRoute]] = defaultdict(dict)
-    for row in rows["versions"]:
+    for row in chain(rows["versions"], rows.get("also", ())):
         if row.signature is not None and row.model_id in tasks:
             routed[row.model_id][row.number] = route_of(row, tasks[row.model_id])
     found: dict[UUID, list[ModelRoute]] = defaultdict(list)
@@ -75,6 +89,11 @@ def models_of(rows: Mapping[str, Iterable[Any]]) -> dict[UUID, list[ModelRoute]]
         aliased, of_model = pointed.get(row.model_id, {}), routed.get(row.model_id, {})
         found[row.tenant_id].append(ModelRoute(row.model_id, row.name, tasks[row.model_id], aliased, of_model, row.cache_seconds))
     return found
+
+
+def needed_of(rows: Mapping[str, Iterable[Any]]) -> set[tuple[UUID, int]]:
+    """(model, number) of the versions that somebody needs besides aliases, and that are there."""
+    return {(row.model_id, row.number) for row in rows.get("also", ())}
 
 
 def pending_of(rows: Mapping[str, Iterable[Any]]) -> list[PendingValidation]:
