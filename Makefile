@@ -29,6 +29,9 @@ serve: $(VENV)/.run ## the service without the demo tenants
 demo: $(VENV)/.run ## seed the demo tenants into a running service (idempotent)
 	@exec $(BIN)/turnout demo $(if $(PORT),--url http://127.0.0.1:$(PORT))
 
+unleash: $(VENV)/.dev ## a real Unleash server on http://127.0.0.1:4242 (PORT=4300 moves it); prints how Turnout finds it
+	@exec $(BIN)/python -m tools.unleash $(if $(PORT),--port $(PORT))
+
 ##@ Test
 test: $(VENV)/.dev ## the test suite: unit, contract, integration and isolation, real PostgreSQL included
 	@$(BIN)/pytest -m "not slow" -n 2 --dist loadgroup
@@ -69,4 +72,4 @@ check: lint types arch test ## what CI runs, before make test-e2e
 ##@ Clean
 clean: ## remove caches and the virtual environment (never .turnout, your data)
 	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage* build *.egg-info node_modules
-.PHONY: help install install-dev run serve demo test test-unit test-integration test-all test-e2e coverage lint fmt types arch schema migrate revision lock bench check clean
+.PHONY: help install install-dev run serve demo unleash test test-unit test-integration test-all test-e2e coverage lint fmt types arch schema migrate revision lock bench check clean
