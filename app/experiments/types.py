@@ -107,6 +107,30 @@ class TargetingRule:
 
 
 @dataclass(frozen=True, slots=True)
+class ExperimentPlan:
+    """What somebody wants to find out and how, before anything is checked. `overrides`: (unit hash, variant), never the unit itself."""
+
+    key: str
+    model: str
+    hypothesis: str | None
+    variants: tuple[Variant, ...]
+    primary_metric: Metric | None  # None: born in Unleash and never given one
+    secondary_metrics: tuple[Metric, ...] = ()
+    guardrails: tuple[Metric, ...] = ()
+    planned_units: int | None = None
+    planned_looks: int = 1
+    layer: str | None = None
+    targeting: tuple[TargetingRule, ...] = ()
+    overrides: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """All of them: the primary one first."""
+        first = () if self.primary_metric is None else (self.primary_metric,)
+        return (*first, *self.secondary_metrics, *self.guardrails)
+
+
+@dataclass(frozen=True, slots=True)
 class Experiment:
     """An experiment as people see it. `rollout`: percent of units that take part, 0 (stopped by a guardrail) or 0.1 to 100."""
 

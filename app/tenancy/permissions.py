@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _EVERYBODY = frozenset(Role)
 _READERS = frozenset({Role.READER, Role.EXPERIMENTER, Role.ADMIN})
+_EXPERIMENTERS = frozenset({Role.EXPERIMENTER, Role.ADMIN})
 _PUBLISHERS = frozenset({Role.PUBLISHER, Role.ADMIN})
 _ADMINS = frozenset({Role.ADMIN})
 
@@ -34,6 +35,8 @@ PERMISSIONS: Mapping[Action, frozenset[Role]] = MappingProxyType(
         Action.PROMOTE: _ADMINS,
         Action.WITHDRAW_VERSION: _ADMINS,
         Action.ARCHIVE_VERSION: _ADMINS,
+        Action.READ_EXPERIMENTS: _READERS,
+        Action.MANAGE_EXPERIMENTS: _EXPERIMENTERS,
         Action.READ_AUDIT: _ADMINS,
         Action.MANAGE_TENANTS: frozenset({Role.OPERATOR}),
     }

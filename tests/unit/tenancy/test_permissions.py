@@ -11,7 +11,7 @@ pytestmark = pytest.mark.unit
 
 MAY = {
     Role.PREDICTOR: {Action.VIEW_SELF, Action.PREDICT},
-    Role.READER: {Action.VIEW_SELF, Action.READ_REGISTRY, Action.HASH_UNIT},
+    Role.READER: {Action.VIEW_SELF, Action.READ_REGISTRY, Action.HASH_UNIT, Action.READ_EXPERIMENTS},
     Role.PUBLISHER: {
         Action.VIEW_SELF,
         Action.CHOOSE_VERSION,
@@ -19,7 +19,15 @@ MAY = {
         Action.UPLOAD_ARTIFACT,
         Action.REGISTER_VERSION,
     },
-    Role.EXPERIMENTER: {Action.VIEW_SELF, Action.PREDICT, Action.CHOOSE_VERSION, Action.READ_REGISTRY, Action.HASH_UNIT},
+    Role.EXPERIMENTER: {
+        Action.VIEW_SELF,
+        Action.PREDICT,
+        Action.CHOOSE_VERSION,
+        Action.READ_REGISTRY,
+        Action.HASH_UNIT,
+        Action.READ_EXPERIMENTS,
+        Action.MANAGE_EXPERIMENTS,
+    },
     Role.ADMIN: set(Action) - {Action.MANAGE_TENANTS},
     Role.OPERATOR: {Action.VIEW_SELF, Action.MANAGE_TENANTS},
 }

@@ -1,0 +1,37 @@
+"""What the experiments need from outside; `main.py` hands over who answers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from uuid import UUID
+
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+
+class VersionLookup(Protocol):
+    """What the registry knows of a model's versions, told inside the caller's transaction."""
+
+    async def hold(self, session: AsyncSession, tenant_id: UUID, model: str) -> UUID:
+        """The model's id, nobody else changing the model or its experiments until the transaction ends; raises NotFound."""
+
+    async def refusals(self, session: AsyncSession, tenant_id: UUID, model: str, control: int, others: Collection[int]) -> list[str]:
+        """A sentence for each reason why a version cannot take part; raises NotFound for one that is not there.
+
+        Each must be READY and take what the callers of `control` send, and `control` what those of the alias `production` send.
+        """
+
+
+class UnitHashes(Protocol):
+    """The tenant's pseudonyms of units: all that experiments ever keep of a unit."""
+
+    def unit_hash(self, tenant_id: UUID, unit: str) -> str: ...
+
+
+class Announcer(Protocol):
+    """Told after a commit, so that this process does not wait for its own poll."""
+
+    async def caught_up(self, tenant_id: UUID | None = None) -> None:
+        """Returns when this process serves what was committed before the call; bounded."""
