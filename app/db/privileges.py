@@ -67,6 +67,7 @@ GRANTS: dict[DatabaseRole, dict[str, Grant]] = {
         "experiments": _on(_S, _I, _U),
         "metrics": _on(_S, _I),
         "exposure_queue": _on(_S, _D),
+        "covariate_queue": _on(_S, _D),
         "exposures": _on(_S, _I, _U),
         "exposure_tallies": _on(_S, _I, _U),
         "outcomes": _on(_S, _I, _U),
@@ -79,6 +80,7 @@ GRANTS: dict[DatabaseRole, dict[str, Grant]] = {
     DatabaseRole.LOG: {
         "predictions": _on(_I),
         "exposure_queue": _on(_I),
+        "covariate_queue": _on(_I),
         "shadow_answers": _on(_I),
     },
     DatabaseRole.SYNC: {
@@ -95,6 +97,7 @@ GRANTS: dict[DatabaseRole, dict[str, Grant]] = {
             "tenant_id key model_id model status source rollout variants layer slots targeting overrides guardrails revision"
         ),
         "exposure_queue": _columns("tenant_id"),
+        "covariate_queue": _columns("tenant_id"),
         "stale_units": _columns("tenant_id"),
         "outcomes": _columns("tenant_id pending"),
         "flag_documents": _columns("source revision document fetched_at"),

@@ -147,14 +147,26 @@ class OutcomeRow(Base):
     dedup_key: Mapped[str]
 
 
+class QueuedCovariateRow(Base):
+    """A covariate that came after its exposure, perhaps. Put here by the database itself, as exposures are."""
+
+    __tablename__ = "covariate_queue"
+
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
+    prediction_id: Mapped[UUID] = mapped_column(primary_key=True)
+    experiment: Mapped[str]
+    unit_hash: Mapped[str]
+
+
 class StaleUnitRow(Base):
-    """A unit whose values must be computed anew."""
+    """A unit whose values must be computed anew. Everybody makes a mark of their own: who takes one away, unseen ones stay."""
 
     __tablename__ = "stale_units"
     __table_args__ = (OF_TENANT,)
 
     tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
     unit_hash: Mapped[str] = mapped_column(primary_key=True)
+    mark: Mapped[UUID] = mapped_column(primary_key=True, server_default=text("gen_random_uuid()"))
 
 
 class UnitValueRow(Base):

@@ -121,7 +121,16 @@ create index ix_outcomes_of_prediction on outcomes (tenant_id, prediction_id, me
 create table stale_units (
   tenant_id uuid not null,
   unit_hash text not null,
-  constraint pk_stale_units primary key (tenant_id, unit_hash)
+  mark uuid not null default gen_random_uuid(),
+  constraint pk_stale_units primary key (tenant_id, unit_hash, mark)
+);
+
+create table covariate_queue (
+  tenant_id uuid not null,
+  prediction_id uuid not null,
+  experiment text not null,
+  unit_hash text not null,
+  constraint pk_covariate_queue primary key (tenant_id, prediction_id)
 );
 
 create table unit_values (
@@ -207,11 +216,23 @@ end $$""",
     """
 create trigger exposures_follow after insert on predictions
   referencing new table as fresh for each statement execute function queue_exposures()""",
+    """
+create function queue_covariates() returns trigger language plpgsql as $$
+begin
+  insert into public.covariate_queue (tenant_id, prediction_id, experiment, unit_hash)
+  select tenant_id, prediction_id, experiment, unit_hash from fresh
+  where kind = 'COVARIATE' and row = 0 and unit_hash is not null and score is not null
+  on conflict do nothing;
+  return null;
+end $$""",
+    """
+create trigger covariates_follow after insert on shadow_answers
+  referencing new table as fresh for each statement execute function queue_covariates()""",
 )
 
 OF_TENANTS = (
     "experiments", "metrics", "exposure_queue", "exposures", "exposure_tallies", "outcomes", "stale_units", "unit_values",
-    "metric_sums", "looks", "shadow_answers",
+    "metric_sums", "looks", "shadow_answers", "covariate_queue",
 )  # fmt: skip
 WITH_REFERENCE = (
     "experiments", "metrics", "exposures", "exposure_tallies", "outcomes", "stale_units", "unit_values", "metric_sums", "looks",
@@ -220,14 +241,14 @@ WITH_REFERENCE = (
 GRANTS = """
 grant select, insert, update on experiments, exposures, exposure_tallies, outcomes, metric_sums, flag_documents to turnout_runtime;
 grant select, insert on metrics, looks to turnout_runtime;
-grant select, delete on exposure_queue to turnout_runtime;
+grant select, delete on exposure_queue, covariate_queue to turnout_runtime;
 grant select, insert, delete on stale_units to turnout_runtime;
 grant select, insert, update, delete on unit_values to turnout_runtime;
 grant select on shadow_answers to turnout_runtime;
-grant insert on exposure_queue, shadow_answers to turnout_log;
+grant insert on exposure_queue, covariate_queue, shadow_answers to turnout_log;
 grant select (tenant_id, key, model_id, model, status, source, rollout, variants, layer, slots, targeting, overrides, guardrails, revision)
   on experiments to turnout_sync;
-grant select (tenant_id) on exposure_queue, stale_units to turnout_sync;
+grant select (tenant_id) on exposure_queue, covariate_queue, stale_units to turnout_sync;
 grant select (tenant_id, pending) on outcomes to turnout_sync;
 grant select (source, revision, document, fetched_at) on flag_documents to turnout_sync
 """
@@ -244,9 +265,9 @@ def upgrade() -> None:
         )
     for table in WITH_REFERENCE:
         op.execute(f"alter table {table} add constraint fk_{table}_tenants foreign key (tenant_id) references tenants (tenant_id)")
-    for table in ("exposure_queue", "shadow_answers"):
+    for table in ("exposure_queue", "covariate_queue", "shadow_answers"):
         op.execute(f"create policy log_append on {table} for insert to turnout_log with check (true)")
-    for table in ("experiments", "exposure_queue", "stale_units", "outcomes"):
+    for table in ("experiments", "exposure_queue", "covariate_queue", "stale_units", "outcomes"):
         op.execute(f"create policy sync_reads on {table} for select to turnout_sync using (true)")
     for statement in TRIGGER:
         op.execute(statement)
@@ -258,6 +279,7 @@ def downgrade() -> None:
     op.execute("drop function queue_exposures()")
     for table in ("flag_documents", *reversed(OF_TENANTS)):
         op.execute(f"drop table {table}")
+    op.execute("drop function queue_covariates()")
 
 
 def _run(statements: str) -> None:

@@ -59,6 +59,7 @@ LOGGED: dict[str, dict[str, Any]] = {
     "exposure_queue": {
         "id": UUID(int=7), "at": NOW, "experiment": "new-price", "variant": "control", "version": 1, "unit_hash": "u",
     },
+    "covariate_queue": {"prediction_id": UUID(int=4), "experiment": "new-price", "unit_hash": "u"},
     "shadow_answers": {
         "prediction_id": UUID(int=4), "kind": "SHADOW", "variant": "candidate", "row": 0, "at": NOW, "experiment": "new-price", "version": 2,
         "served_version": 1, "compute_us": 5,
