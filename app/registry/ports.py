@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
     from uuid import UUID
+
+    from sqlalchemy.ext.asyncio import AsyncSession
 
     from app.kernel.inspection import InspectionReport, InspectionRequest
     from app.kernel.proof import Compiled
@@ -20,7 +23,10 @@ class Inspector(Protocol):
 
 
 class GraphCompiler(Protocol):
-    """Makes a graph of an artifact and proves that it answers the same. Never raises for what the artifact does."""
+    """Makes a graph of an artifact and proves that it answers the same. Never raises for what the artifact does.
+
+    Raises Unavailable where this machine could not find out, which another time it may.
+    """
 
     async def compile(
         self,
@@ -52,6 +58,18 @@ class Confinement(Protocol):
     """Whether an artifact may be opened here at all: where the kernel cannot confine, only what this machine's demo made."""
 
     async def refusal(self, digest: str) -> str | None: ...
+
+
+class ExperimentGuard(Protocol):
+    """Which experiments need a version, told inside the registry's transaction."""
+
+    async def using(self, session: AsyncSession, tenant_id: UUID, model_id: UUID, number: int) -> list[tuple[str, str]]:
+        """(key, status) of each experiment that has the version among its variants and is not over."""
+
+    async def still_serving(
+        self, session: AsyncSession, tenant_id: UUID, versions: Collection[tuple[UUID, int]]
+    ) -> dict[tuple[UUID, int], tuple[str, ...]]:
+        """Of each (model, number): the keys of running experiments in which it answers."""
 
 
 class Announcer(Protocol):

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from app.registry.types import PendingValidation
 
 _AUDIT_ACTOR = "turnout"
-_RETRY_S = 1.0
+_FIRST_RETRY_S, _LONGEST_RETRY_S = 1.0, 60.0
+_MOST_COMPILATIONS = 10  # with the pauses between them: four minutes and more
 _LOOK_AGAIN_S = 5.0
 _COMPARING_S = 150.0  # what graphs may take to be compared, at most
 log = structlog.get_logger()
@@ -85,12 +86,16 @@ class Validator:
         self._announced = announced
         self._timeout_s = timeout_s
         self._waiting = Turns()
+        self._postponed: dict[PendingValidation, int] = {}  # how often
+        self._compilations: dict[PendingValidation, int] = {}  # that found out nothing
+        self._pausing: set[PendingValidation] = set()
         self._wake = asyncio.Event()
 
     def consider(self, pending: Iterable[PendingValidation]) -> None:
-        """Takes note of versions that wait for validation; ones already noted are not doubled."""
+        """Takes note of versions that wait for validation; ones already noted are not doubled, postponed ones wait their time."""
         for each in pending:
-            self._waiting.add(each)
+            if each not in self._pausing:
+                self._waiting.add(each)
         if self._waiting:
             self._wake.set()
 
@@ -103,13 +108,23 @@ class Validator:
                 try:
                     await self._validate(pending)
                 except Unavailable as error:
-                    log.warning("validation_postponed", code=error.code)
-                    self._waiting.add(pending)
-                    await asyncio.sleep(_RETRY_S)
+                    log.warning("validation_postponed", code=error.code, why=error.message)
+                    self._postpone(pending)
                 except Exception:
                     log.exception("validation_broke")
                     self._look_again(pending)
             self._wake.clear()
+
+    def _postpone(self, pending: PendingValidation) -> None:
+        """Once more after a pause that doubles: what was missing is this machine's or the database's, and others go on meanwhile."""
+        times = self._postponed.get(pending, 0)
+        self._postponed[pending] = times + 1
+        self._pausing.add(pending)
+        asyncio.get_running_loop().call_later(min(_FIRST_RETRY_S * 2**times, _LONGEST_RETRY_S), self._resume, pending)
+
+    def _resume(self, pending: PendingValidation) -> None:
+        self._pausing.discard(pending)
+        self.consider([pending])
 
     def _look_again(self, pending: PendingValidation) -> None:
         """Whoever holds the claim may have died with it: it runs out, and then this process takes over."""
@@ -119,9 +134,12 @@ class Validator:
         lease = timedelta(seconds=2 * self._timeout_s + _COMPARING_S)
         async with self._database.tenant_tx(pending.tenant_id) as session:
             claimed = await store.claim_validation(session, pending.tenant_id, pending.model_id, pending.number, self._clock.now(), lease)
-            if claimed is None and await store.waits_for_validation(session, pending.tenant_id, pending.model_id, pending.number):
-                self._look_again(pending)
+            waits = claimed is not None or await store.waits_for_validation(session, pending.tenant_id, pending.model_id, pending.number)
         if claimed is None:
+            if waits:
+                self._look_again(pending)
+            else:
+                self._forget(pending)
             return
         row, model, task = claimed
         given = None if row.given_columns is None else tuple(Column.from_json(c) for c in row.given_columns)
@@ -129,6 +147,11 @@ class Validator:
         digest = str(row.artifact_digest)
         report = await self._inspect(pending, digest, request)
         await self._finish(pending, model, report, await self._compile(pending, digest, request, report))
+        self._forget(pending)
+
+    def _forget(self, pending: PendingValidation) -> None:
+        self._postponed.pop(pending, None)
+        self._compilations.pop(pending, None)
 
     async def _inspect(self, pending: PendingValidation, digest: str, request: InspectionRequest) -> InspectionReport:
         if refusal := await self._confinement.refusal(digest):
@@ -155,7 +178,10 @@ class Validator:
             return await self._compiler.compile(
                 pending.tenant_id, path, report.signature, request.task, report.classes or (), request.sample, self._timeout_s
             )
-        except Unavailable:
+        except Unavailable as error:
+            times = self._compilations[pending] = self._compilations.get(pending, 0) + 1
+            if times >= _MOST_COMPILATIONS:
+                return Compiled(Proof(f"{error.message.removesuffix('.')}; tried {times} times"))
             await self._unclaim(pending)
             raise
         except AppError as error:

@@ -43,6 +43,8 @@ _MOST_GRAPHS = 4
 _MOST_ROWS = 5_000
 _LARGEST_ANSWER = 3 * LARGEST_GRAPH + 64 * 1024 * 1024
 _PROVE_S = 30.0
+_STARVED = 0.25  # of the time, spent computing: less of it says nothing about the file
+_SIGKILLED = -9
 _LONGEST_REASON = 500
 log = structlog.get_logger()
 
@@ -90,7 +92,11 @@ class Compiler:
         sample: tuple[Any, ...],
         timeout_s: float,
     ) -> Compiled:
-        """The verdict, with the graph where it is good. Raises Unavailable where the model host is away, never for what the file does."""
+        """The verdict, with the graph where it is good; never raises for what the file does.
+
+        Raises Unavailable where the model host is away, and ModelUnavailable where this machine lacked what a verdict takes: to be asked
+        again later.
+        """
         version = _Version(signature, task, classes)
         try:
             material = await self._material(tenant_id, artifact, version, sample, timeout_s)
@@ -172,17 +178,16 @@ class Compiler:
 
     @contextlib.asynccontextmanager
     async def _child(self, question: dict[str, Any], timeout_s: float) -> AsyncIterator[Channel]:
-        """A channel to a fresh child, dead afterwards; what ends it early is Unproved."""
+        """A channel to a fresh child, dead afterwards; what ends it early is Unproved, or Unavailable where this machine ended it."""
         sock, key, pid = await self._zygote.channel({**question, "cpu_s": math.ceil(timeout_s) + 1})
         channel = await Channel.connect(sock, lambda: None)
         try:
             async with asyncio.timeout(timeout_s):
                 yield channel
         except TimeoutError:
-            raise Unproved(f"{_STEP[question['op']]} took longer than {timeout_s:g} seconds") from None
+            raise _too_long(_STEP[question["op"]], timeout_s, await self._zygote.kill(key, pid)) from None
         except ConnectionError:
-            fate = await self._zygote.kill(key, pid)
-            raise Unproved(f"{_STEP[question['op']]} died: {describe_fate(fate)}") from None
+            raise _died(_STEP[question["op"]], await self._zygote.kill(key, pid)) from None
         except OSError:
             raise ModelUnavailable("The artifact is not at hand on this machine.") from None
         finally:
@@ -191,6 +196,20 @@ class Compiler:
 
 
 _STEP = {"compile": "the converter", "prove": "the graph"}
+
+
+def _too_long(step: str, timeout_s: float, fate: dict[str, Any]) -> Exception:
+    """No verdict where others had the processors meanwhile, or where nobody knows."""
+    used_s = fate.get("cpu_s", 0.0)
+    if used_s < _STARVED * timeout_s:
+        return ModelUnavailable(f"{step} had {used_s:.1f} seconds of a processor within {timeout_s:g}")
+    return Unproved(f"{step} took longer than {timeout_s:g} seconds")
+
+
+def _died(step: str, fate: dict[str, Any]) -> Exception:
+    """No verdict where the host went away, or where something outside killed the child: the machine may have been out of memory."""
+    why = f"{step} died: {describe_fate(fate)}"
+    return ModelUnavailable(why) if "exit" not in fate or (fate["exit"] == _SIGKILLED and not fate.get("killed")) else Unproved(why)
 
 
 def verdict(

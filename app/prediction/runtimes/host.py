@@ -72,6 +72,8 @@ class ModelHost:
             return InspectionReport.failed(f"The inspection took longer than {timeout_s:g} seconds and was stopped.")
         except ConnectionError:
             fate = await self._zygote.kill(key, pid)
+            if "exit" not in fate:
+                raise Unavailable("The model host of this machine went away during the inspection.") from None
             return InspectionReport.failed(f"The artifact's process died during the inspection: {describe_fate(fate)}.")
         except OSError:
             raise ModelUnavailable("The artifact is not at hand on this machine.") from None

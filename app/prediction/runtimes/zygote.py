@@ -36,7 +36,7 @@ class ZygoteClient:
         return channel, str(answer["key"]), int(answer["pid"])
 
     async def kill(self, key: str, pid: int) -> dict[str, Any]:
-        """What became of the child, dead by now: `exit` (negative: a signal) and `killed` (by this), empty where nobody knows."""
+        """What became of the child, dead by now: `exit` (negative: a signal), `killed` (by this), `cpu_s`; empty where nobody knows."""
         try:
             answer, _ = await self._ask({"op": "kill", "key": key, "pid": pid})
         except Unavailable:

@@ -275,17 +275,17 @@ class Zygote:
 
     def _reap(self) -> None:
         for child in list(self._children.values()):
-            pid, status = os.waitpid(child.pid, os.WNOHANG)
+            pid, status, used = os.wait4(child.pid, os.WNOHANG)
             if pid:
-                self._buried(child, os.waitstatus_to_exitcode(status))
+                self._buried(child, os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime)
 
-    def _buried(self, child: _Child, code: int) -> None:
+    def _buried(self, child: _Child, code: int, cpu_s: float) -> None:
         del self._children[child.pid]
         if self._current.get(child.key) is child:
             del self._current[child.key]
         child.control.close()
         self._free_uids.append(child.uid)
-        fate = {"key": child.key, "exit": code, "killed": child.killed}
+        fate = {"key": child.key, "exit": code, "killed": child.killed, "cpu_s": cpu_s}
         self._fates[child.pid] = fate
         while len(self._fates) > _FATES_KEPT:
             self._fates.popitem(last=False)
