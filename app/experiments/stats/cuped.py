@@ -76,7 +76,7 @@ def adjust(arms: Sequence[ArmSums], aggregation: MetricAggregation) -> Adjustmen
     plain = tuple(arm_moments(sums, aggregation) for sums in arms)
     covered = [_covered(sums, aggregation) for sums in arms]
     units = sum(arm.n for arm in covered)
-    missing = None if units == 0 else 1 - sum(arm.covered for arm in covered) / units
+    missing = None if units == 0 else sum(arm.n - arm.covered for arm in covered) / units
     reason = _reason_against(covered, missing)
     if reason is not None:
         return Adjustment(False, reason, None, missing, plain)
@@ -95,7 +95,7 @@ def _reason_against(covered: Sequence[_Covered], missing: float | None) -> str |
     if min(arm.n for arm in covered) < 2:
         return "An arm has fewer than two units."
     if missing > MOST_MISSING:
-        return f"{missing:.1%} of the units have no covariate; at most {MOST_MISSING:.0%} may be without."
+        return f"{missing:.2%} of the units have no covariate; at most {MOST_MISSING:.0%} may be without."
     if _missing_alike(covered) < UNEQUAL:
         return "Units without a covariate do not fall on the arms alike."
     return None
