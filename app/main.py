@@ -19,6 +19,8 @@ from app.db.embedded.paths import runtime_dir
 from app.db.session import Database
 from app.db.sync import SyncDatabase
 from app.errors import ConfigurationError
+from app.experiments.guards import ExperimentsOfVersions
+from app.experiments.service import ExperimentService
 from app.graphql.context import GraphQLContext, Services
 from app.graphql.http.handler import GraphQLEndpoint
 from app.graphql.http.options import EndpointOptions
@@ -45,6 +47,7 @@ from app.prediction.runtimes.flat import FlatFiles
 from app.prediction.runtimes.host import ModelHost
 from app.prediction.service import Predictor
 from app.registry.artifacts import ArtifactCache, ArtifactUploads
+from app.registry.candidates import VersionCandidates
 from app.registry.comparison import VersionPairs
 from app.registry.compiled_models import CompiledModels
 from app.registry.mismatches import CompiledMismatches
@@ -53,6 +56,7 @@ from app.registry.routes import VersionLookup
 from app.registry.service import RegistryService
 from app.registry.signing import TrustedKeys
 from app.registry.validation import Validator
+from app.rollouts.service import RolloutService
 from app.settings import ArtifactTrust, Settings
 from app.tenancy.answers import TenantAnswers
 from app.tenancy.directory import TenantDirectory
@@ -118,14 +122,18 @@ def build_parts(settings: Settings, telemetry: Telemetry, index: int) -> Parts:
     urls, name = (_url(settings.database.sync_url), _url(settings.database.runtime_url)), f"{socket.gethostname()}/{os.getpid()}-{index}"
     announced.follower = follower = Follower(*urls, name, directory, table, pool, validator, clock)
     spool = Spool(settings.home / SPOOL, settings.journal.spool_max_bytes, clock)
+    registry = RegistryService(database, clock, answers, announced, keys, artifacts, ExperimentsOfVersions())
+    experiments = ExperimentService(database, clock, VersionCandidates(), answers, announced)
     services = Services(
         predictor=Predictor(
             directory, table, VersionLookup(database), pool, cache, live_proof, spool, answers, IdMint(clock), telemetry, clock
         ),
-        registry=RegistryService(database, clock, answers, announced, keys, artifacts),
+        registry=registry,
         comparer=VersionComparer(VersionPairs(database), pool),
         tenants=TenantService(database, directory, master_key, limiter, clock, follower.caught_up),
         audit=AuditService(database),
+        experiments=experiments,
+        rollouts=RolloutService(database, experiments, registry),
     )
     uploads = ArtifactUploads(database, clock, answers, answers, keys)
     retention = ArtifactRetention(database, sync_database, settings.home / ARTIFACTS, clock, settings.registry.artifact_retention_days)

@@ -105,15 +105,15 @@ def check_transition(key: str, status: ExperimentStatus, source: ExperimentSourc
     raise Conflict(f"The experiment {key!r} is {status} and cannot be {done}: {_NEXT[status]}.")
 
 
-def winner(experiment: Experiment, name: str) -> Variant:
-    """The variant to promote; raises InvalidInput where there is none or it names no version, Conflict where it never ran."""
+def version_to_promote(experiment: Experiment, name: str) -> int:
+    """The version of the variant; raises InvalidInput where there is none or it names no version, Conflict where it never ran."""
     if experiment.status is ExperimentStatus.DRAFT:
         raise Conflict(f"The experiment {experiment.key!r} is a DRAFT: nothing was found out yet. Conclude it without promoteVariant.")
     for variant in experiment.variants:
         if variant.name == name:
             if variant.version is None:
                 raise InvalidInput(f"The variant {name!r} names the alias {variant.alias!r} and no version: use promote.")
-            return variant
+            return variant.version
     known = ", ".join(variant.name for variant in experiment.variants)
     raise InvalidInput(f"promoteVariant is {name[:48]!r}; the experiment {experiment.key!r} has the variants {known}.")
 

@@ -75,7 +75,7 @@ class ExperimentService:
             await store.declare(session, ctx.tenant_id, plan.metrics, self._clock.now())
             experiment = await store.value_of(session, row)
             await self._changed(session, ctx, "createExperiment", row, None, _described(row), None)
-        await self._announced.caught_up(ctx.tenant_id)
+        await self.caught_up(ctx)
         return experiment
 
     async def update(
@@ -106,7 +106,7 @@ class ExperimentService:
                 setattr(row, column, value)
             await store.declare(session, ctx.tenant_id, plan.metrics, self._clock.now())
             experiment = await self._written(session, ctx, "updateExperiment", row, described, None)
-        await self._announced.caught_up(ctx.tenant_id)
+        await self.caught_up(ctx)
         return experiment
 
     async def start(self, ctx: RequestContext, key: str, rollout: float) -> Experiment:
@@ -126,7 +126,7 @@ class ExperimentService:
             await _take(session, row, buckets)
             row.status, row.started_at = ExperimentStatus.RUNNING.value, self._clock.now()
             experiment = await self._written(session, ctx, "startExperiment", row, described, None)
-        await self._announced.caught_up(ctx.tenant_id)
+        await self.caught_up(ctx)
         return experiment
 
     async def ramp(self, ctx: RequestContext, key: str, rollout: float) -> Experiment:
@@ -143,7 +143,7 @@ class ExperimentService:
             described = _described(row)
             await _take(session, row, buckets)
             experiment = await self._written(session, ctx, "rampExperiment", row, described, None)
-        await self._announced.caught_up(ctx.tenant_id)
+        await self.caught_up(ctx)
         return experiment
 
     async def stop(self, ctx: RequestContext, key: str, reason: str | None) -> Experiment:
@@ -155,27 +155,42 @@ class ExperimentService:
             described = _described(row)
             row.status, row.ended_at, row.slots = ExperimentStatus.STOPPED.value, self._clock.now(), []
             experiment = await self._written(session, ctx, "stopExperiment", row, described, reason)
-        await self._announced.caught_up(ctx.tenant_id)
+        await self.caught_up(ctx)
         return experiment
+
+    async def winner(self, ctx: RequestContext, key: str, variant: str) -> tuple[str, int]:
+        """(model, version) of the variant, of an experiment that can be concluded now; raises InvalidInput, NotFound, Conflict.
+
+        A variant's version never changes once the experiment has run.
+        """
+        ctx.require(Action.MANAGE_EXPERIMENTS)
+        async with self._database.tenant_tx(ctx.tenant_id) as session:
+            experiment = await store.value_of(session, await store.find(session, ctx.tenant_id, key))
+        rules.check_transition(experiment.key, experiment.status, experiment.source, "conclude")
+        return experiment.model, rules.version_to_promote(experiment, variant)
 
     async def conclude_in(
         self, session: AsyncSession, ctx: RequestContext, key: str, promoted: str | None, reason: str | None
-    ) -> tuple[Experiment, Variant | None]:
-        """The experiment CONCLUDED, and the variant named `promoted`, in the caller's transaction, which has to announce the change.
+    ) -> Experiment:
+        """The experiment CONCLUDED, with the variant `promoted` in its audit row, in the caller's transaction, which announces it.
 
         Raises InvalidInput (no such variant), NotFound, Conflict.
         """
         ctx.require(Action.MANAGE_EXPERIMENTS)
         rules.check_reason(reason)
         row, before = await self._held(session, ctx, key, "conclude")
-        variant = None if promoted is None else rules.winner(before, promoted)
+        version = None if promoted is None else rules.version_to_promote(before, promoted)
         described = _described(row)
         row.status, row.slots, row.ended_at = ExperimentStatus.CONCLUDED.value, [], row.ended_at or self._clock.now()
         row.revision += 1
         await session.flush()
-        after = {**_described(row), "promotedVariant": promoted, "promotedVersion": None if variant is None else variant.version}
+        after = {**_described(row), "promotedVariant": promoted, "promotedVersion": version}
         await self._record(session, ctx, "concludeExperiment", row.key, described, after, reason)
-        return await store.value_of(session, row), variant
+        return await store.value_of(session, row)
+
+    async def caught_up(self, ctx: RequestContext) -> None:
+        """Returns when this process serves what was committed before the call; bounded."""
+        await self._announced.caught_up(ctx.tenant_id)
 
     async def _held(self, session: AsyncSession, ctx: RequestContext, key: str, step: str) -> tuple[ExperimentRow, Experiment]:
         """The experiment under the lock of its model, where `step` may follow; the model first, as everybody takes them."""

@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from app.audit.service import AuditService
+    from app.experiments.service import ExperimentService
     from app.prediction.comparison import VersionComparer
     from app.prediction.service import Predictor
     from app.registry.service import RegistryService
     from app.registry.types import Alias, ModelVersion
+    from app.rollouts.service import RolloutService
     from app.tenancy.service import TenantService
 
 
@@ -32,6 +34,8 @@ class Services:
     comparer: VersionComparer
     tenants: TenantService
     audit: AuditService
+    experiments: ExperimentService
+    rollouts: RolloutService
 
 
 @dataclass(slots=True)

@@ -7,6 +7,8 @@ from strawberry.schema.config import StrawberryConfig
 
 from app.graphql.audit.queries import AuditQuery
 from app.graphql.errors import ErrorCode
+from app.graphql.experiments.mutations import ExperimentMutation
+from app.graphql.experiments.queries import ExperimentQuery
 from app.graphql.prediction.queries import PredictionQuery
 from app.graphql.registry.comparison import ComparisonQuery
 from app.graphql.registry.mutations import RegistryMutation
@@ -17,12 +19,12 @@ from app.graphql.tenancy.queries import TenancyQuery
 
 
 @strawberry.type
-class Query(TenancyQuery, PredictionQuery, RegistryQuery, ComparisonQuery, AuditQuery):
+class Query(TenancyQuery, PredictionQuery, RegistryQuery, ComparisonQuery, ExperimentQuery, AuditQuery):
     pass
 
 
 @strawberry.type
-class Mutation(RegistryMutation, TenancyMutation):
+class Mutation(RegistryMutation, ExperimentMutation, TenancyMutation):
     pass
 
 

@@ -13,6 +13,8 @@ from app.registry.rows import AliasRow, ModelVersionRow
 from app.registry.types import FallbackKind, VersionStatus
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sqlalchemy.ext.asyncio import AsyncSession
 
     from app.registry.rows import ModelRow
@@ -45,6 +47,16 @@ async def check_unused(session: AsyncSession, model: ModelRow, number: int) -> N
     fallback = model.fallback or {}
     if fallback.get("kind") == FallbackKind.VERSION and fallback.get("version") == number:
         raise Conflict(f"Version {number} of {model.name!r} is the model's fallback: name another with updateModel first.")
+
+
+def check_no_experiment(model: ModelRow, number: int, using: Sequence[tuple[str, str]]) -> None:
+    """Returns where `using`, (key, status) of experiments with the version, is empty; raises Conflict that names them."""
+    if using:
+        named = ", ".join(f"{key!r} ({status})" for key, status in using)
+        raise Conflict(
+            f"Version {number} of {model.name!r} is a variant of the experiment {named}: stop or conclude what runs, and conclude or"
+            " change what is a draft, first."
+        )
 
 
 async def _classes_known(session: AsyncSession, model: ModelRow) -> frozenset[str] | None:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from app.audit import store as audit
 from app.db.outbox import announce
-from app.errors import Conflict, InvalidInput, NotPromotable
+from app.errors import Conflict, InvalidInput
 from app.kernel.context import Action
 from app.kernel.names import check_name
 from app.kernel.paging import Page, make_page, page_request
-from app.registry import effect, life, rules, store
-from app.registry.rows import PromotionRow
+from app.registry import aliases, effect, life, rules, store
 from app.registry.types import PRODUCTION, Alias, Fallback, Model, ModelVersion, Promotion, PromotionBlocker, VersionStatus
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from uuid import UUID
 
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -23,9 +24,8 @@ if TYPE_CHECKING:
     from app.db.session import Database
     from app.kernel.clock import Clock
     from app.kernel.context import RequestContext
-    from app.kernel.signature import Signature
     from app.registry.artifacts import ArtifactCache
-    from app.registry.ports import Allowances, Announcer
+    from app.registry.ports import Allowances, Announcer, ExperimentGuard
     from app.registry.rows import ModelRow
     from app.registry.signing import TrustedKeys
     from app.registry.types import VersionRegistration
@@ -42,6 +42,7 @@ class RegistryService:
         announced: Announcer,
         keys: TrustedKeys,
         artifacts: ArtifactCache,
+        experiments: ExperimentGuard,
     ) -> None:
         self._database = database
         self._clock = clock
@@ -49,6 +50,7 @@ class RegistryService:
         self._announced = announced
         self._keys = keys
         self._artifacts = artifacts
+        self._experiments = experiments
 
     async def model(self, ctx: RequestContext, name: str) -> Model:
         """The model; raises NotFound."""
@@ -84,6 +86,7 @@ class RegistryService:
         async with self._database.tenant_tx(ctx.tenant_id) as session:
             promotions = await store.list_promotions(session, ctx.tenant_id, alias, page)
             told = await effect.of_promotions(session, ctx.tenant_id, [p for _, p in promotions], self._clock.now())
+            told = await self._beside_experiments(session, ctx, told)
             return make_page("history", page, [(key, promotion) for (key, _), promotion in zip(promotions, told, strict=True)])
 
     async def aliases_of(self, ctx: RequestContext, models: list[UUID]) -> dict[UUID, list[Alias]]:
@@ -152,7 +155,7 @@ class RegistryService:
         async with self._database.tenant_tx(ctx.tenant_id) as session:
             row = await store.find_model(session, ctx.tenant_id, model)
             state = await store.alias_state(session, row, alias)
-            return await _blockers(session, row, version, state)
+            return await aliases.blockers(session, row, version, state)
 
     async def promote(
         self,
@@ -173,20 +176,42 @@ class RegistryService:
         rules.check_text("reason", reason)
         if allow_breaking and not (reason or "").strip():
             raise InvalidInput("allowBreaking needs a reason: say why the alias's callers can bear it.")
-        damage = await self._damage(ctx, model, version)
+        damage = await self.damage(ctx, model, version)
         async with self._database.tenant_tx(ctx.tenant_id) as session:
-            row = await store.find_model(session, ctx.tenant_id, model, lock=True)
-            await store.find_version(session, row, version)
-            state = await _expected(session, row, alias, expected_revision)
-            if state.number == version:
-                same = await store.promotion_at(session, row, alias, state.revision)
-                assert same is not None  # noqa: S101  an alias has a history row for its revision: both are written together
-                promotion = store.promotion_value(same, row.name)
-            else:
-                _refuse(row, alias, version, [*await _blockers(session, row, version, state), *damage], allow_breaking)
-                parent = state.revision or None
-                promotion = await self._move(session, ctx, row, alias, state, version, parent, "promote", reason)
-        return await self._in_effect(ctx, promotion)
+            promotion, _ = await self.promote_in(session, ctx, model, version, alias, expected_revision, allow_breaking, reason, damage)
+        return await self.in_effect(ctx, promotion)
+
+    async def promote_in(
+        self,
+        session: AsyncSession,
+        ctx: RequestContext,
+        model: str,
+        version: int,
+        alias: str,
+        expected_revision: int | None,
+        allow_breaking: bool,
+        reason: str | None,
+        damage: Sequence[PromotionBlocker],
+    ) -> tuple[Promotion, bool]:
+        """As `promote`, in the caller's transaction: the promotion, and whether the alias moved, which then is announced.
+
+        `damage`: what `damage` found before the transaction, for it may read the version's bytes. After the commit: `in_effect`.
+        """
+        ctx.require(Action.PROMOTE)
+        row = await store.find_model(session, ctx.tenant_id, model, lock=True)
+        await store.find_version(session, row, version)
+        state = await aliases.expected_state(session, row, alias, expected_revision)
+        moved = state.number != version
+        if moved:
+            aliases.refuse(row, alias, version, [*await aliases.blockers(session, row, version, state), *damage], allow_breaking)
+            parent = state.revision or None
+            promotion = await aliases.move(session, ctx, self._clock, row, alias, state, version, parent, "promote", reason)
+        else:
+            same = await store.promotion_at(session, row, alias, state.revision)
+            assert same is not None  # noqa: S101  an alias has a history row for its revision: both are written together
+            promotion = store.promotion_value(same, row.name)
+        (promotion,) = await self._beside_experiments(session, ctx, [promotion])
+        return promotion, moved
 
     async def rollback(
         self, ctx: RequestContext, model: str, alias: str = PRODUCTION, expected_revision: int | None = None, reason: str | None = None
@@ -197,14 +222,16 @@ class RegistryService:
         rules.check_text("reason", reason)
         async with self._database.tenant_tx(ctx.tenant_id) as session:
             row = await store.find_model(session, ctx.tenant_id, model, lock=True)
-            state = await _expected(session, row, alias, expected_revision)
-            target = await _previous(session, row, alias, state.revision)
+            state = await aliases.expected_state(session, row, alias, expected_revision)
+            target = await aliases.previous(session, row, alias, state.revision)
             if target is None:
                 raise Conflict(
                     f"The alias {alias!r} of {row.name!r} has no earlier version that can serve: there is nothing to roll back to."
                 )
-            promotion = await self._move(session, ctx, row, alias, state, target.number, target.parent_revision, "rollback", reason)
-        return await self._in_effect(ctx, promotion)
+            parent = target.parent_revision
+            moved = await aliases.move(session, ctx, self._clock, row, alias, state, target.number, parent, "rollback", reason)
+            (promotion,) = await self._beside_experiments(session, ctx, [moved])
+        return await self.in_effect(ctx, promotion)
 
     async def withdraw(self, ctx: RequestContext, model: str, number: int, reason: str) -> ModelVersion:
         """Takes the version out of every route at once: its aliases step back to what they served before, where there is something."""
@@ -220,17 +247,18 @@ class RegistryService:
             await session.flush()
             for alias in await store.aliases_serving(session, row, number):
                 state = await store.alias_state(session, row, alias)
-                target = await _previous(session, row, alias, state.revision)
+                target = await aliases.previous(session, row, alias, state.revision)
                 if target is not None:
                     why = f"version {number} was withdrawn: {reason}"
-                    await self._move(session, ctx, row, alias, state, target.number, target.parent_revision, "rollback", why)
+                    parent = target.parent_revision
+                    await aliases.move(session, ctx, self._clock, row, alias, state, target.number, parent, "rollback", why)
             generation = await self._status_changed(session, ctx, row, version.number, before, VersionStatus.WITHDRAWN, reason)
             value = store.version_value(version, row.name)
         await self._awaited(ctx.tenant_id, (generation, effect.NO_VERSION))
         return value
 
     async def archive(self, ctx: RequestContext, model: str, number: int, reason: str | None) -> ModelVersion:
-        """Retires the version; raises Conflict while an alias points at it."""
+        """Retires the version; raises Conflict while an alias, a fallback or an experiment needs it."""
         ctx.require(Action.ARCHIVE_VERSION)
         rules.check_text("reason", reason)
         async with self._database.tenant_tx(ctx.tenant_id) as session:
@@ -239,6 +267,7 @@ class RegistryService:
             if version.status == VersionStatus.ARCHIVED:
                 return store.version_value(version, row.name)
             await life.check_unused(session, row, number)
+            life.check_no_experiment(row, number, await self._experiments.using(session, ctx.tenant_id, row.model_id, number))
             before = version.status
             version.status, version.status_reason, version.retired_at = VersionStatus.ARCHIVED.value, reason, self._clock.now()
             await session.flush()
@@ -247,7 +276,7 @@ class RegistryService:
         await self._announced.caught_up(ctx.tenant_id)
         return value
 
-    async def _damage(self, ctx: RequestContext, model: str, number: int) -> list[PromotionBlocker]:
+    async def damage(self, ctx: RequestContext, model: str, number: int) -> list[PromotionBlocker]:
         """A blocker where the version's bytes are not to be used here: what serves now serves on. Raises NotFound."""
         async with self._database.tenant_tx(ctx.tenant_id) as session:
             row = await store.find_version(session, await store.find_model(session, ctx.tenant_id, model), number)
@@ -256,36 +285,11 @@ class RegistryService:
         refusal = await self._artifacts.refusal(ctx.tenant_id, row.artifact_digest)
         return [] if refusal is None else [PromotionBlocker("ARTIFACT_REFUSED", refusal, overridable=False)]
 
-    async def _move(
-        self,
-        session: AsyncSession,
-        ctx: RequestContext,
-        model: ModelRow,
-        alias: str,
-        state: store.AliasState,
-        number: int,
-        parent_revision: int | None,
-        action: str,
-        reason: str | None,
-    ) -> Promotion:
-        row = PromotionRow(
-            tenant_id=model.tenant_id,
-            model_id=model.model_id,
-            alias=alias,
-            revision=state.revision + 1,
-            number=number,
-            previous_number=state.number,
-            parent_revision=parent_revision,
-            at=self._clock.now(),
-            by=ctx.subject,
-            reason=reason,
-        )
-        before = None if state.number is None else {"version": state.number, "revision": state.revision}
-        after = {"version": number, "revision": row.revision}
-        await self._record(session, ctx, action, f"alias:{model.name}/{alias}", before, after, reason)
-        row.generation = await announce(session, ctx.tenant_id)  # before the row, which is written once and holds it
-        await store.point_alias(session, model, row)
-        return store.promotion_value(row, model.name)
+    async def _beside_experiments(self, session: AsyncSession, ctx: RequestContext, promotions: Sequence[Promotion]) -> list[Promotion]:
+        """The promotions with the experiments in which their previous version answers on."""
+        before = {p: (p.model_id, p.previous_version) for p in promotions if p.previous_version is not None}
+        served = await self._experiments.still_serving(session, ctx.tenant_id, set(before.values()))
+        return [replace(p, still_served_by=served.get(before[p], ()) if p in before else ()) for p in promotions]
 
     async def _status_changed(
         self,
@@ -301,7 +305,7 @@ class RegistryService:
         await self._record(session, ctx, action, _subject(model, number), {"status": before}, {"status": after.value}, reason)
         return await announce(session, ctx.tenant_id)
 
-    async def _in_effect(self, ctx: RequestContext, promotion: Promotion) -> Promotion:
+    async def in_effect(self, ctx: RequestContext, promotion: Promotion) -> Promotion:
         """The promotion with what is known of it, once that is all or the time is up; after its commit."""
         change = effect.change_of(promotion)
         return promotion if change is None else effect.told(promotion, await self._awaited(ctx.tenant_id, change))
@@ -340,42 +344,3 @@ def _check_changes(changes: dict[str, Any]) -> None:
 
 def _settings_of(row: ModelRow) -> dict[str, Any]:
     return {"description": row.description, "fallback": row.fallback, "cacheSeconds": row.cache_seconds}
-
-
-def _refuse(model: ModelRow, alias: str, number: int, blockers: list[PromotionBlocker], allow_breaking: bool) -> None:
-    """Raises NotPromotable with the blockers that stand; returns where there is none."""
-    if standing := [b for b in blockers if not (allow_breaking and b.overridable)]:
-        raise NotPromotable(
-            f"Version {number} of {model.name!r} cannot be promoted to {alias!r}: {' '.join(b.message for b in standing)}",
-            blockers=[b.to_json() for b in standing],
-        )
-
-
-async def _expected(session: AsyncSession, model: ModelRow, alias: str, expected: int | None) -> store.AliasState:
-    """The alias as it stands; raises Conflict where the caller expected another revision (0: none yet)."""
-    state = await store.alias_state(session, model, alias)
-    if expected is not None and expected != state.revision:
-        raise Conflict(f"The alias {alias!r} of {model.name!r} is at revision {state.revision}, not {expected}: look again, then decide.")
-    return state
-
-
-async def _previous(session: AsyncSession, model: ModelRow, alias: str, revision: int) -> PromotionRow | None:
-    """The next step down the alias's history whose version can still serve; None at the bottom."""
-    current = await store.promotion_at(session, model, alias, revision)
-    while current is not None and current.parent_revision is not None:
-        current = await store.promotion_at(session, model, alias, current.parent_revision)
-        if current is not None and (await store.find_version(session, model, current.number)).status == VersionStatus.READY:
-            return current
-    return None
-
-
-async def _blockers(session: AsyncSession, model: ModelRow, number: int, state: store.AliasState) -> list[PromotionBlocker]:
-    candidate = store.version_value(await store.find_version(session, model, number), model.name)
-    if state.number == number:
-        return [b for b in rules.promotion_blockers(candidate.status, candidate.inspected, None, None, None) if not b.overridable]
-    serving: Signature | None = None
-    classes: tuple[str, ...] | None = None
-    if state.number is not None:
-        now = store.version_value(await store.find_version(session, model, state.number), model.name)
-        serving, classes = now.inspected, now.classes
-    return rules.promotion_blockers(candidate.status, candidate.inspected, candidate.classes, serving, classes)

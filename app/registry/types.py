@@ -157,7 +157,7 @@ class Promotion:
     generation: int | None  # of routing, with which it was announced; None: made before this was written down
     applied_by: tuple[ReplicaAck, ...] = ()
     applied_everywhere: bool = False
-    still_served_by: tuple[str, ...] = ()  # experiments; there are none yet
+    still_served_by: tuple[str, ...] = ()  # experiments in which the previous version answers on
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,10 @@ class TenantAnswers:
     def artifact_mac(self, tenant_id: UUID, digest: str, size_bytes: int) -> bytes:
         return self._entry(tenant_id).keys.artifact_mac(digest, size_bytes)
 
+    def unit_hash(self, tenant_id: UUID, unit: str) -> str:
+        """The pseudonym of `unit` in flags, logs and exports, of the current generation."""
+        return self._entry(tenant_id).keys.unit_pseudonym(unit)
+
     def charge(self, tenant_id: UUID, rows: int) -> None:
         """Counts predicted rows against the tenant's day; raises QuotaExceeded."""
         self._limiter.charge_rows(tenant_id, self._entry(tenant_id).tenant.limits, rows)

@@ -26,11 +26,7 @@ COMMITTED = HERE.parent.parent / "app" / "graphql" / "schema.graphql"
 # What the contract names and later work brings. Entries only ever leave this list: a test fails when one is there already.
 LATER = {
     # experiments
-    "Query.experiment", "Query.experiments", "Experiment", "ExperimentSource", "ExperimentStatus", "Variant", "Metric", "MetricKind",
-    "MetricDirection", "MetricAggregation", "CreateExperimentInput", "VariantInput", "MetricInput", "TargetingRuleInput",
-    "UnitOverrideInput", "ExperimentResults", "VariantResult", "SampleRatioCheck", "Verdict", "ExperimentConnection", "ExperimentEdge",
-    "Mutation.createExperiment", "Mutation.startExperiment", "Mutation.rampExperiment", "Mutation.stopExperiment",
-    "Mutation.concludeExperiment",
+    "Experiment.results", "ExperimentResults", "VariantResult", "SampleRatioCheck", "Verdict",
     # outcomes
     "Mutation.recordOutcome", "Mutation.recordOutcomes", "OutcomeInput", "Outcome", "RecordedOutcomes", "RejectedOutcome",
     # usage

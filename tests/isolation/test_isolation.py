@@ -30,7 +30,12 @@ ROOTS = [(kind, name) for kind, root in (("query", SCHEMA.query_type), ("mutatio
 # Fields that answer about the caller alone, or about the platform for operators alone; each is held to that below.
 OWN = {"viewer", "unitHash"}
 OPERATORS = {"tenants", "tenant", "createTenant"}
-LISTS = {"models", "auditLog"}
+LISTS = {"models", "auditLog", "experiments"}
+
+# An experiment of the victim's whose every name is recognisable.
+EXPERIMENT = """mutation($key: String!) { createExperiment(input: {key: $key, model: "S", hypothesis: "S", layer: "S",
+    primaryMetric: {name: "S", kind: MEAN}, variants: [{name: "S", version: 1, control: true}, {name: "other", version: 1}],
+    targeting: [{attribute: "S", operator: "IN", values: ["S"]}], overrides: [{unit: "S", variant: "S"}]}) { key } }""".replace('"S"', f'"{SECRET}"')
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +46,9 @@ def victim(service: Service) -> Client:
     more = {"description": SECRET, "metrics": {SECRET: 1}, "tags": {SECRET: SECRET}}
     admin.serve(SECRET, "CLASSIFICATION", estimator, **more)
     admin.ask(PROMOTE, model=SECRET, version=1, alias=SECRET, reason=SECRET)
+    admin.ask(EXPERIMENT, key=SECRET)
+    admin.ask("mutation($key: String!) { startExperiment(key: $key) { key } }", key=SECRET)
+    admin.ask(EXPERIMENT, key=f"{SECRET}-draft")
     return admin
 
 
@@ -53,12 +61,14 @@ def stranger(service: Service) -> Client:
 def foreign(victim: Client) -> dict[str, Any]:
     """The victim's values by argument name."""
     listed = victim.ask(
-        "{ models { pageInfo { endCursor } edges { node { version(number: 1) { artifactDigest } } } } auditLog { pageInfo { endCursor } } }"
+        "{ models { pageInfo { endCursor } edges { node { version(number: 1) { artifactDigest } } } } auditLog { pageInfo { endCursor } }"
+        " experiments { pageInfo { endCursor } } }"
     )
     digest = listed["models"]["edges"][0]["node"]["version"]["artifactDigest"]
     return {
         "models.after": listed["models"]["pageInfo"]["endCursor"],
         "auditLog.after": listed["auditLog"]["pageInfo"]["endCursor"],
+        "experiments.after": listed["experiments"]["pageInfo"]["endCursor"],
         "artifactDigest": digest,
         "subject": f"alias:{SECRET}/production",
         "features": [1],
@@ -130,7 +140,8 @@ WAYS = [frozenset({"version", "matrix"}), frozenset({"alias", "matrix"}), frozen
 def test_no_field_with_any_argument_shows_or_changes_what_is_another_tenants(
     victim: Client, stranger: Client, foreign: dict[str, Any], kind: str, name: str
 ) -> None:
-    before = victim.ask(f'{{ model(name: "{SECRET}") {selection(SCHEMA.type_map["Model"])} }}')
+    theirs = f'{{ model(name: "{SECRET}") {selection(SCHEMA.type_map["Model"])} experiments {selection(SCHEMA.type_map["ExperimentConnection"])} }}'
+    before = victim.ask(theirs)
     for without in WAYS if name.startswith("predict") else [frozenset()]:
         query, variables = call(kind, name, foreign, without)
         answer = stranger.post(query, **variables).json()
@@ -146,7 +157,7 @@ def test_no_field_with_any_argument_shows_or_changes_what_is_another_tenants(
         else:
             assert codes <= {"NOT_FOUND", "BAD_USER_INPUT"}, answer
             assert codes, answer
-    assert victim.ask(f'{{ model(name: "{SECRET}") {selection(SCHEMA.type_map["Model"])} }}') == before
+    assert victim.ask(theirs) == before
 
 
 @pytest.mark.parametrize(
@@ -163,6 +174,13 @@ def test_no_field_with_any_argument_shows_or_changes_what_is_another_tenants(
         'mutation { updateModel(name: NAME, input: {description: "x"}) { name } }',
         'mutation { withdrawModelVersion(model: NAME, version: 1, reason: "x") { status } }',
         "mutation { archiveModelVersion(model: NAME, version: 1) { status } }",
+        "{ experiment(key: NAME) { key } }",
+        'mutation { updateExperiment(key: NAME, input: {hypothesis: "x"}) { key } }',
+        "mutation { startExperiment(key: NAME) { key } }",
+        "mutation { rampExperiment(key: NAME, rollout: 5) { key } }",
+        "mutation { stopExperiment(key: NAME) { key } }",
+        "mutation { concludeExperiment(key: NAME) { key } }",
+        'mutation { concludeExperiment(key: NAME, promoteVariant: "x") { key } }',
     ],
 )
 def test_the_answer_is_word_for_word_that_for_a_thing_that_does_not_exist(victim: Client, stranger: Client, query: str) -> None:

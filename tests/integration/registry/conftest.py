@@ -8,6 +8,7 @@ import pytest
 
 from app.db.session import Database
 from app.db.sync import SyncDatabase
+from app.experiments.guards import ExperimentsOfVersions
 from app.kernel.clock import Deadline
 from app.kernel.context import RequestContext, Role
 from app.kernel.inspection import InspectionReport
@@ -75,7 +76,7 @@ class Registry:
         """As after a restart with these keys."""
         self.uploads = ArtifactUploads(self.database, self.clock, self.limits, self.limits, keys)
         self.artifacts = ArtifactCache(self.folder, self.database, self.limits, keys)
-        self.service = RegistryService(self.database, self.clock, self.limits, Quiet(), keys, self.artifacts)
+        self.service = RegistryService(self.database, self.clock, self.limits, Quiet(), keys, self.artifacts, ExperimentsOfVersions())
 
     async def upload(self, data: bytes, stamp: Stamp | None = None) -> str:
         async def pieces() -> AsyncIterator[bytes]:

@@ -37,14 +37,24 @@ CALLS = {
     "rollback": 'mutation { rollback(model: "none") { revision } }',
     "withdrawModelVersion": 'mutation { withdrawModelVersion(model: "none", version: 1, reason: "x") { status } }',
     "archiveModelVersion": 'mutation { archiveModelVersion(model: "none", version: 1) { status } }',
+    "experiment": '{ experiment(key: "none") { key } }',
+    "experiments": "{ experiments { edges { cursor } } }",
+    "createExperiment": """mutation { createExperiment(input: {key: "x", model: "none", primaryMetric: {name: "m", kind: MEAN}, variants: [
+        {name: "a", version: 1, control: true}, {name: "b", version: 2}]}) { key } }""",
+    "updateExperiment": 'mutation { updateExperiment(key: "none", input: {hypothesis: "x"}) { key } }',
+    "startExperiment": 'mutation { startExperiment(key: "none") { key } }',
+    "rampExperiment": 'mutation { rampExperiment(key: "none", rollout: 5) { key } }',
+    "stopExperiment": 'mutation { stopExperiment(key: "none") { key } }',
+    "concludeExperiment": 'mutation { concludeExperiment(key: "none") { key } }',
     "createTenant": 'mutation { createTenant(input: {id: "", name: "x"}) { id } }',
 }
 # From the contract's table of roles, written out by hand: the permission table is held to it.
+READ = {"model", "models", "promotionBlockers", "compareModelVersions", "unitHash", "experiment", "experiments"}
 MAY = {
-    "READER": {"viewer", "model", "models", "promotionBlockers", "compareModelVersions", "unitHash"},
+    "READER": READ | {"viewer"},
     "PREDICTOR": {"viewer", "predict", "predictBatch"},
     "PUBLISHER": {"viewer", "registerModelVersion", "model", "models", "promotionBlockers", "compareModelVersions"},
-    "EXPERIMENTER": {"viewer", "model", "models", "promotionBlockers", "compareModelVersions", "unitHash", "predict", "predictBatch"},
+    "EXPERIMENTER": READ | {name for name in CALLS if name.endswith("Experiment")} | {"viewer", "predict", "predictBatch"},
     "ADMIN": set(CALLS) - {"tenants", "tenant", "createTenant"},
     "OPERATOR": {"viewer", "tenants", "tenant", "createTenant"},
 }
@@ -111,6 +121,14 @@ def test_naming_a_version_or_another_alias_needs_more_than_predict(service: Serv
     for pin in ("version: 1", 'alias: "other"'):
         errors = client.post('{ predict(model: "model", features: [1], PIN) { version } }'.replace("PIN", pin)).json().get("errors", [])
         assert any(e["extensions"]["code"] == "FORBIDDEN" for e in errors) is not may
+
+
+def test_concluding_with_a_promotion_needs_what_promoting_needs(service: Service, admin: Client) -> None:
+    conclude = 'mutation { concludeExperiment(key: "none", promoteVariant: "x") { key } }'
+    error = service.client("roles-tests", "EXPERIMENTER").refused(conclude)
+    assert error["extensions"]["code"] == "FORBIDDEN"
+    assert "PROMOTE (ADMIN)" in error["message"]
+    assert admin.refused(conclude)["extensions"]["code"] == "NOT_FOUND"
 
 
 @pytest.mark.parametrize("path", ["/graphql", "/artifacts"])
