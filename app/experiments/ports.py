@@ -35,3 +35,21 @@ class Announcer(Protocol):
 
     async def caught_up(self, tenant_id: UUID | None = None) -> None:
         """Returns when this process serves what was committed before the call; bounded."""
+
+
+class OutcomeWindows(Protocol):
+    """For how many days after its first exposure a unit's outcomes count; the tenant's setting. Raises NotFound."""
+
+    def outcome_window_days(self, tenant_id: UUID) -> int: ...
+
+
+class PredictionIds(Protocol):
+    """Whether the tenant's own key made a prediction's id: forged and foreign ones alike are not. Raises NotFound."""
+
+    def is_own(self, tenant_id: UUID, prediction_id: UUID) -> bool: ...
+
+
+class ClassesLookup(Protocol):
+    """The classes of a model version, as text and in the estimator's order; None for a regressor. Raises NotFound."""
+
+    async def classes(self, session: AsyncSession, tenant_id: UUID, model: str, version: int) -> tuple[str, ...] | None: ...

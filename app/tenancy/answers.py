@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from app.errors import NotFound
+from app.kernel.ids import is_genuine
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -36,6 +37,13 @@ class TenantAnswers:
 
     def artifact_mac(self, tenant_id: UUID, digest: str, size_bytes: int) -> bytes:
         return self._entry(tenant_id).keys.artifact_mac(digest, size_bytes)
+
+    def outcome_window_days(self, tenant_id: UUID) -> int:
+        return self._entry(tenant_id).tenant.settings.outcome_window_days
+
+    def is_own(self, tenant_id: UUID, prediction_id: UUID) -> bool:
+        """Whether this tenant's key made the prediction's id."""
+        return is_genuine(prediction_id, self._entry(tenant_id).keys.ids)
 
     def unit_hash(self, tenant_id: UUID, unit: str) -> str:
         """The pseudonym of `unit` in flags, logs and exports, of the current generation."""

@@ -36,6 +36,7 @@ PERMISSIONS: Mapping[Action, frozenset[Role]] = MappingProxyType(
         Action.WITHDRAW_VERSION: _ADMINS,
         Action.ARCHIVE_VERSION: _ADMINS,
         Action.READ_EXPERIMENTS: _READERS,
+        Action.RECORD_OUTCOME: frozenset({Role.PREDICTOR, Role.EXPERIMENTER, Role.ADMIN}),
         Action.MANAGE_EXPERIMENTS: _EXPERIMENTERS,
         Action.READ_AUDIT: _ADMINS,
         Action.MANAGE_TENANTS: frozenset({Role.OPERATOR}),
