@@ -32,10 +32,13 @@ OWN = {"viewer", "unitHash"}
 OPERATORS = {"tenants", "tenant", "createTenant"}
 LISTS = {"models", "auditLog", "experiments"}
 
+EXPERIMENT = "mutation($input: CreateExperimentInput!) { createExperiment(input: $input) { key } }"
+VARIANTS = [{"name": SECRET, "version": 1, "control": True}, {"name": "other", "version": 1}]
 # An experiment of the victim's whose every name is recognisable.
-EXPERIMENT = """mutation($key: String!) { createExperiment(input: {key: $key, model: "S", hypothesis: "S", layer: "S",
-    primaryMetric: {name: "S", kind: MEAN}, variants: [{name: "S", version: 1, control: true}, {name: "other", version: 1}],
-    targeting: [{attribute: "S", operator: "IN", values: ["S"]}], overrides: [{unit: "S", variant: "S"}]}) { key } }""".replace('"S"', f'"{SECRET}"')
+WHOLE = {
+    "model": SECRET, "hypothesis": SECRET, "layer": SECRET, "primaryMetric": {"name": SECRET, "kind": "MEAN"}, "variants": VARIANTS,
+    "targeting": [{"attribute": SECRET, "operator": "IN", "values": [SECRET]}], "overrides": [{"unit": SECRET, "variant": SECRET}],
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +49,9 @@ def victim(service: Service) -> Client:
     more = {"description": SECRET, "metrics": {SECRET: 1}, "tags": {SECRET: SECRET}}
     admin.serve(SECRET, "CLASSIFICATION", estimator, **more)
     admin.ask(PROMOTE, model=SECRET, version=1, alias=SECRET, reason=SECRET)
-    admin.ask(EXPERIMENT, key=SECRET)
+    admin.ask(EXPERIMENT, input={"key": SECRET, **WHOLE})
     admin.ask("mutation($key: String!) { startExperiment(key: $key) { key } }", key=SECRET)
-    admin.ask(EXPERIMENT, key=f"{SECRET}-draft")
+    admin.ask(EXPERIMENT, input={"key": f"{SECRET}-draft", **WHOLE})
     return admin
 
 
@@ -71,6 +74,8 @@ def foreign(victim: Client) -> dict[str, Any]:
         "experiments.after": listed["experiments"]["pageInfo"]["endCursor"],
         "artifactDigest": digest,
         "subject": f"alias:{SECRET}/production",
+        "variants": VARIANTS,
+        "plannedUnits": 100,
         "features": [1],
         "rows": [[1]],
     }
