@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from app.experiments.flags.engine import Engine
 
 UNITS = tuple(hashlib.sha256(f"self-test {number}".encode()).hexdigest() for number in range(200))
-_MOST_QUESTIONS = 2_000  # of one document: many flags share them, each is asked of 20 units at least
-_LEAST_UNITS = 20
+_MOST_QUESTIONS = 400  # of the flags of one document that decide: they share them
+_LEAST_UNITS = 20  # of each flag, those that only lead to a decision among them
 _NOON = "2026-01-01T12:00:00.000Z"  # the same moment for both where a flag looks at the clock
 
 
@@ -26,10 +26,12 @@ def self_test(document: Document, engine: Engine, tenant: str) -> None:
     """Returns where the engine decides each flag as the reference does; raises FlagsRefused that names the first flag that differs."""
     reference = Reference(document)
     by_name = {flag.name: flag for flag in document.flags}
-    units = UNITS[: max(_LEAST_UNITS, _MOST_QUESTIONS // max(1, len(document.flags)))]
+    parents = {parent.flag for flag in document.flags for parent in flag.parents}
+    deciding = {flag.name for flag in document.flags if flag.name not in parents and any(strategy.choices for strategy in flag.strategies)}
+    many = max(_LEAST_UNITS, _MOST_QUESTIONS // max(1, len(deciding)))
     for flag in document.flags:
         constraints = list(_constraints_of([flag, *(by_name[parent.flag] for parent in flag.parents)]))
-        for number, unit in enumerate(units):
+        for number, unit in enumerate(UNITS[: many if flag.name in deciding else _LEAST_UNITS]):
             asked, values = _sample(constraints, number, unit)
             values[TENANT_ID] = tenant
             context = orjson.dumps({USER_ID: asked, CURRENT_TIME: _NOON, "properties": values})
