@@ -215,7 +215,7 @@ async def with_version(
         .where(ExperimentRow.status.in_([status.value for status in statuses]))
         .order_by(ExperimentRow.key)
     )
-    found = (await session.execute(query)).tuples()
+    found = await session.execute(query)
     return [(model, key, ExperimentStatus(s), tuple(Variant.from_json(v) for v in variants)) for model, key, s, variants in found]
 
 
