@@ -19,6 +19,7 @@ from app.db.embedded.paths import runtime_dir
 from app.db.session import Database
 from app.db.sync import SyncDatabase
 from app.errors import ConfigurationError
+from app.experiments.flags.building import FlagBuilder
 from app.experiments.guards import ExperimentsOfVersions
 from app.experiments.service import ExperimentService
 from app.graphql.context import GraphQLContext, Services
@@ -35,8 +36,10 @@ from app.observability import logs
 from app.observability.exposition import METRICS_FOLDER, exposition
 from app.observability.metrics import Telemetry
 from app.prediction.cache import PredictionCache
+from app.prediction.choosing import Chooser
 from app.prediction.comparison import VersionComparer
 from app.prediction.confinement import ConfinementGate
+from app.prediction.flags import FlagBook
 from app.prediction.follower import Follower
 from app.prediction.live_proof import LiveProof
 from app.prediction.opening import RuntimeOpener
@@ -46,6 +49,7 @@ from app.prediction.runtimes.compiler import Compiler
 from app.prediction.runtimes.flat import FlatFiles
 from app.prediction.runtimes.host import ModelHost
 from app.prediction.service import Predictor
+from app.prediction.shadows import Shadows
 from app.registry.artifacts import ArtifactCache, ArtifactUploads
 from app.registry.candidates import VersionCandidates
 from app.registry.comparison import VersionPairs
@@ -90,6 +94,7 @@ class Parts:
     host: ModelHost
     pool: RuntimePool
     live_proof: LiveProof
+    shadows: Shadows
     table: RoutingTable
     follower: Follower
     validator: Validator
@@ -120,14 +125,14 @@ def build_parts(settings: Settings, telemetry: Telemetry, index: int) -> Parts:
     compiler = Compiler(runtime_dir(settings.home) / MODEL_HOST_SOCKET, settings.serving.compiled_tolerance)
     validator = Validator(database, artifacts, host, compiler, compiled, gate, clock, announced, settings.registry.validation_timeout_s)
     urls, name = (_url(settings.database.sync_url), _url(settings.database.runtime_url)), f"{socket.gethostname()}/{os.getpid()}-{index}"
-    announced.follower = follower = Follower(*urls, name, directory, table, pool, validator, clock)
+    flags = FlagBook(directory, FlagBuilder(), telemetry)
+    announced.follower = follower = Follower(*urls, name, directory, table, pool, validator, flags, clock)
     spool = Spool(settings.home / SPOOL, settings.journal.spool_max_bytes, clock)
+    chooser, shadows = Chooser(table, VersionLookup(database), pool, telemetry), Shadows(table, pool, spool, telemetry, clock)
     registry = RegistryService(database, clock, answers, announced, keys, artifacts, ExperimentsOfVersions())
     experiments = ExperimentService(database, clock, VersionCandidates(), answers, announced)
     services = Services(
-        predictor=Predictor(
-            directory, table, VersionLookup(database), pool, cache, live_proof, spool, answers, IdMint(clock), telemetry, clock
-        ),
+        predictor=Predictor(directory, chooser, pool, cache, live_proof, shadows, spool, answers, IdMint(clock), telemetry, clock),
         registry=registry,
         comparer=VersionComparer(VersionPairs(database), pool),
         tenants=TenantService(database, directory, master_key, limiter, clock, follower.caught_up),
@@ -148,6 +153,7 @@ def build_parts(settings: Settings, telemetry: Telemetry, index: int) -> Parts:
         host,
         pool,
         live_proof,
+        shadows,
         table,
         follower,
         validator,
@@ -200,7 +206,9 @@ def create_app(settings: Settings, telemetry: Telemetry, index: int = 0) -> Star
         try:
             await parts.follower.start()
             parts.directory.require_readable()
-            tasks = [asyncio.create_task(task.run()) for task in (parts.validator, parts.live_proof, parts.retention, gauges)]
+            tasks = [
+                asyncio.create_task(task.run()) for task in (parts.validator, parts.live_proof, parts.shadows, parts.retention, gauges)
+            ]
             tasks.append(asyncio.create_task(parts.follower.join()))  # beside the first answers: it waits for the models
             yield
         finally:

@@ -31,6 +31,9 @@ class Telemetry:
         self._request = _Bounded(_MAX_SERIES, lambda operation: made["turnout_request_seconds"].labels(operation).observe)
         self._error = _Bounded(_MAX_SERIES, lambda *labels: made["turnout_errors_total"].labels(*labels).inc)
         self._live_proofs = _Bounded(_MAX_SERIES, lambda outcome: made["turnout_live_proofs_total"].labels(outcome).inc)
+        self._fallbacks = _Bounded(_MAX_SERIES, lambda reason: made["turnout_flag_fallbacks_total"].labels(reason).inc)
+        self._shadows = _Bounded(_MAX_SERIES, lambda *labels: made["turnout_shadow_total"].labels(*labels).inc)
+        self._flags_refused = made["turnout_flags_refused_total"]
         self._deaths = _Bounded(_MAX_SERIES, lambda reason: made["turnout_model_worker_deaths_total"].labels(reason).inc)
         self._prediction = _Bounded(
             MAX_PREDICTION_SERIES,
@@ -74,6 +77,20 @@ class Telemetry:
     def live_proof(self, outcome: str) -> None:
         """One compiled answer that was to be compared: "equal", "mismatch", "failed" or "dropped"."""
         self._live_proofs.of(outcome)(1)
+
+    def flag_fallback(self, reason: str) -> None:
+        """One request that its variant could not answer, and production did: "missing", "not_open", "unusable" or "failed"."""
+        self._fallbacks.of(reason)(1)
+
+    def flags_refused(self) -> None:
+        """One tenant's new flags could not be used; those from before decide."""
+        self._flags_refused.inc()
+
+    def shadow(self, kind: str, outcome: str) -> None:
+        """One answer that was to be given beside another: "SHADOW" or "COVARIATE", and "answered", "refused", "missing", "not_open",
+        "failed" or "dropped".
+        """
+        self._shadows.of(kind, outcome)(1)
 
     def worker_died(self, reason: str) -> None:
         """One model worker ended by itself, or was killed: "deadline", "memory", "signal"."""

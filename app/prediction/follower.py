@@ -8,6 +8,7 @@ dictionary. Models are opened, and versions validated, in the loop that answers.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from app.errors import AppError
     from app.kernel.clock import Clock
     from app.prediction.pool import Key, RuntimePool
+    from app.prediction.ports import FlagMaker
     from app.prediction.routing import RoutingTable
     from app.registry.types import PendingValidation, VersionRoute
     from app.registry.validation import Validator
@@ -47,6 +49,7 @@ class Follower:
         table: RoutingTable,
         pool: RuntimePool,
         validator: Validator,
+        flags: FlagMaker,
         clock: Clock,
     ) -> None:
         self._loop = asyncio.new_event_loop()
@@ -56,7 +59,8 @@ class Follower:
         self._listening = Line(sync_url, "listener", default_transaction_read_only="on")
         self._recording = Line(runtime_url, "replica", synchronous_commit="off")  # a crash may lose what it claims
         self._replica = Replica(self._recording, uuid4(), name, clock)
-        self._refresher = Refresher(self._listening, self._database, directory, table, self._home, self._home, self._replica, clock)
+        home = self._home
+        self._refresher = Refresher(self._listening, self._database, directory, table, home, home, self._replica, flags, clock)
         self._listening.listen(CHANNEL, self._refresher.heard, self._refresher.line_up)
         self._lines: list[asyncio.Task[None]] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -94,6 +98,11 @@ class Follower:
     def wake(self) -> None:
         """Look now rather than at the next poll."""
         self._loop.call_soon_threadsafe(self._refresher.wake)
+
+    def flags_changed(self) -> None:
+        """A flag server said something new; from any thread."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody answers any more
+            self._loop.call_soon_threadsafe(self._refresher.reflag)
 
     async def caught_up(self, tenant_id: UUID | None = None) -> None:
         """Returns when this process serves what was committed before the call, or after two seconds; of one tenant where it is named."""

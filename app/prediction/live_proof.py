@@ -12,28 +12,25 @@ import contextlib
 import random
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-import numpy as np
 import structlog
 
 from app.errors import AppError, ModelFailed
 from app.kernel.clock import Deadline
-from app.kernel.tensors import Batch, Scores
 from app.prediction.compiled.compare import Yardstick, difference
+from app.prediction.said import first_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from uuid import UUID
 
-    from numpy.typing import NDArray
-
+    from app.kernel.tensors import Batch, Scores
     from app.prediction.pool import RuntimePool
     from app.prediction.ports import LiveProofTelemetry, Mismatches
     from app.prediction.routing import RoutingTable
     from app.registry.types import VersionRoute
 
-N = TypeVar("N", bound=np.generic)
 _MOST_WAITING = 16
 _MOST_UNTOLD = 1_000  # mismatches, while the database is away
 _MOST_ROWS = 100  # of a batch; the estimator is shared with requests that need it
@@ -76,7 +73,7 @@ class LiveProof:
         if self._chance() >= self._share:
             return
         try:
-            self._waiting.put_nowait(_Answered(tenant_id, route, *_first_rows(batch, scores)))
+            self._waiting.put_nowait(_Answered(tenant_id, route, *first_rows(batch, scores, _MOST_ROWS)))
         except asyncio.QueueFull:
             self._telemetry.live_proof("dropped")
 
@@ -136,16 +133,3 @@ def _refused(error: ModelFailed) -> str:
     """The estimator itself may refuse what its graph answered; a worker that died says nothing about either."""
     problems = error.details.get("problems") or [{}]
     return "scikit-learn refuses a row that the compiled model answers" if problems[0].get("problem") == "ESTIMATOR" else ""
-
-
-def _first_rows(batch: Batch, scores: Scores) -> tuple[Batch, Scores]:
-    if batch.rows <= _MOST_ROWS:
-        return batch, scores
-    texts = tuple(column[:_MOST_ROWS] for column in batch.texts)
-    first = Scores(_head(scores.labels), _head(scores.probabilities), _head(scores.values))
-    return Batch(_MOST_ROWS, batch.numbers[:_MOST_ROWS].copy(), texts), first
-
-
-def _head(array: NDArray[N] | None) -> NDArray[N] | None:
-    """A copy, so that a large batch is not kept for its first rows."""
-    return None if array is None else array[:_MOST_ROWS].copy()

@@ -115,6 +115,12 @@ class RuntimePool:
             raise DeadlineExceeded("The model was still being loaded when the time was up.", retry_after_ms=1000)
         raise ModelUnavailable(f"Version {route.number} is being loaded: nothing used it of late.", retry_after_ms=_COLD_RETRY_MS)
 
+    def want(self, tenant_id: UUID, route: VersionRoute) -> None:
+        """Has the version opened for later requests, and waits for nothing; not at once again where that failed just now."""
+        failure = self._failures.get(key_of(tenant_id, route))
+        if failure is None or self._clock.monotonic() - failure[1] >= _FAILURE_KEPT_S:
+            self._begin(tenant_id, route)
+
     async def estimator(self, tenant_id: UUID, route: VersionRoute) -> Runtime:
         """The estimator of a version that is served compiled, beside its graph; raises as `get`."""
         native = by_estimator(route)

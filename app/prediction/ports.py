@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import builtins
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable, Mapping, Sequence
     from uuid import UUID
 
     from app.errors import AppError
-    from app.journal.types import Durability, PredictionRecord
+    from app.experiments.types import Decision, RunningExperiment
+    from app.experiments.unleash.types import UnleashDocument
+    from app.journal.types import Durability, PredictionRecord, ShadowRecord
+    from app.prediction.flags import ServedFlags
     from app.prediction.pool import Key
     from app.registry.types import PendingValidation, VersionRoute
 
@@ -25,8 +28,80 @@ class Journal(Protocol):
         """Returns when the record is as safe as `durability` says; raises LogUnavailable."""
 
 
-class PredictionTelemetry(Protocol):
+class FlagTelemetry(Protocol):
+    def flag_fallback(self, reason: str) -> None:
+        """One request that its variant could not answer, and production did: "missing", "not_open", "unusable" or "failed"."""
+
+    def flags_refused(self) -> None:
+        """One tenant's new flags could not be used; those from before decide."""
+
+
+class PredictionTelemetry(FlagTelemetry, Protocol):
     def prediction(self, *, tenant: str, model: str, version: int, seconds: float, rows: int, runtime: str) -> None: ...
+
+
+class UnleashShares(Protocol):
+    """What a flag server says, tenant by tenant, read from memory."""
+
+    def of_tenant(self, tenant: str) -> UnleashDocument | None:
+        """The tenant's share, by the tenant's name; the same object until the document changes. None: no document yet."""
+
+
+class BuiltFlags(Protocol):
+    """A tenant's flags, ready to decide."""
+
+    @property
+    def needed(self) -> frozenset[tuple[str, int]]:
+        """(model, number) of the versions that they may choose, or that are asked beside."""
+
+    @property
+    def problems(self) -> Sequence[object]:
+        """What is wrong with some of them, and does not keep the others from deciding."""
+
+    def decide(self, model: str, unit_hash: str | None, attributes: Mapping[str, str] | None) -> Decision | None:
+        """None where no flag concerns the model."""
+
+
+class FlagBuild(Protocol):
+    def __call__(
+        self,
+        tenant_name: str,
+        running: Sequence[RunningExperiment],
+        holdout_percent: float,
+        revision: int,
+        unleash: UnleashDocument | None,
+        shared_flags: bool,
+        /,
+    ) -> BuiltFlags:
+        """The tenant's flags, tested on fixed units; raises FlagsRefused."""
+
+
+class FlagMaker(Protocol):
+    """Each tenant's flags; raises nothing."""
+
+    def of(self, tenant_id: UUID, running: Iterable[RunningExperiment], generation: int) -> ServedFlags | None:
+        """The tenant's flags now that these experiments run, as of this generation; None where it has none."""
+
+    def newest(self, tenant_id: UUID) -> ServedFlags | None:
+        """The tenant's flags as they were built last; None where it has none."""
+
+    def again(self) -> list[tuple[UUID, ServedFlags | None]]:
+        """The tenants whose flags are others now that the flag server said something new."""
+
+
+class ShadowTelemetry(Protocol):
+    def shadow(self, kind: str, outcome: str) -> None:
+        """One answer that was to be given beside another: its kind, and what became of it."""
+
+
+class ShadowJournal(Protocol):
+    """Where what shadows say is written, beside the answers."""
+
+    def check_room(self, durability: Durability) -> None:
+        """Returns where there is room for a record; raises LogUnavailable."""
+
+    def append_now(self, record: ShadowRecord, durability: Durability) -> None:
+        """Returns when the record is as safe as `durability` says; raises LogUnavailable."""
 
 
 class LiveProofTelemetry(Protocol):

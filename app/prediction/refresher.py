@@ -27,9 +27,11 @@ if TYPE_CHECKING:
 
     from app.db.line import Line
     from app.db.sync import SyncDatabase
+    from app.experiments.types import RunningExperiment
     from app.kernel.clock import Clock
+    from app.prediction.flags import ServedFlags
     from app.prediction.picture import Picture
-    from app.prediction.ports import Models, Validations
+    from app.prediction.ports import FlagMaker, Models, Validations
     from app.prediction.routing import RoutingTable
     from app.registry.replicas import Replica
     from app.registry.types import ModelRoute, VersionRoute
@@ -40,6 +42,7 @@ _WARM_WITHIN_S = 20.0
 _CATCH_UP_WITHIN_S = 2.0
 _FIRST_RETRY_S, _LONGEST_RETRY_S = 1.0, 60.0
 _TIDY_AFTER_S = 0.05
+_VERSIONS_WITHIN_S = 2.0  # so long flags that a flag server changed wait for versions that they name for the first time
 log = structlog.get_logger()
 
 
@@ -55,6 +58,7 @@ class Refresher:
         pool: Models,
         validator: Validations,
         replica: Replica,
+        flags: FlagMaker,
         clock: Clock,
     ) -> None:
         self._line = line
@@ -64,6 +68,7 @@ class Refresher:
         self._pool = pool
         self._validator = validator
         self._replica = replica
+        self._flags = flags
         self._clock = clock
         self._wake = asyncio.Event()
         self._begun = self._ended = 0  # looks
@@ -71,6 +76,7 @@ class Refresher:
         self._applying: dict[UUID, asyncio.Task[None]] = {}
         self._retrying: dict[UUID, asyncio.Task[None]] = {}
         self._tidying: asyncio.TimerHandle | None = None
+        self._reflagging: dict[UUID, asyncio.TimerHandle] = {}
         self._whole = True  # the next look reads everything
         self._line_was_up = False
         self.refreshed_at: float | None = None  # monotonic seconds of the last look that succeeded
@@ -100,6 +106,19 @@ class Refresher:
                 applying = None if tenant_id is None else self._applying.get(tenant_id)
                 if applying is not None:
                     await asyncio.wait([applying])
+
+    def reflag(self) -> None:
+        """The flag server said something new: flags of the tenants whom that concerns are built anew, and decide from now on.
+
+        Versions that they chose never before are being fetched with the next change of the tenant: they are waited for a while.
+        """
+        for tenant_id, flags in self._flags.again():
+            before = self._table.tenant(tenant_id)
+            known = frozenset() if before.flags is None else before.flags.needed
+            if flags is None or all(before.has(model, number) for model, number in flags.needed - known):
+                self._put_flags(tenant_id, flags)
+            elif tenant_id not in self._reflagging:
+                self._reflagging[tenant_id] = asyncio.get_running_loop().call_later(_VERSIONS_WITHIN_S, self._put_newest_flags, tenant_id)
 
     async def start(self) -> None:
         """The first picture, whole; its versions go on opening. Raises Unavailable where the database does not answer."""
@@ -223,16 +242,30 @@ class Refresher:
             log.warning("versions_still_cold", tenant_id=str(tenant_id))
             return [_Cold(route) for route in routes if self._pool.opened(tenant_id, route) is None]
 
+    def _put_newest_flags(self, tenant_id: UUID) -> None:
+        self._put_flags(tenant_id, self._flags.newest(tenant_id))
+
+    def _put_flags(self, tenant_id: UUID, flags: ServedFlags | None) -> None:
+        if (waiting := self._reflagging.pop(tenant_id, None)) is not None:
+            waiting.cancel()
+        self._table.reflag(tenant_id, flags)
+
     def _apply(self, change: _Change, cold: list[_Cold]) -> None:
         tenant_id = change.tenant_id
         models: list[ModelRoute] = change.models
         kept: list[RoutedVersion] = []
         if held := {_key(each.route) for each in cold if not each.for_want_of_room}:
             models, kept = _with_what_served(change, held)
-        # What no alias points at here is not needed, and must displace nobody when it is tried again.
+        # What no alias points at here is not needed, and must displace nobody when it is tried again; nor must an arm that is cold, for
+        # production answers in its stead.
         pointed = {(model.model_id, number) for model in models for number in model.aliases.values()}
+        pointed |= change.needed - {_key(each.route) for each in cold}
         ready = {_key(route): RoutedVersion.of(route) for route in change.routes if _key(route) in pointed}
-        self._table.apply(tenant_id, TenantRoutes.of(models, ready | {_key(routed.route): routed for routed in kept}))
+        ready |= {_key(routed.route): routed for routed in kept}
+        flags = self._flags.of(tenant_id, change.running, change.generation)
+        self._table.apply(tenant_id, TenantRoutes.of(models, ready, flags))
+        if (waiting := self._reflagging.pop(tenant_id, None)) is not None:
+            waiting.cancel()
         if change.told:
             self._replica.applied(tenant_id, change.generation, frozenset(_key(each.route) for each in cold))
         if self._tidying is None:
@@ -259,7 +292,8 @@ class _Change:
 
     def __init__(self, picture: Picture, tenant_id: UUID, before: TenantRoutes, told: bool) -> None:
         self.tenant_id, self.before, self.told = tenant_id, before, told
-        self.generation, self.withdrawn = picture.generation, picture.withdrawn
+        self.generation, self.withdrawn, self.needed = picture.generation, picture.withdrawn, picture.needed
+        self.running: list[RunningExperiment] = picture.running.get(tenant_id, [])
         self.models: list[ModelRoute] = picture.models.get(tenant_id, [])
         self.routes = [route for model in self.models for route in model.versions.values() if route.status is VersionStatus.READY]
 

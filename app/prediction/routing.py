@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
     from uuid import UUID
 
+    from app.prediction.flags import ServedFlags
+
 
 @dataclass(frozen=True, slots=True)
 class RoutedVersion:
@@ -30,15 +32,27 @@ class RoutedVersion:
 
 @dataclass(frozen=True, slots=True)
 class TenantRoutes:
-    """One tenant's models. `pinned` gathers versions that requests named, until the next change replaces this entry."""
+    """One tenant's models, and the flags that choose among their versions: replaced as one, so that no request sees half a change.
+
+    `aliased`: what aliases and experiments need, by (model, number). `pinned` gathers versions that requests named, until the next
+    change replaces this entry. `flags`: None where nothing runs.
+    """
 
     models: Mapping[str, ModelRoute]
     aliased: Mapping[tuple[UUID, int], RoutedVersion]
     pinned: dict[tuple[UUID, int], RoutedVersion] = field(default_factory=dict)
+    flags: ServedFlags | None = None
+
+    def has(self, model: str, number: int) -> bool:
+        """Whether this version is among those that aliases and experiments need."""
+        route = self.models.get(model)
+        return route is not None and (route.model_id, number) in self.aliased
 
     @classmethod
-    def of(cls, models: list[ModelRoute], ready: Mapping[tuple[UUID, int], RoutedVersion]) -> TenantRoutes:
-        return cls({model.name: model for model in models}, dict(ready))
+    def of(
+        cls, models: list[ModelRoute], ready: Mapping[tuple[UUID, int], RoutedVersion], flags: ServedFlags | None = None
+    ) -> TenantRoutes:
+        return cls({model.name: model for model in models}, dict(ready), flags=flags)
 
 
 _NOTHING = TenantRoutes({}, {})
@@ -62,6 +76,11 @@ class RoutingTable:
     def apply(self, tenant_id: UUID, routes: TenantRoutes) -> None:
         with self._replacing:
             self._tenants[tenant_id] = self._without_distrusted(routes)
+
+    def reflag(self, tenant_id: UUID, flags: ServedFlags | None) -> None:
+        """The tenant's routes stay, and these flags choose from now on."""
+        with self._replacing:
+            self._tenants[tenant_id] = replace(self.tenant(tenant_id), flags=flags)
 
     def distrust(self, tenant_id: UUID, versions: Collection[tuple[UUID, int]]) -> bool:
         """From now on these versions, (model, number), are not answered by their graphs; whether one of them was just now."""
@@ -88,14 +107,14 @@ class RoutingTable:
             return routes
         models = [self._of_model(model) for model in routes.models.values()]
         aliased, kept = ({key: self.trusted(routed) for key, routed in each.items()} for each in (routes.aliased, pinned))
-        return TenantRoutes({model.name: model for model in models}, aliased, kept)
+        return TenantRoutes({model.name: model for model in models}, aliased, kept, routes.flags)
 
     def _of_model(self, model: ModelRoute) -> ModelRoute:
         wrong = {number: route for number, route in model.versions.items() if (model.model_id, number) in self._distrusted}
         return replace(model, versions={**model.versions, **{number: by_estimator(route) for number, route in wrong.items()}})
 
     def versions(self) -> list[tuple[UUID, str, VersionRoute]]:
-        """(tenant, model's name, version) of all that aliases point at."""
+        """(tenant, model's name, version) of all that aliases point at and experiments need."""
         return [
             (tenant_id, model.name, route)
             for tenant_id, routes in list(self._tenants.items())  # at once, for the other thread may add one

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from app.errors import InvalidFeatures, InvalidInput, NotFound, PermissionDenied
-from app.journal.types import PredictionRecord
+from app.experiments.flags.context import check_attributes
 from app.kernel.context import Action
 from app.kernel.names import check_unit
+from app.prediction import said
 from app.prediction.cache import cache_key
 from app.prediction.features import LARGEST_ANSWER_CELLS, LARGEST_BATCH
-from app.prediction.routing import RoutedVersion, aliased_version, check_pin, find_model
-from app.prediction.types import BatchPrediction, ClassProbability, Prediction, RoutingReason
+from app.prediction.routing import check_pin
+from app.prediction.types import BatchRows, RoutingReason
 from app.registry.types import PRODUCTION
 
 if TYPE_CHECKING:
@@ -23,15 +25,14 @@ if TYPE_CHECKING:
     from app.kernel.ids import IdMint
     from app.kernel.tensors import Batch, Scores
     from app.prediction.cache import PredictionCache
+    from app.prediction.choosing import Chooser, Chosen
     from app.prediction.live_proof import LiveProof
     from app.prediction.pool import RuntimePool
     from app.prediction.ports import Journal, PredictionTelemetry, RowBudget
-    from app.prediction.routing import RoutingTable
-    from app.prediction.types import BatchRows, RouteRequest
-    from app.registry.routes import VersionLookup
-    from app.registry.types import ModelRoute
-    from app.tenancy.directory import TenantDirectory
-    from app.tenancy.keys import TenantKeys
+    from app.prediction.routing import RoutedVersion
+    from app.prediction.shadows import Shadows
+    from app.prediction.types import BatchPrediction, Prediction, RouteRequest
+    from app.tenancy.directory import TenantDirectory, TenantEntry
 
 _CELLS_OFF_LOOP = 20_000  # checking more than this would hold the loop for longer than another request should wait
 
@@ -42,11 +43,11 @@ class Predictor:
     def __init__(
         self,
         directory: TenantDirectory,
-        table: RoutingTable,
-        lookup: VersionLookup,
+        chooser: Chooser,
         pool: RuntimePool,
         cache: PredictionCache,
         live_proof: LiveProof,
+        shadows: Shadows,
         journal: Journal,
         budget: RowBudget,
         mint: IdMint,
@@ -54,11 +55,11 @@ class Predictor:
         clock: Clock,
     ) -> None:
         self._directory = directory
-        self._table = table
-        self._lookup = lookup
+        self._chooser = chooser
         self._pool = pool
         self._cache = cache
         self._live_proof = live_proof
+        self._shadows = shadows
         self._journal = journal
         self._budget = budget
         self._mint = mint
@@ -71,63 +72,53 @@ class Predictor:
         Raises NotFound, InvalidFeatures, InvalidInput, PermissionDenied, QuotaExceeded, ModelFailed, ModelUnavailable,
         DeadlineExceeded, LogUnavailable.
         """
-        unit, reason = _admit(ctx, request)
-        model, routed = await self._route(ctx, request)
-        batch = routed.checker.rows((features,))
-        scores, prediction_id = await self._answer(ctx, request, unit, reason, model, routed, batch)
-        return _one(prediction_id, request, reason, routed, scores)
+        asked = await self._admitted(ctx, request)
+        batch = asked.chosen.routed.checker.rows((features,))
+        scores, prediction_id = await self._answer(ctx, asked, batch, features)
+        return said.one(prediction_id, request, asked.chosen, scores)
 
     async def predict_batch(self, ctx: RequestContext, request: RouteRequest, sent: BatchRows) -> BatchPrediction:
         """Predictions for up to 10,000 rows, all by one version and under one id; raises as `predict`."""
-        unit, reason = _admit(ctx, request)
         count = _count(sent)
-        model, routed = await self._route(ctx, request)
+        asked = await self._admitted(ctx, request)
+        routed = asked.chosen.routed
         check_answer_size(count, len(routed.route.classes or ()))
         large = count * len(routed.route.signature.columns) > _CELLS_OFF_LOOP
         batch = await asyncio.to_thread(_checked, routed, sent) if large else _checked(routed, sent)
-        scores, prediction_id = await self._answer(ctx, request, unit, reason, model, routed, batch)
-        return _many(prediction_id, request, reason, routed, batch.rows, scores)
+        scores, prediction_id = await self._answer(ctx, asked, batch, sent)
+        return said.many(prediction_id, request, asked.chosen, batch.rows, scores)
 
-    async def _route(self, ctx: RequestContext, request: RouteRequest) -> tuple[ModelRoute, RoutedVersion]:
-        routes = self._table.tenant(ctx.tenant_id)
-        model = find_model(routes, request.model)
-        if request.version is None:
-            return model, aliased_version(routes, model, request.alias)
-        key = (model.model_id, request.version)
-        routed = routes.aliased.get(key) or routes.pinned.get(key)
-        if routed is None:
-            routed = self._table.trusted(RoutedVersion.of(await self._lookup.find(ctx.tenant_id, model, request.version)))
-            routes.pinned[key] = routed
-        return model, routed
-
-    async def _answer(
-        self,
-        ctx: RequestContext,
-        request: RouteRequest,
-        unit: str | None,
-        reason: RoutingReason,
-        model: ModelRoute,
-        routed: RoutedVersion,
-        batch: Batch,
-    ) -> tuple[Scores, UUID]:
+    async def _admitted(self, ctx: RequestContext, request: RouteRequest) -> _Asked:
+        """Who answers the caller; raises where the caller may not ask this, or nobody can answer."""
+        unit, pinned = _admit(ctx, request)
         entry = self._directory.by_id(ctx.tenant_id)
         if entry is None:  # erased since the caller was admitted
             raise NotFound(f"There is no model named {request.model!r}.")
+        unit_hash = None if unit is None else entry.keys.unit_pseudonym(unit)
+        if pinned:
+            return _Asked(entry, unit_hash, await self._chooser.named(ctx.tenant_id, request))
+        return _Asked(entry, unit_hash, self._chooser.of_unit(ctx.tenant_id, request, unit_hash))
+
+    async def _answer(self, ctx: RequestContext, asked: _Asked, batch: Batch, sent: Any) -> tuple[Scores, UUID]:
+        entry, chosen = asked.entry, asked.chosen
         durability = entry.tenant.settings.durability
         self._journal.check_room(durability)
         self._budget.charge(ctx.tenant_id, batch.rows)
-        scores, seconds, served_by = await self._scores(ctx, model, routed, batch)
-        prediction_id = self._mint.mint(entry.keys.ids)
-        record = _record(ctx, request, unit, reason, routed, batch, scores, seconds, prediction_id, entry.keys)
+        scores, seconds, served_by = await self._scores(ctx, chosen, batch)
+        keys = entry.keys
+        prediction_id = self._mint.mint(keys.ids)
+        record = said.record(ctx.tenant_id, prediction_id, chosen, asked.unit_hash, keys.pseudonym_generation, batch, scores, seconds)
         await self._journal.append(record, durability)
         self._telemetry.prediction(
-            tenant=ctx.tenant, model=request.model, version=routed.route.number, seconds=seconds, rows=batch.rows, runtime=served_by
+            tenant=ctx.tenant, model=record.model, version=record.version, seconds=seconds, rows=batch.rows, runtime=served_by
         )
+        if chosen.reason is RoutingReason.EXPERIMENT:
+            self._shadows.consider(record, chosen, batch, scores, sent)
         return scores, prediction_id
 
-    async def _scores(self, ctx: RequestContext, model: ModelRoute, routed: RoutedVersion, batch: Batch) -> tuple[Scores, float, str]:
+    async def _scores(self, ctx: RequestContext, chosen: Chosen, batch: Batch) -> tuple[Scores, float, str]:
         """The answers, the seconds that they took, and what gave them: a runtime's kind, or "cache"."""
-        route = routed.route
+        model, route = chosen.model, chosen.routed.route
         started = self._clock.monotonic()
         key = cache_key(route, batch) if model.cache_seconds else None
         if key is not None and (kept := self._cache.get(ctx.tenant_id, key, model.cache_seconds)) is not None:
@@ -145,8 +136,17 @@ class Predictor:
         return scores, seconds, runtime.kind
 
 
-def _admit(ctx: RequestContext, request: RouteRequest) -> tuple[str | None, RoutingReason]:
-    """The unit and the reason to write down; raises where the caller may not ask this."""
+@dataclass(slots=True)
+class _Asked:
+    """A request that is admitted: whose it is, for which unit, and who answers."""
+
+    entry: TenantEntry
+    unit_hash: str | None
+    chosen: Chosen
+
+
+def _admit(ctx: RequestContext, request: RouteRequest) -> tuple[str | None, bool]:
+    """The unit, and whether the request names who answers; raises where the caller may not ask this."""
     ctx.require(Action.PREDICT)
     pinned = check_pin(request.alias, request.version)
     if request.version is not None or (request.alias is not None and request.alias != PRODUCTION):
@@ -158,7 +158,8 @@ def _admit(ctx: RequestContext, request: RouteRequest) -> tuple[str | None, Rout
         unit = ctx.unit
     if unit is not None:
         check_unit(unit)
-    return unit, RoutingReason.PINNED if pinned else RoutingReason.ALIAS
+    check_attributes(request.attributes)
+    return unit, pinned
 
 
 def _count(sent: BatchRows) -> int:
@@ -187,90 +188,3 @@ def check_answer_size(rows: int, classes: int) -> None:
 
 def _checked(routed: RoutedVersion, sent: BatchRows) -> Batch:
     return routed.checker.matrix(sent.matrix) if sent.rows is None else routed.checker.rows(sent.rows)
-
-
-def _record(
-    ctx: RequestContext,
-    request: RouteRequest,
-    unit: str | None,
-    reason: RoutingReason,
-    routed: RoutedVersion,
-    batch: Batch,
-    scores: Scores,
-    seconds: float,
-    prediction_id: UUID,
-    keys: TenantKeys,
-) -> PredictionRecord:
-    return PredictionRecord(
-        id=prediction_id,
-        tenant_id=ctx.tenant_id,
-        unit_hash=None if unit is None else keys.unit_pseudonym(unit),
-        key_generation=keys.pseudonym_generation,
-        model=request.model,
-        version=routed.route.number,
-        reason=reason.value,
-        experiment=None,
-        variant=None,
-        propensity=None,
-        flag_revision=None,
-        rows=batch.rows,
-        compute_us=int(seconds * 1e6),
-        score=_score(scores) if batch.rows == 1 else None,
-        degraded=False,
-    )
-
-
-def _score(scores: Scores) -> float | None:
-    """What a single answer is weighed by: the probability of its label, or the predicted number."""
-    if scores.values is not None:
-        return float(scores.values[0])
-    if scores.probabilities is not None and scores.labels is not None:
-        return float(scores.probabilities[0, scores.labels[0]])
-    return None
-
-
-def _one(prediction_id: UUID, request: RouteRequest, reason: RoutingReason, routed: RoutedVersion, scores: Scores) -> Prediction:
-    label = probability = probabilities = None
-    if scores.labels is not None:
-        classes = routed.route.classes or ()
-        index = int(scores.labels[0])
-        label = classes[index]
-        if scores.probabilities is not None:
-            row = scores.probabilities[0].tolist()
-            probability = row[index]
-            probabilities = [ClassProbability(name, share) for name, share in zip(classes, row, strict=True)]
-    value = None if scores.values is None else float(scores.values[0])
-    return Prediction(
-        id=prediction_id,
-        model=request.model,
-        version=routed.route.number,
-        variant=None,
-        experiment=None,
-        reason=reason,
-        label=label,
-        probability=probability,
-        probabilities=probabilities,
-        value=value,
-        degraded=False,
-    )
-
-
-def _many(
-    prediction_id: UUID, request: RouteRequest, reason: RoutingReason, routed: RoutedVersion, rows: int, scores: Scores
-) -> BatchPrediction:
-    classes = routed.route.classes
-    labels = None if scores.labels is None or classes is None else [classes[i] for i in scores.labels.tolist()]
-    return BatchPrediction(
-        id=prediction_id,
-        model=request.model,
-        version=routed.route.number,
-        variant=None,
-        experiment=None,
-        reason=reason,
-        degraded=False,
-        row_count=rows,
-        classes=None if classes is None else list(classes),
-        labels=labels,
-        probabilities=scores.probabilities,
-        values=scores.values,
-    )

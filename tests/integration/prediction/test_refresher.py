@@ -10,6 +10,8 @@ import pytest
 from app.db.line import Line
 from app.db.outbox import CHANNEL, announce
 from app.errors import AppError, ModelFailed
+from app.experiments.flags.building import FlagBuilder
+from app.prediction.flags import FlagBook
 from app.prediction.pool import NoRoom
 from app.prediction.refresher import Refresher
 from app.prediction.routing import RoutingTable
@@ -91,14 +93,16 @@ class Process:
     def __init__(self, registry: Registry) -> None:
         self.registry, self.models, self.said, self.table = registry, Models(), Said(), RoutingTable()
         self.line = Line(registry.urls.sync, "listener", default_transaction_read_only="on")
+        directory = TenantDirectory(MasterKey(bytes(32)))
         self.refresher = Refresher(
             self.line,
             registry.sync,
-            TenantDirectory(MasterKey(bytes(32))),
+            directory,
             self.table,
             cast("Any", self.models),
             cast("Any", Nothing()),
             cast("Any", self.said),
+            FlagBook(directory, FlagBuilder(), cast("Any", Nothing())),
             ManualClock(),
         )
         self.line.listen(CHANNEL, self.refresher.heard, self.refresher.line_up)

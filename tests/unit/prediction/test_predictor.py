@@ -14,10 +14,12 @@ from app.kernel.context import RequestContext, Role
 from app.kernel.ids import IdMint
 from app.kernel.signature import Task
 from app.prediction.cache import PredictionCache
+from app.prediction.choosing import Chooser
 from app.prediction.live_proof import LiveProof
 from app.prediction.pool import RuntimePool
 from app.prediction.routing import RoutedVersion, RoutingTable, TenantRoutes
 from app.prediction.service import Predictor
+from app.prediction.shadows import Shadows
 from app.prediction.types import BatchRows, RouteRequest
 from app.registry.types import PRODUCTION, ModelRoute
 from app.tenancy.keys import TenantKeys
@@ -66,7 +68,8 @@ class Process:
         self.cache = PredictionCache(1 << 20, 100, self.clock)
         proof = LiveProof(self.pool, self.table, None, self.around, 0.0)
         a = self.around
-        self.predictor = Predictor(a, self.table, None, self.pool, self.cache, proof, a, a, IdMint(self.clock), a, self.clock)
+        chooser, self.shadows = Chooser(self.table, None, self.pool, a), Shadows(self.table, self.pool, a, a, self.clock)
+        self.predictor = Predictor(a, chooser, self.pool, self.cache, proof, self.shadows, a, a, IdMint(self.clock), a, self.clock)
 
     def serve(self, cache_seconds, tenant_id=CLINIC, route=None):
         route = route or self.route
