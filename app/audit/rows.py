@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import Index, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.db.base import Base, Jsonb
+from app.db.base import OF_TENANT, Base, Bigint, Jsonb
 
 
 class AuditEntryRow(Base):
@@ -25,3 +25,27 @@ class AuditEntryRow(Base):
     before: Mapped[Any] = mapped_column(Jsonb, nullable=True)
     after: Mapped[Any] = mapped_column(Jsonb, nullable=True)
     reason: Mapped[str | None]
+    sequence: Mapped[int | None] = mapped_column(Bigint)  # of the tenant's chain; None: older than the chain
+    seal: Mapped[bytes | None]  # over this entry and the seal before it
+
+
+class AuditHeadRow(Base):
+    """The newest link of a tenant's chain; locked by whoever adds one."""
+
+    __tablename__ = "audit_heads"
+    __table_args__ = (OF_TENANT,)
+
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
+    sequence: Mapped[int] = mapped_column(Bigint)
+    seal: Mapped[bytes]
+
+
+class AuditPersonRow(Base):
+    """Who stands behind a pseudonym in the log; erasure takes `subject` away, and the chain stays whole."""
+
+    __tablename__ = "audit_people"
+    __table_args__ = (OF_TENANT,)
+
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
+    pseudonym: Mapped[str] = mapped_column(primary_key=True)
+    subject: Mapped[str | None]

@@ -160,6 +160,7 @@ def _policy_holes(policies: Sequence[asyncpg.Record]) -> Iterator[str]:
         known = (
             (row["name"] == "sync_reads" and row["command"] == "r" and roles == [DatabaseRole.SYNC] and table in GRANTS[DatabaseRole.SYNC])
             or (row["name"] == "log_append" and row["command"] == "a" and roles == [DatabaseRole.LOG] and table in GRANTS[DatabaseRole.LOG])
+            or (row["name"] == "log_heeds" and row["command"] == "r" and roles == [DatabaseRole.LOG] and table == "tombstones")
             or (row["name"] == "owner_trims" and table == "outbox" and row["for_owner"])
         )
         if not known:

@@ -1,12 +1,12 @@
 """Tables of the journal room."""
 
-from datetime import datetime
+from datetime import date, datetime
 from uuid import UUID
 
 from sqlalchemy import CheckConstraint, Index, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.db.base import Base, Bigint
+from app.db.base import OF_TENANT, Base, Bigint
 
 
 class PredictionRow(Base):
@@ -72,3 +72,49 @@ class ShadowAnswerRow(Base):
     label: Mapped[str | None]
     score: Mapped[float | None]
     compute_us: Mapped[int]
+
+
+class UsageDeltaRow(Base):
+    """What one landing of the journal adds to usage; written by the database itself, in the same transaction."""
+
+    __tablename__ = "usage_deltas"
+
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=text("gen_random_uuid()"))
+    day: Mapped[date]  # UTC
+    model: Mapped[str]
+    version: Mapped[int]
+    requests: Mapped[int] = mapped_column(Bigint)
+    rows: Mapped[int] = mapped_column(Bigint)
+    compute_us: Mapped[int] = mapped_column(Bigint)
+
+
+class UsageDayRow(Base):
+    """What one version answered on one UTC day, deltas apart that are not added yet."""
+
+    __tablename__ = "usage_days"
+    __table_args__ = (OF_TENANT,)
+
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
+    day: Mapped[date] = mapped_column(primary_key=True)
+    model: Mapped[str] = mapped_column(primary_key=True)
+    version: Mapped[int] = mapped_column(primary_key=True)
+    requests: Mapped[int] = mapped_column(Bigint)
+    rows: Mapped[int] = mapped_column(Bigint)
+    compute_us: Mapped[int] = mapped_column(Bigint)
+
+
+class CapturedInputRow(Base):
+    """The features of one prediction under the tenant's data key; only of tenants that turned capture on."""
+
+    __tablename__ = "captured_inputs"
+    __table_args__ = (
+        Index("ix_captured_inputs_of_unit", "tenant_id", "unit_hash"),
+        Index("ix_captured_inputs_at", "at", postgresql_using="brin"),
+    )
+
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
+    prediction_id: Mapped[UUID] = mapped_column(primary_key=True)
+    at: Mapped[datetime]
+    unit_hash: Mapped[str | None]
+    sealed: Mapped[bytes]

@@ -124,6 +124,7 @@ class ModelVersionRow(Base):
     artifact_deleted_at: Mapped[datetime | None]
     lineage: Mapped[Any] = mapped_column(Jsonb, nullable=True)
     warning: Mapped[str | None]
+    origin: Mapped[Any] = mapped_column(Jsonb, nullable=True)  # the tenant and version that this one was published from
     retired_at: Mapped[datetime | None]  # when it was archived, withdrawn or found FAILED
     created_at: Mapped[datetime] = mapped_column(server_default=text("now()"))
     created_by: Mapped[str]
