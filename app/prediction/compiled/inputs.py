@@ -47,15 +47,27 @@ class Feeder:
                 raise UnknownLayout(f"The graph has an input {name} of type {kind}.")
         _check_complete(signature, given)
         kinds = [column.type for column in signature.columns if column.type is not ColumnType.STRING]
+        self._width = len(kinds)
         self._float = _FLOATS[given[NUMBERS]] if NUMBERS in given else None
         self._has_texts = TEXTS in given
         self._whole = [k for k, kind in enumerate(kinds) if kind is ColumnType.INTEGER] if INTEGERS in given else []
         self._others = [k for k in range(len(kinds)) if k not in set(self._whole)] if self._whole else None
 
-    def __call__(self, batch: Batch) -> dict[str, NDArray[Any]]:
+    def require_proved(self, batch: Batch) -> None:
+        """Returns where no number is too large; raises OutsideProof."""
         numbers = batch.numbers
         if not np.vdot(numbers, numbers) <= _NONE_LARGER and (np.abs(numbers) > LARGEST_PROVED).any():
             raise OutsideProof("a number larger than any that the proof tried")
+
+    def numbers_alone(self) -> NDArray[Any] | None:
+        """A row of zeros as the graph takes it, where it takes nothing but `numbers`; a batch's numbers can be copied into it."""
+        if self._float is None or self._whole or self._has_texts:
+            return None
+        return np.zeros((1, self._width), dtype=self._float)
+
+    def __call__(self, batch: Batch) -> dict[str, NDArray[Any]]:
+        self.require_proved(batch)
+        numbers = batch.numbers
         fed: dict[str, NDArray[Any]] = {}
         if self._float is not None:
             fed[NUMBERS] = np.ascontiguousarray(numbers if self._others is None else numbers[:, self._others], self._float)

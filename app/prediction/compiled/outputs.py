@@ -25,6 +25,7 @@ LAYOUTS = ((VALUES,), (PROBABILITIES,), (LABELS, PROBABILITIES), (LABELS, MARGIN
 PROBABILITY_TOLERANCE = 1e-5  # the most that a probability may be off by; the setting is far stricter unless somebody loosens it
 VALUE_TOLERANCE = 1e-5  # likewise, of regressors, relative to how far their answers are apart
 _TOO_CLOSE = 2 * PROBABILITY_TOLERANCE  # each of two probabilities may be off by the tolerance, in opposite directions
+_INFINITE = float("inf")
 _NO_DOUBT: NDArray[np.intp] = np.empty(0, dtype=np.intp)
 
 
@@ -50,7 +51,7 @@ def read_answer(task: Task, classes: int, rows: int, outputs: Mapping[str, NDArr
     if LABELS not in outputs:
         probabilities = _float64(outputs, PROBABILITIES, (rows, classes))
         if rows == 1:  # plain numbers are faster than arrays of one row
-            numbers = probabilities[0].tolist()
+            numbers = probabilities.tolist()[0]
             label = np.array((numbers.index(max(numbers)),), dtype=np.int32)
             return Answer(Scores(label, probabilities), _NO_DOUBT if _sure(numbers, close=True) else np.zeros(1, dtype=np.intp))
         labels = probabilities.argmax(axis=1).astype(np.int32)
@@ -94,11 +95,11 @@ def _unsure(found: NDArray[np.float64], *, close: bool) -> NDArray[np.intp]:
 
 
 def _sure(numbers: list[float], *, close: bool) -> bool:
-    if not abs(sum(map(abs, numbers))) < float("inf"):
+    if not abs(sum(numbers)) < _INFINITE:  # one that is not finite makes the sum so
         return False
     if not close:
         return True
     if len(numbers) == 1:
         return abs(numbers[0]) > _TOO_CLOSE * max(1.0, abs(numbers[0]))
     second, first = sorted(numbers)[-2:]
-    return first - second > _TOO_CLOSE * max(1.0, abs(first), abs(second))
+    return first - second > _TOO_CLOSE * max(1.0, first, -second)

@@ -22,8 +22,9 @@ import structlog
 
 from app.errors import AppError, DeadlineExceeded, ModelFailed, ModelUnavailable
 from app.kernel.tensors import Batch, Scores
-from app.prediction.compiled.inputs import Feeder, OutsideProof
-from app.prediction.compiled.outputs import Answer, Malformed, read_answer
+from app.prediction.compiled.inputs import OutsideProof
+from app.prediction.compiled.outputs import Malformed
+from app.prediction.compiled.sessions import CompiledGraph
 from app.prediction.runtimes.flat import open_session
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from app.kernel.clock import Deadline
     from app.kernel.signature import Signature, Task
+    from app.prediction.compiled.outputs import Answer
     from app.prediction.runtimes.base import Runtime
 
     Rows = NDArray[np.intp]
@@ -54,11 +56,7 @@ class OnnxRuntime:
     def __init__(
         self, session: onnxruntime.InferenceSession, signature: Signature, task: Task, classes: int, native: Native, threads: Executor
     ) -> None:
-        self._session = session
-        self._feeder = Feeder(signature, [(given.name, given.type) for given in session.get_inputs()])
-        self._outputs = [found.name for found in session.get_outputs()]
-        self._task = task
-        self._classes = classes
+        self._graph = CompiledGraph(session, signature, task, classes)
         self._native = native
         self._threads = threads
         self._running = 0
@@ -90,7 +88,7 @@ class OnnxRuntime:
         try:
             return await self._by_graph(batch, deadline)
         except OutsideProof:
-            return await self._apart(batch, self._feeder.outside(batch), deadline)
+            return await self._apart(batch, self._graph.feeder.outside(batch), deadline)
         finally:
             self._running -= 1
 
@@ -100,10 +98,10 @@ class OnnxRuntime:
 
     def _answer(self, batch: Batch, options: onnxruntime.RunOptions | None = None) -> Answer:
         began = time.perf_counter()
-        fed = self._feeder(batch)
         try:
-            found = self._session.run(self._outputs, fed, options)
-            answer = read_answer(self._task, self._classes, batch.rows, dict(zip(self._outputs, found, strict=True)))
+            answer = self._graph.answer(batch, options)
+        except OutsideProof:
+            raise
         except Malformed as error:
             raise _failed(str(error)) from None
         except Exception as error:  # noqa: BLE001  as above

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from app.kernel.proof import Compiled
     from app.kernel.signature import Signature, Task
 
+TOLERANCE = 1e-9  # what the service asks unless somebody loosens it
 _numbers = count()
 
 
@@ -42,7 +43,8 @@ class Workshop:
         assert report.failure is None, report.failure
         assert report.signature is not None
         classes = report.classes or ()
-        compiled = await Compiler(self.running.socket).compile(uuid4(), path, report.signature, task, classes, tuple(rows), 60.0)
+        compiler = Compiler(self.running.socket, TOLERANCE)
+        compiled = await compiler.compile(uuid4(), path, report.signature, task, classes, tuple(rows), 60.0)
         return Version(report.signature, classes, compiled)
 
 

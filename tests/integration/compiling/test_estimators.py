@@ -13,8 +13,11 @@ from sklearn.compose import TransformedTargetRegressor, make_column_transformer
 from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
 from sklearn.ensemble import (
     AdaBoostClassifier,
+    AdaBoostRegressor,
+    BaggingClassifier,
     BaggingRegressor,
     ExtraTreesClassifier,
+    ExtraTreesRegressor,
     GradientBoostingClassifier,
     GradientBoostingRegressor,
     HistGradientBoostingClassifier,
@@ -51,6 +54,7 @@ RNG = np.random.default_rng(5)
 X = RNG.normal(size=(400, 6)) * [100.0, 1.0, 1.0, 1e-3, 1.0, 1.0] + [0.0, 1e3, 0.0, 0.0, 0.0, 0.0]
 SIGNAL = X[:, 0] / 100 + X[:, 2] - X[:, 3] * 1e3 + RNG.normal(size=400) / 2
 TWO, WORDS = (SIGNAL > 0).astype(int), np.array(["low", "middling", "high"])[np.digitize(SIGNAL, [-0.7, 0.7])]
+LETTERS = np.array(list("abcdefghij"))[np.digitize(SIGNAL, np.quantile(SIGNAL, np.linspace(0.1, 0.9, 9)))]
 TARGET, COUNTS = SIGNAL * 80 + 1e5, np.abs(SIGNAL) * 5
 SCALE = StandardScaler
 
@@ -61,9 +65,10 @@ COMPILED: dict[str, tuple[Any, Any, Task]] = {
     "histogram-boosting-three-words": (HistGradientBoostingClassifier(max_iter=20), WORDS, C),
     "random-forest": (RandomForestClassifier(60, random_state=0), TWO, C),
     "scaled-random-forest-three-words": (make_pipeline(SCALE(), RandomForestClassifier(20, random_state=0)), WORDS, C),
+    "random-forest-many-classes": (RandomForestClassifier(80, max_depth=6, random_state=0), LETTERS, C),
+    "gradient-boosting-three-words": (GradientBoostingClassifier(n_estimators=15), WORDS, C),
     "gradient-boosting": (GradientBoostingClassifier(n_estimators=40), TWO, C),
     "gradient-boosting-exponential": (GradientBoostingClassifier(n_estimators=20, loss="exponential"), TWO, C),
-    "svc-probability": (make_pipeline(SCALE(), SVC(probability=True)), TWO, C),
     "mlp": (make_pipeline(SCALE(), MLPClassifier(max_iter=60)), TWO, C),
     "gaussian-bayes": (GaussianNB(), TWO, C),
     "tree": (DecisionTreeClassifier(), WORDS, C),
@@ -76,12 +81,25 @@ COMPILED: dict[str, tuple[Any, Any, Task]] = {
     "sgd-log": (make_pipeline(SCALE(), SGDClassifier(loss="log_loss", random_state=0)), TWO, C),
     "quadratic": (QuadraticDiscriminantAnalysis(reg_param=0.1), TWO, C),
     "ada-boost": (AdaBoostClassifier(n_estimators=10), TWO, C),
+    "ada-boost-three-words": (AdaBoostClassifier(DecisionTreeClassifier(max_depth=3), n_estimators=10), WORDS, C),
+    "voting-of-trees": (
+        VotingClassifier([("a", RandomForestClassifier(9)), ("b", HistGradientBoostingClassifier(max_iter=9))], voting="soft"),
+        TWO,
+        C,
+    ),
+    "stacking-of-trees": (StackingClassifier([("a", RandomForestClassifier(9)), ("b", ExtraTreesClassifier(9))]), WORDS, C),
+    "calibrated-forest": (CalibratedClassifierCV(RandomForestClassifier(9)), TWO, C),
+    "bagging": (BaggingClassifier(n_estimators=8), WORDS, C),
+    "tree-of-two-classes": (DecisionTreeClassifier(max_depth=4), TWO, C),
+    "tree-of-one-leaf": (DecisionTreeRegressor(), np.full(400, 2.5), R),
     "ridge": (Ridge(), TARGET, R),
     "linear": (LinearRegression(), TARGET, R),
     "elastic-net": (make_pipeline(SCALE(), ElasticNet()), TARGET, R),
     "mlp-regressor": (make_pipeline(SCALE(), MLPRegressor(max_iter=60)), TARGET - 1e5, R),
     "poisson": (make_pipeline(SCALE(), PoissonRegressor()), COUNTS, R),
     "svr": (make_pipeline(SCALE(), SVR()), SIGNAL, R),
+    "extra-trees-regressor": (ExtraTreesRegressor(40, random_state=0), TARGET, R),
+    "ada-boost-regressor": (AdaBoostRegressor(n_estimators=8, random_state=0), TARGET, R),
     "random-forest-regressor": (RandomForestRegressor(40, random_state=0), TARGET, R),
     "gradient-boosting-regressor": (GradientBoostingRegressor(n_estimators=40), TARGET, R),
     "histogram-boosting-regressor": (HistGradientBoostingRegressor(max_iter=40), TARGET, R),
@@ -96,6 +114,7 @@ NATIVE: dict[str, tuple[Any, Any, Task, str]] = {
         TransformedTargetRegressor(LinearRegression(), func=np.cbrt, inverse_func=np.sinh, check_inverse=False), SIGNAL, R,
         "there is no converter for TransformedTargetRegressor",
     ),
+    "svc-probability": (make_pipeline(SCALE(), SVC(probability=True)), TWO, C, "from scikit-learn's, where 2.5e-10 is allowed"),
     "isotonic-calibration": (CalibratedClassifierCV(GaussianNB(), method="isotonic"), TWO, C, "scikit-learn's"),
 }  # fmt: skip
 
@@ -118,7 +137,7 @@ def check(version: Version, estimator: Any, task: Task, rows: list[dict[str, Any
     batch = batch_from_rows(version.signature, rows)
     with np.errstate(all="ignore"):
         native = Caller(estimator, version.signature, task, version.classes)(batch)
-    answer = CompiledGraph(version.compiled.graph, version.signature, task, len(version.classes)).answer(batch)
+    answer = CompiledGraph.from_bytes(version.compiled.graph, version.signature, task, len(version.classes)).answer(batch)
     sure = np.setdiff1d(np.arange(batch.rows), answer.doubtful)
     found = difference(rows_of(native, sure), rows_of(answer.scores, sure), Yardstick(proof.tolerance or 0.0, proof.middle))
     assert found.fault is None
@@ -146,6 +165,14 @@ async def test_it_stays_with_scikit_learn_and_says_why(workshop: Workshop, name:
     compiled = (await workshop.version(estimator, task, objects(X, 30))).compiled
     assert compiled.graph is None
     assert reason in (compiled.proof.reason or "")
+
+
+async def test_categories_of_histogram_boosting_stay_with_scikit_learn(workshop: Workshop) -> None:
+    coded = np.column_stack([X[:, 0], np.digitize(X[:, 2], [-1.0, 0.0, 1.0])])
+    estimator = HistGradientBoostingClassifier(max_iter=5, categorical_features=[1]).fit(coded, TWO)
+    compiled = (await workshop.version(estimator, C, objects(coded, 30))).compiled
+    assert compiled.graph is None
+    assert compiled.proof.reason == "histogram boosting with categorical features"
 
 
 async def test_texts_stay_with_scikit_learn(workshop: Workshop) -> None:

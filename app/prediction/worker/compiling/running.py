@@ -29,12 +29,12 @@ def prepare() -> None:
     graph = helper.make_graph([helper.make_node("Identity", ["numbers"], ["values"])], "warm", [numbers], [values])
     model = helper.make_model(graph, opset_imports=[helper.make_operatorsetid("", 21)], ir_version=10)
     signature = Signature.from_json({"columns": [{"name": "a", "type": "NUMBER"}], "kind": "ARRAY"})
-    CompiledGraph(model.SerializeToString(), signature, Task.REGRESSION, 0).answer(Batch(1, np.zeros((1, 1))))
+    CompiledGraph.from_bytes(model.SerializeToString(), signature, Task.REGRESSION, 0).answer(Batch(1, np.zeros((1, 1))))
 
 
 def run_graph(data: bytes, signature: Signature, task: Task, classes: int, batch: Batch) -> tuple[Scores, NDArray[np.bool_], float]:
     """(the scores of all rows, which of them do not count, microseconds for one row); raises whatever onnxruntime raises."""
-    graph = CompiledGraph(data, signature, task, classes)
+    graph = CompiledGraph.from_bytes(data, signature, task, classes)
     outside = np.zeros(batch.rows, dtype=bool)
     outside[graph.feeder.outside(batch)] = True
     inside = np.flatnonzero(~outside)

@@ -26,18 +26,31 @@ if TYPE_CHECKING:
 _DEEPEST = 8
 _MOST_TREES = 200
 _MOST_A_COLUMN = 2_000
+_NEAR_A_ROOT = 3  # levels
 
 
 def thresholds(estimator: Any, width: int) -> dict[int, NDArray[np.float64]]:
-    """By column of the model's input: finite values on which something turns, sorted. What cannot be traced is left out."""
+    """By column of the model's input: finite values on which something turns. What cannot be traced is left out.
+
+    Where there are trees, every second value is one near a root: a row comes by there, and by few of the branches farther down.
+    """
+    every = _traced(estimator, width, _jumps)
+    first = _traced(estimator, width, lambda held: _of_trees(held, _NEAR_A_ROOT))
+    return {
+        column: np.append(values, np.resize(first[column], len(values))) if column in first else values for column, values in every.items()
+    }
+
+
+def _traced(estimator: Any, width: int, own: Own) -> dict[int, NDArray[np.float64]]:
     found: dict[int, list[NDArray[np.float64]]] = {}
     origins: list[Origin] = [(i, _same) for i in range(width)]
-    for (column, back), values in _walk(estimator, origins, _jumps):
+    for (column, back), values in _walk(estimator, origins, own):
         with contextlib.suppress(Exception):  # an inverse that is not defined there
             traced = np.asarray(back(_few(values)), dtype=np.float64)
             found.setdefault(column, []).append(traced)
     sorted_values = {column: np.unique(np.concatenate(parts)) for column, parts in found.items()}
-    return {column: values[np.isfinite(values)] for column, values in sorted_values.items()}
+    finite = {column: values[np.isfinite(values)] for column, values in sorted_values.items()}
+    return {column: values for column, values in finite.items() if len(values)}
 
 
 def known_texts(estimator: Any, width: int) -> dict[int, tuple[str, ...]]:
@@ -92,21 +105,7 @@ def _few(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _jumps(estimator: Any) -> Iterator[tuple[int, NDArray[np.float64]]]:
     """(feature, values) of the estimator itself."""
-    features: list[NDArray[Any]] = []
-    values: list[NDArray[Any]] = []
-    for tree in _trees(estimator):
-        branches = tree.children_left >= 0
-        features.append(tree.feature[branches])
-        values.append(tree.threshold[branches])
-    for stage in getattr(estimator, "_predictors", ())[:_MOST_TREES]:
-        for predictor in stage:
-            nodes = predictor.nodes[predictor.nodes["is_leaf"] == 0]
-            features.append(nodes["feature_idx"].astype(np.int64))
-            values.append(nodes["num_threshold"])
-    if features:
-        all_features, all_values = np.concatenate(features), np.concatenate(values)
-        for feature in np.unique(all_features):
-            yield int(feature), all_values[all_features == feature]
+    yield from _of_trees(estimator)
     if isinstance(estimator, KBinsDiscretizer):
         yield from enumerate(np.asarray(edges, dtype=np.float64) for edges in estimator.bin_edges_)
     if isinstance(estimator, Binarizer):
@@ -115,6 +114,40 @@ def _jumps(estimator: Any) -> Iterator[tuple[int, NDArray[np.float64]]]:
         for i, categories in enumerate(estimator.categories_):
             with contextlib.suppress(TypeError, ValueError):  # texts
                 yield i, np.asarray(categories, dtype=np.float64)
+
+
+def _of_trees(estimator: Any, levels: int | None = None) -> Iterator[tuple[int, NDArray[np.float64]]]:
+    """(feature, thresholds) of the estimator's own trees; of the uppermost levels alone where a number of them is given."""
+    features: list[NDArray[Any]] = []
+    values: list[NDArray[Any]] = []
+    for left, right, feature, threshold in _branching(estimator):
+        at = np.flatnonzero(left > 0) if levels is None else _uppermost(left, right, levels)
+        features.append(feature[at])
+        values.append(threshold[at])
+    if features:
+        all_features, all_values = np.concatenate(features), np.concatenate(values)
+        for one in np.unique(all_features):
+            yield int(one), all_values[all_features == one]
+
+
+def _branching(estimator: Any) -> Iterator[tuple[NDArray[Any], ...]]:
+    """(left, right, feature, threshold) by node, of each tree; a node that does not branch has no left one, which no root is."""
+    for tree in _trees(estimator):
+        yield tree.children_left, tree.children_right, tree.feature, tree.threshold
+    for stage in getattr(estimator, "_predictors", ())[:_MOST_TREES]:
+        for nodes in (predictor.nodes for predictor in stage):
+            left = np.where(nodes["is_leaf"] == 0, nodes["left"].astype(np.int64), 0)
+            yield left, nodes["right"].astype(np.int64), nodes["feature_idx"].astype(np.int64), nodes["num_threshold"]
+
+
+def _uppermost(left: NDArray[Any], right: NDArray[Any], levels: int) -> NDArray[np.intp]:
+    level = np.flatnonzero(left[:1] > 0)
+    found = [level]
+    for _ in range(levels - 1):
+        below = np.concatenate([left[level], right[level]])
+        level = below[left[below] > 0]
+        found.append(level)
+    return np.concatenate(found)
 
 
 def _trees(estimator: Any) -> Iterator[Any]:
