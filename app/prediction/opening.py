@@ -6,10 +6,11 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Protocol
 
-from app.errors import ModelUnavailable, Unavailable
+from app.errors import ModelFailed, ModelUnavailable, Unavailable
 from app.prediction.runtimes.onnx import OnnxRuntime
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from uuid import UUID
 
     from app.prediction.runtimes.base import Runtime
@@ -49,6 +50,15 @@ class RuntimeOpener:
     async def compiled(self, tenant_id: UUID, route: VersionRoute, native: Native) -> Runtime:
         await self._artifacts.require_signed(tenant_id, route.artifact_digest)
         flat = await self._flats.path(tenant_id, str(route.compiled_digest))
+        try:
+            return await self._graph(flat, route, native)
+        except ModelFailed:
+            if await asyncio.to_thread(flat.exists):
+                raise
+            # Another process held it to be spare in the moment between.
+            return await self._graph(await self._flats.path(tenant_id, str(route.compiled_digest)), route, native)
+
+    async def _graph(self, flat: Path, route: VersionRoute, native: Native) -> Runtime:
         classes = len(route.classes or ())
         return await asyncio.to_thread(OnnxRuntime.load, flat, route.signature, route.task, classes, native, self._threads)
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 CHUNK_BYTES = 1024 * 1024
 _CHECK_WITHIN_S = 5.0
+FLAT_FOLDER = "flat"  # within a tenant's folder: its compiled graphs, as they are mapped
 STAMP_SUFFIX = ".signature"
 UPLOADS_AT_ONCE = 8  # of a tenant, in one process: what is under way lies in the database and counts as stored only at its end
 log = structlog.get_logger()

@@ -8,23 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import random
-import re
 from datetime import timedelta
 from typing import TYPE_CHECKING
-from uuid import UUID
 
 import structlog
 from sqlalchemy import delete, func, select, update
 
 from app.audit import store as audit
 from app.registry import artifact_store
-from app.registry.artifacts import STAMP_SUFFIX
+from app.registry.machine_copies import MachineCopies
 from app.registry.rows import ArtifactRow, CompiledModelRow, ModelVersionRow
 from app.registry.types import VersionStatus
 
 if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
+    from uuid import UUID
 
     from sqlalchemy import Select
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -37,7 +36,6 @@ _EVERY_S = 3600.0
 _ACTOR = "turnout"
 _RETIRED = (VersionStatus.ARCHIVED.value, VersionStatus.WITHDRAWN.value, VersionStatus.FAILED.value)
 _A_TIME = 20  # artifacts in one transaction
-_DIGEST = re.compile(r"[0-9a-f]{64}")
 log = structlog.get_logger()
 
 
@@ -47,8 +45,8 @@ class ArtifactRetention:
     def __init__(self, database: Database, sync: SyncDatabase, folder: Path, clock: Clock, days: int) -> None:
         self._database = database
         self._sync = sync
-        self._folder = folder
         self._clock = clock
+        self._copies = MachineCopies(database, folder, clock)
         self._kept = timedelta(days=days)
 
     async def run(self) -> None:
@@ -68,7 +66,7 @@ class ArtifactRetention:
         for tenant_id in await self._tenants(before):
             while batch := await self._of_tenant(tenant_id, before):
                 deleted += batch
-        await self._forget_files()
+        await self._copies.sweep()
         return deleted
 
     async def _tenants(self, before: datetime) -> list[UUID]:
@@ -121,16 +119,6 @@ class ArtifactRetention:
         )
         log.info("artifact_deleted", digest=row.digest, size_bytes=row.size_bytes)
 
-    async def _forget_files(self) -> None:
-        """Removes this machine's copies of what is deleted, whoever deleted it."""
-        for tenant_id, digests in (await asyncio.to_thread(_cached, self._folder)).items():
-            query = select(ArtifactRow.digest).where(ArtifactRow.tenant_id == tenant_id, ArtifactRow.digest.in_(digests))
-            async with self._database.tenant_tx(tenant_id) as session:
-                gone = list((await session.execute(query.where(ArtifactRow.removed_at.is_not(None)))).scalars())
-            for digest in gone:
-                for name in (digest, f"{digest}{STAMP_SUFFIX}"):
-                    await asyncio.to_thread((self._folder / str(tenant_id) / name).unlink, missing_ok=True)
-
 
 def _due(tenant_id: UUID, before: datetime) -> Select[str | None]:
     """Digests whose versions are all retired since before `before`, one of them with its bytes."""
@@ -157,19 +145,3 @@ async def _delete_graphs(session: AsyncSession, tenant_id: UUID) -> None:
             CompiledModelRow.tenant_id == tenant_id, CompiledModelRow.digest.in_(without), CompiledModelRow.digest.not_in(with_bytes)
         )
     )
-
-
-def _cached(folder: Path) -> dict[UUID, list[str]]:
-    """The digests that lie in this machine's cache, by tenant."""
-    found: dict[UUID, list[str]] = {}
-    if not folder.is_dir():
-        return found
-    for inner in folder.iterdir():
-        try:
-            tenant_id = UUID(inner.name)
-        except ValueError:
-            continue
-        digests = [path.name for path in inner.iterdir() if _DIGEST.fullmatch(path.name)] if inner.is_dir() else []
-        if digests:
-            found[tenant_id] = digests
-    return found

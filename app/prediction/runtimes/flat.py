@@ -21,6 +21,7 @@ import onnxruntime
 import structlog
 
 from app.errors import ModelFailed, ModelUnavailable
+from app.registry.artifacts import FLAT_FOLDER
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,7 +68,7 @@ class FlatFiles:
 
         Raises ModelUnavailable or Unavailable as the graphs' store does, and ModelFailed where onnxruntime cannot take the graph.
         """
-        folder = self._folder / str(tenant_id) / "flat"
+        folder = self._folder / str(tenant_id) / FLAT_FOLDER
         found = await asyncio.to_thread(self._find, tenant_id, folder, digest)
         if found is not None:
             return found
@@ -76,10 +77,12 @@ class FlatFiles:
 
     def _find(self, tenant_id: UUID, folder: Path, digest: str) -> Path | None:
         for path in folder.glob(f"{_stem(digest)}-*"):
-            if hmac.compare_digest(path.name, self._name(tenant_id, digest, path)):
-                return path
-            log.error("flat_file_refused", digest=digest)
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # removed meanwhile, for it was not used for long
+                os.utime(path)  # it is not spare now
+                if hmac.compare_digest(path.name, self._name(tenant_id, digest, path)):
+                    return path
+                log.error("flat_file_refused", digest=digest)
+                path.unlink(missing_ok=True)
         return None
 
     def _make(self, tenant_id: UUID, folder: Path, digest: str, data: bytes) -> Path:

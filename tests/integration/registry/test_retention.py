@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 import pytest
 
@@ -109,6 +111,29 @@ async def test_this_machines_copies_go_too(registry: Registry) -> None:
     registry.clock.advance(31 * DAY_S)
     await registry.retention.sweep()
     assert (gone.exists(), kept.exists()) == (False, True)
+
+
+async def test_mapped_files_of_graphs_that_nothing_serves_go_and_are_nobody_elses(registry: Registry) -> None:
+    """A version that left its graph, one that was archived, one that an alias needs, and one of another tenant by the same name."""
+    names = {1: "left", 2: "archived", 3: "aliased", 4: "asked-for"}
+    for number in names:
+        assert await registry.ready(f"model {number}".encode()) == number
+    await registry.service.promote(registry.ctx, "risk", 3)
+    await registry.service.archive(registry.ctx, "risk", 2, None)
+    graph = {number: digest(f"graph {number}".encode()) for number in names}
+    for number, name in graph.items():
+        runtime = "SKLEARN" if number == 1 else "ONNX"
+        registry.sql("update model_versions set runtime = $1, compiled_digest = $2 where number = $3", runtime, name, number)
+    folders = [registry.folder / str(tenant) / "flat" for tenant in (registry.tenant, UUID(int=5))]
+    used_at = registry.clock.now().timestamp() - 2 * 3600
+    for folder in folders:
+        folder.mkdir(parents=True)
+        for name in (*graph.values(), "f" * 64):
+            (folder / f"{name}-1.31.0-seal.ort").write_bytes(b"flat")
+            os.utime(folder / f"{name}-1.31.0-seal.ort", (used_at, used_at))
+    await registry.retention.sweep()
+    left = [{path.name[:64] for path in folder.iterdir()} for folder in folders]
+    assert left == [{graph[3], graph[4]}, set()]
 
 
 async def test_compiled_graphs_go_with_their_last_version(registry: Registry) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 from uuid import UUID
 
@@ -137,6 +138,41 @@ async def test_a_file_with_a_flipped_bit_is_never_read_and_made_again(workshop):
     runtime = await workshop.open(sum_graph())
     assert len(workshop.graphs.asked) == 2
     assert (await runtime.infer(numbers((1, 2)), Deadline.after(5))).values.tolist() == [3.0]
+
+
+async def test_a_file_that_is_removed_while_it_is_mapped_answers_on_and_is_made_again_for_the_next(workshop):
+    first = await workshop.open(sum_graph())
+    (file,) = workshop.folder.rglob("*.ort")
+    file.unlink()
+    second = await workshop.open(sum_graph())
+    for runtime in (first, second):
+        assert (await runtime.infer(numbers((1, 2)), Deadline.after(5))).values.tolist() == [3.0]
+    assert (len(workshop.graphs.asked), len(list(workshop.folder.rglob("*.ort")))) == (2, 1)
+
+
+async def test_a_file_that_another_process_removes_between_finding_and_opening_is_made_again(workshop):
+    await workshop.open(sum_graph())
+    (file,) = workshop.folder.rglob("*.ort")
+    find = workshop.opener._flats._find
+
+    def found_and_gone(*arguments):
+        path = find(*arguments)
+        workshop.opener._flats._find = find
+        path.unlink()
+        return path
+
+    workshop.opener._flats._find = found_and_gone
+    runtime = await workshop.open(sum_graph())
+    assert (await runtime.infer(numbers((1, 2)), Deadline.after(5))).values.tolist() == [3.0]
+    assert file.exists()
+
+
+async def test_opening_a_file_says_that_it_is_used(workshop):
+    await workshop.open(sum_graph())
+    (file,) = workshop.folder.rglob("*.ort")
+    os.utime(file, (1, 1))
+    await workshop.open(sum_graph())
+    assert file.stat().st_mtime > 1e9
 
 
 async def test_another_tenants_file_is_not_taken(workshop):
