@@ -130,8 +130,8 @@ def _overridden(experiment: RunningExperiment) -> Iterator[Strategy]:
 
 
 def _drawing(name: str, shares: tuple[tuple[str, int], ...], group: str | None = None) -> Flag:
-    """A flag that is on for everybody and draws one of the names; a share of nothing is left out."""
-    choices = tuple(Choice(choice, weight) for choice, weight in shares if weight)
+    """A flag that is on for everybody and draws one of the names; who depends on a share of nothing is off."""
+    choices = tuple(Choice(choice, weight) for choice, weight in shares)
     return Flag(name, strategies=(Strategy(DEFAULT, choices=choices, group_id=group or name),))
 
 
@@ -147,7 +147,7 @@ def _layer(layer: str, running: Sequence[RunningExperiment]) -> Flag:
     for start, end, name in taken:
         shares += [(f"{FREE}.{len(shares)}", start - reached), (name, end - start)]
         reached = end
-    return _drawing(layer_flag(layer), (*shares, (FREE, BUCKETS - reached)))
+    return _drawing(layer_flag(layer), tuple(share for share in (*shares, (FREE, BUCKETS - reached)) if share[1]))
 
 
 def _constraint(rule: TargetingRule) -> Constraint:
