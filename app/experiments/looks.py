@@ -45,7 +45,7 @@ async def freeze_due(session: AsyncSession, tenant_id: UUID) -> list[tuple[str, 
     query = select(ExperimentRow, func.coalesce(units.scalar_subquery(), 0), last).where(
         ExperimentRow.tenant_id == tenant_id, ExperimentRow.status != ExperimentStatus.DRAFT.value, last < ExperimentRow.planned_looks
     )
-    rows = (await session.execute(query.execution_options(populate_existing=True))).tuples().all()
+    rows = (await session.execute(query.execution_options(populate_existing=True))).all()
     frozen = {row.key: look for row, count, before in rows if (look := due(row, int(count))) > before}
     if frozen:
         sums = await read_sums(session, tenant_id, frozen)
