@@ -67,9 +67,8 @@ def _describe(estimator: Any, depth: int) -> str:
             parts = [part[position] for part in held]
             break
     else:
-        inner = (
-            getattr(estimator, "best_estimator_", None) or getattr(estimator, "estimator", None) or getattr(estimator, "regressor", None)
-        )
-        parts = [inner] if isinstance(inner, BaseEstimator) else []
+        inner = [getattr(estimator, attribute, None) for attribute in ("best_estimator_", "estimator", "regressor")]
+        # Not by truth: an ensemble that is not fitted, as a calibration keeps its own, has no length to ask for.
+        parts = [part for part in inner if isinstance(part, BaseEstimator)][:1]
     shown = [_describe(part, depth + 1) for part in parts if isinstance(part, BaseEstimator)]
     return f"{name}({', '.join(shown)})" if shown else name
