@@ -117,8 +117,11 @@ class _Share:
             feature = self._whole.feature(parent.flag)
             if feature is None:
                 continue  # the check tells
-            # No strategy concerns the tenant: off. A flag without strategies would be on for everybody.
-            read = self._read(feature) or Flag(parent.flag, enabled=False)
+            read = self._read(feature)
+            if read is None and parent.enabled:
+                self._report(flag.name, f"depends on {parent.flag[:80]!r}, no strategy of which names this tenant: the flag is off.")
+                return replace(flag, enabled=False, parents=()), {}
+            read = read or Flag(parent.flag, enabled=False)  # without strategies it would be on for everybody
             parents[parent.flag] = replace(read, parents=dependencies_of(feature))
         found = [problem for problem in problems_of([flag, *parents.values()]) if problem.flag == flag.name]
         for problem in found:
