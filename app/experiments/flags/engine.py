@@ -89,11 +89,9 @@ def _take(engine: UnleashEngine, document: Document) -> None:
 def takes_pattern(pattern: str) -> bool:
     """Whether the evaluator compiles this regular expression: one that it cannot compile it reads as "nobody", without a word.
 
-    An empty alternative makes any good one match the empty text. It cannot complete a bad one, except after a backslash at the end.
+    An empty alternative before it makes any good one match the empty text, and completes no bad one.
     """
-    if pattern.endswith("\\"):
-        return False
-    probe = Constraint("probe", PATTERN_OPERATOR, (f"{pattern}|",))
+    probe = Constraint("probe", PATTERN_OPERATOR, (f"|{pattern}",))
     try:
         answer = Engine(Document(0, (Flag("probe", strategies=(Strategy("default", (probe,)),)),))).ask("probe", _PROBE)
     except FlagsRefused:

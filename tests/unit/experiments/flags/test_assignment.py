@@ -1,5 +1,6 @@
 """Who gets what: the same unit the same arm, whatever else changes; the shares are what was asked for."""
 
+import itertools
 import random
 from collections import Counter
 from dataclasses import replace
@@ -29,7 +30,7 @@ def test_a_ramp_up_and_back_moves_nobody_between_arms_and_its_shares_are_those_a
         )
         if rollout >= 1:
             assert fits(list(Counter(found.values()).values()), [0.5, 0.5])
-    for less, more in zip(UP, UP[1:], strict=False):
+    for less, more in itertools.pairwise(UP):
         assert set(by_rollout[less]) < set(by_rollout[more])
 
 
