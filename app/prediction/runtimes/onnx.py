@@ -86,7 +86,9 @@ class OnnxRuntime:
             raise DeadlineExceeded("The time for this request is over.")
         self._running += 1
         try:
-            return await self._by_graph(batch, deadline)
+            quick = self._one_s + batch.rows * self._row_s <= _LOOP_S
+            answer = self._answer(batch) if quick else await self._in_a_thread(batch, deadline)
+            return await self._settled(batch, answer, deadline) if answer.doubtful.size else answer.scores
         except OutsideProof:
             return await self._apart(batch, self._graph.feeder.outside(batch), deadline)
         finally:
@@ -112,12 +114,8 @@ class OnnxRuntime:
         self._learn(batch.rows, time.perf_counter() - began)
         return answer
 
-    async def _by_graph(self, batch: Batch, deadline: Deadline) -> Scores:
-        """The graph's answers, with the estimator's own in the rows that are too close to call; raises OutsideProof."""
-        if self._one_s + batch.rows * self._row_s <= _LOOP_S:
-            answer = self._answer(batch)
-        else:
-            answer = await self._in_a_thread(batch, deadline)
+    async def _settled(self, batch: Batch, answer: Answer, deadline: Deadline) -> Scores:
+        """The graph's answers, with the estimator's own in the rows that are too close to call."""
         rows = answer.doubtful
         if not rows.size:
             return answer.scores
@@ -129,7 +127,9 @@ class OnnxRuntime:
         if outside.size == batch.rows:
             return native
         inside = np.setdiff1d(np.arange(batch.rows), outside)
-        return _merged(batch.rows, (await self._by_graph(_taken(batch, inside), deadline), inside), (native, outside))
+        proved = _taken(batch, inside)
+        answer = await self._in_a_thread(proved, deadline)
+        return _merged(batch.rows, (await self._settled(proved, answer, deadline), inside), (native, outside))
 
     async def _in_a_thread(self, batch: Batch, deadline: Deadline) -> Answer:
         options = onnxruntime.RunOptions()
