@@ -57,7 +57,7 @@ GRANTS: dict[DatabaseRole, dict[str, Grant]] = {
         "model_versions": _on(_S, _I, _U),
         "aliases": _on(_S, _I, _U),
         "promotions": _on(_S, _I),
-        "replicas": _on(_S, _I, _U),
+        "replicas": _on(_S, _I, _U, _D),
         "replica_acks": _on(_S, _I, _D),
         "audit_entries": _on(_S, _I),
         "outbox": _on(_I),

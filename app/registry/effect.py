@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from app.registry.types import Promotion
 
 WAIT_S = 2.0
-KEPT_DAYS = 30  # how long acknowledgements are kept, and so how long a promotion can tell of them
+KEPT_DAYS = 30  # how long acknowledgements are kept, and so how long a promotion can name who served it, and since when
 _FIRST_LOOK_S, _LONGEST_LOOK_S = 0.004, 0.05
 
 
@@ -74,12 +74,16 @@ def told(promotion: Promotion, known: Effect) -> Promotion:
 
 
 async def of_promotions(session: AsyncSession, tenant_id: UUID, promotions: Collection[Promotion], now: datetime) -> list[Promotion]:
-    """The promotions with what is known of them. Of one older than acknowledgements are kept, that is nothing: an empty list."""
+    """The promotions with what is known of them.
+
+    One older than acknowledgements are kept names nobody: who began to serve it, and when, is forgotten. It is everywhere where each
+    replica of today began with it, or said that it serves it or a later change: each one's newest acknowledgement is kept.
+    """
     oldest = now - timedelta(days=KEPT_DAYS - 1)
-    changes = {p: change for p in promotions if p.at > oldest and (change := change_of(p)) is not None}
+    changes = {p: change for p in promotions if (change := change_of(p)) is not None}
     known = await effects_of(session, tenant_id, list(changes.values())) if changes else {}
-    old = Effect((), everywhere=True, hopeless=False)  # each replica of today began with it, or had thirty days to hear
-    return [told(p, known[changes[p]] if p in changes else old) for p in promotions]
+    effects = {p: known[change] if p.at > oldest else replace(known[change], applied_by=()) for p, change in changes.items()}
+    return [told(p, effects.get(p, NOTHING_KNOWN)) for p in promotions]
 
 
 async def effects_of(session: AsyncSession, tenant_id: UUID, changes: Collection[Change]) -> dict[Change, Effect]:

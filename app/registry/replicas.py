@@ -42,7 +42,7 @@ class Replica:
         self._news = asyncio.Event()
         self._acks: dict[UUID, tuple[int, Cold]] = {}
         self._due = 0.0  # monotonic seconds of the next heartbeat
-        self._tidied: dict[UUID, float] = {}
+        self._tidied: dict[UUID | None, float] = {}
 
     def heard(self, generation: int) -> None:
         """The picture is of this generation; written with the next heartbeat."""
@@ -85,7 +85,7 @@ class Replica:
     async def _write(self, acks: dict[UUID, tuple[int, Cold]]) -> bool:
         """Whether this is done with; a heartbeat goes along where one is due, for it costs as much again."""
         now = self._clock.monotonic()
-        beat = [self._registration()] if now >= self._due else []
+        beat = [self._registration(), *self._farewells()] if now >= self._due else []
         if not beat and not acks:
             return True
         try:
@@ -125,6 +125,11 @@ class Replica:
             "on conflict (replica_id) do update set seen_at = now(), generation = excluded.generation, left_at = null"
         )
 
+    def _farewells(self) -> Iterator[str]:
+        """Once a day: replicas that left or fell silent so long ago that no promotion tells of them any more."""
+        if self._is_due(None):
+            yield f"delete from replicas where coalesce(left_at, seen_at) < now() - interval '{KEPT_DAYS + 1} days'"  # noqa: S608
+
     def _acknowledgements(self, acks: dict[UUID, tuple[int, Cold]]) -> Iterator[str]:
         # Nothing here but numbers and UUIDs of ours: plain text is safe, and lets several statements be one journey.
         for tenant_id, (generation, cold) in acks.items():
@@ -135,10 +140,14 @@ class Replica:
                 f"values ('{tenant_id}', '{self._id}', {generation:d}, {listed})"
             )
             if self._is_due(tenant_id):
-                yield f"delete from replica_acks where tenant_id = '{tenant_id}' and at < now() - interval '{KEPT_DAYS} days'"  # noqa: S608
+                yield (  # never the newest of a replica: it tells what that serves, however long ago it was written
+                    f"delete from replica_acks a where tenant_id = '{tenant_id}' and at < now() - interval '{KEPT_DAYS} days' "  # noqa: S608
+                    "and exists (select from replica_acks n where n.tenant_id = a.tenant_id and n.replica_id = a.replica_id "
+                    "and (n.generation, n.at) > (a.generation, a.at))"
+                )
 
-    def _is_due(self, tenant_id: UUID) -> bool:
-        """Whether the tenant's old acknowledgements should go: once a day, with the first change of the day."""
+    def _is_due(self, tenant_id: UUID | None) -> bool:
+        """Whether the tenant's old acknowledgements should go, or replicas long gone (None): once a day."""
         now = self._clock.monotonic()
         due = now - self._tidied.get(tenant_id, -_DAY_S) >= _DAY_S
         if due:

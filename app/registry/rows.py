@@ -187,7 +187,7 @@ class ReplicaAckRow(Base):
     """
 
     __tablename__ = "replica_acks"
-    __table_args__ = (ForeignKeyConstraint(["replica_id"], ["replicas.replica_id"]), OF_TENANT)
+    __table_args__ = (ForeignKeyConstraint(["replica_id"], ["replicas.replica_id"], ondelete="CASCADE"), OF_TENANT)
 
     tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
     replica_id: Mapped[UUID] = mapped_column(primary_key=True)

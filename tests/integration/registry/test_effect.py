@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
 import pytest
 
 from app.db.line import Line
+from app.registry import effect
 from app.registry.effect import NO_VERSION, Effect, await_effect, effects_of, version_key
 from app.registry.replicas import Replica
+from app.registry.types import Promotion
 from tests.support.clock import ManualClock
+from tests.support.database import make_tenant
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -117,6 +121,12 @@ async def speaks_of(house: House, generation: int, name: str) -> None:
         pass  # the question itself lets the others run
 
 
+async def until(house: House, query: str, rows: int) -> None:
+    async with asyncio.timeout(20):
+        while len(house.registry.sql(query)) != rows:  # noqa: ASYNC110  what is waited for tells nobody
+            await asyncio.sleep(0.001)
+
+
 async def test_a_replica_that_joined_later_began_with_the_change(house: House) -> None:
     await house.replica("late", generation=5)
     assert (await house.effect(5)) == Effect((), everywhere=True, hopeless=False)
@@ -172,6 +182,65 @@ async def test_old_acknowledgements_go_once_a_day_and_old_promotions_then_tell_o
     replica.applied(tenant, 7, frozenset())
     await speaks_of(house, 7, "a")
     assert [row["generation"] for row in house.registry.sql("select generation from replica_acks order by 1")] == [6, 7]
+
+
+def promotion(house: House, generation: int | None, days: int) -> Promotion:
+    at = house.clock.now() - timedelta(days=days)
+    return Promotion("risk", "production", 2, 1, 1, at, "ann", None, model_id=MODEL, generation=generation)
+
+
+async def of_promotions(house: House, *promotions: Promotion) -> list[tuple[dict[str, bool], bool]]:
+    async with house.registry.database.tenant_tx(house.registry.tenant) as session:
+        found = await effect.of_promotions(session, house.registry.tenant, promotions, house.clock.now())
+    return [({ack.replica: ack.applied_at is not None for ack in each.applied_by}, bool(each.applied_everywhere)) for each in found]
+
+
+async def test_an_old_promotion_names_nobody_and_is_everywhere_only_where_each_replica_of_today_said_so(house: House) -> None:
+    first, second = await house.replica("a"), await house.replica("b")
+    running = [house.running(replica) for replica in (first, second)]
+    first.applied(house.registry.tenant, 5, frozenset())
+    await speaks_of(house, 5, "a")
+    young, old, unknown = promotion(house, 5, 28), promotion(house, 5, 40), promotion(house, None, 40)
+    assert await of_promotions(house, young, old, unknown) == [({"a": True, "b": False}, False), ({}, False), ({}, False)]
+    second.applied(house.registry.tenant, 6, frozenset({(MODEL, 2)}))  # heard of a later change, and cannot load the version
+    await until(house, "select 1 from replica_acks where generation = 6", 1)
+    assert await of_promotions(house, old) == [({}, False)]
+    second.applied(house.registry.tenant, 7, frozenset())
+    await speaks_of(house, 7, "b")
+    assert await of_promotions(house, young, old, unknown) == [({"a": True, "b": True}, True), ({}, True), ({}, False)]
+    assert len(running) == 2
+
+
+async def test_the_newest_word_of_a_replica_is_kept_however_old(house: House) -> None:
+    speaks, silent = await house.replica("speaks"), await house.replica("kept")
+    for replica in (speaks, silent):
+        house.running(replica)
+        replica.applied(house.registry.tenant, 5, frozenset())
+    for name in ("speaks", "kept"):
+        await speaks_of(house, 5, name)
+    house.registry.sql("update replica_acks set at = at - interval '31 days'")
+    house.clock.advance(86_401)
+    speaks.applied(house.registry.tenant, 6, frozenset())
+    await speaks_of(house, 6, "speaks")
+    kept = "select r.name, a.generation from replica_acks a join replicas r using (replica_id) order by 1, 2"
+    assert [tuple(row) for row in house.registry.sql(kept)] == [("kept", 5), ("speaks", 6)]
+    assert await of_promotions(house, promotion(house, 5, 40)) == [({}, True)]
+
+
+async def test_replicas_long_gone_are_forgotten_with_all_that_they_said(house: House) -> None:
+    replica = await house.replica("a")
+    gone = await house.replica("gone")
+    other = make_tenant(house.registry.urls, "shop")
+    running = house.running(gone)
+    for tenant in (house.registry.tenant, other):
+        gone.applied(tenant, 5, frozenset())
+    await until(house, "select 1 from replica_acks", 2)
+    running.cancel()
+    house.silent("gone", 32 * 86_400)
+    house.running(replica)
+    await until(house, "select 1 from replicas", 1)
+    assert [row["name"] for row in house.registry.sql("select name from replicas")] == ["a"]
+    assert house.registry.sql("select 1 from replica_acks") == []
 
 
 async def test_a_name_cannot_be_more_than_a_name(house: House) -> None:
