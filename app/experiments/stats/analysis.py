@@ -43,8 +43,8 @@ def analyse(plan: Plan, now: Sequence[ArmSums], looks: Sequence[Look] = ()) -> A
     if len(now) != len(plan.arms):
         raise InvalidInput(f"The plan has {len(plan.arms)} arms, and there are sums of {len(now)}.")
     planned = planned_analysis(plan, looks)
-    raw = [arm_moments(sums, plan.aggregation) for sums in now]
     adjustment = adjust(now, plan.aggregation)
+    raw = [arm_moments(sums, plan.aggregation) for sums in now] if adjustment.used else adjustment.arms
     srm = _split(plan, now, looks)
     done = looks[-1].number if looks else 0
     variants = []

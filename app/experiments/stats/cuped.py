@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from scipy.special import chdtrc
 
 from app.experiments.stats.moments import SILENT_COUNT_ZERO, Moments, arm_moments, units_analysed
-from app.experiments.stats.types import exact
+from app.experiments.stats.types import exact, quotient
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,6 +74,8 @@ def adjust(arms: Sequence[ArmSums], aggregation: MetricAggregation) -> Adjustmen
     pre-experiment data, WSDM 2013, equations 4 to 6.
     """
     plain = tuple(arm_moments(sums, aggregation) for sums in arms)
+    if all(sums.covered == 0 for sums in arms):
+        return Adjustment(False, "No unit has a covariate.", None, 1.0 if any(plain) else None, plain)
     covered = [_covered(sums, aggregation) for sums in arms]
     units = sum(arm.n for arm in covered)
     missing = None if units == 0 else sum(arm.n - arm.covered for arm in covered) / units
@@ -85,7 +87,7 @@ def adjust(arms: Sequence[ArmSums], aggregation: MetricAggregation) -> Adjustmen
     spread = sum((arm.xx for arm in centred), Fraction(0))
     if spread <= 0:
         return Adjustment(False, "The covariate does not vary.", None, missing, plain)
-    theta = exact(float(sum((arm.xy for arm in centred), Fraction(0)) / spread))
+    theta = exact(quotient(sum((arm.xy for arm in centred), Fraction(0)) / spread))
     return Adjustment(True, None, float(theta), missing, tuple(_adjusted(arm, theta) for arm in centred))
 
 
@@ -130,4 +132,4 @@ def _centre(arm: _Covered, pooled: Fraction) -> _Centred:
 
 def _adjusted(arm: _Centred, theta: Fraction) -> Moments:
     centred = max(arm.yy - 2 * theta * arm.xy + theta**2 * arm.xx, Fraction(0))
-    return Moments(arm.n, float(arm.y_mean - theta * arm.x_mean), float(centred / (arm.n - 1)))
+    return Moments(arm.n, quotient(arm.y_mean - theta * arm.x_mean), quotient(centred, arm.n - 1))

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from app.experiments.stats.types import exact
+from app.experiments.stats.types import exact, quotient
 from app.experiments.types import MetricAggregation
 
 if TYPE_CHECKING:
@@ -44,13 +43,13 @@ def moments(n: int, total: Exact, squares: Exact) -> Moments | None:
     """Moments from n, Σy and Σy², centred as fractions before they become floats. None without units."""
     if n == 0:
         return None
-    whole = exact(total)
-    mean = whole / n
+    # Whole numbers are exact as they are, and a good deal quicker than fractions of them.
+    y, yy = (number if isinstance(number, int) else exact(number) for number in (total, squares))
     if n == 1:
-        return Moments(n, float(mean), None)
+        return Moments(n, quotient(y), None)
     # Sums that were rounded before they came here may leave a little less than nothing.
-    centred = max(exact(squares) - whole * mean, Fraction(0))
-    return Moments(n, float(mean), float(centred / (n - 1)))
+    centred = max(n * yy - y * y, 0)
+    return Moments(n, quotient(y, n), quotient(centred, n * (n - 1)))
 
 
 def arm_moments(sums: ArmSums, aggregation: MetricAggregation) -> Moments | None:

@@ -47,6 +47,14 @@ def exact(number: Exact) -> Fraction:
     return Fraction(index(number))  # numpy's integers too, whose own arithmetic would overflow
 
 
+def quotient(number: int | Fraction, divisor: int = 1) -> float:
+    """The float nearest to number / divisor. Raises InvalidInput: there is none, values being so large that squares leave all bounds."""
+    try:
+        return float(number / divisor)
+    except OverflowError:
+        raise InvalidInput("Values of this metric are too large to take a variance of.") from None
+
+
 @dataclass(frozen=True, slots=True)
 class ArmSums:
     """One arm and one metric: sums over units, from which everything else follows. Two add up to the sums of both together.

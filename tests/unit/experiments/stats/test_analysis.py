@@ -307,7 +307,7 @@ def test_sums_that_do_not_fit_the_plan_are_refused(now, looks):
     "wrong",
     [
         {"arms": arms(1)},
-        {"arms": arms(*[1] * 10) + (Arm("k", 1),)},
+        {"arms": (*arms(*[1] * 10), Arm("k", 1))},
         {"arms": (Arm("a", 1), Arm("b", 1))},
         {"arms": (Arm("a", 1, control=True), Arm("b", 1, control=True))},
         {"arms": arms(1, 0)},

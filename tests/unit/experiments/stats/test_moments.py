@@ -91,6 +91,12 @@ def test_sums_that_are_no_numbers_are_refused(number):
         exact(number)
 
 
+@pytest.mark.parametrize("values", [[1e200, -1e200], [10**400], [10**200, 0]])
+def test_values_that_no_variance_can_hold_are_refused(values):
+    with pytest.raises(InvalidInput, match="too large"):
+        arm_moments(sums_of(values), MetricAggregation.SUM)
+
+
 @pytest.mark.parametrize(
     "counts", [{"units": 1, "counted": 2}, {"units": -1}, {"units": 1, "covered": 2}, {"units": 3, "counted": 1, "covered": 3, "both": 2}]
 )
