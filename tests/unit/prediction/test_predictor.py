@@ -2,89 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from types import SimpleNamespace
-from typing import Any
-from uuid import UUID
+from dataclasses import replace
 
 import pytest
 
-from app.kernel.clock import Deadline
-from app.kernel.context import RequestContext, Role
-from app.kernel.ids import IdMint
-from app.kernel.signature import Task
-from app.prediction.cache import PredictionCache
-from app.prediction.choosing import Chooser
-from app.prediction.live_proof import LiveProof
-from app.prediction.pool import RuntimePool
-from app.prediction.routing import RoutedVersion, RoutingTable, TenantRoutes
-from app.prediction.service import Predictor
-from app.prediction.shadows import Shadows
-from app.prediction.types import BatchRows, RouteRequest
-from app.registry.types import PRODUCTION, ModelRoute
-from app.tenancy.keys import TenantKeys
-from app.tenancy.permissions import actions_of
-from tests.support.clock import ManualClock
-from tests.support.serving import GraphOpener, Graphs, compiled_route, sum_graph
+from tests.support.predicting import BANK, CLINIC, Process
+from tests.support.serving import compiled_route
 
 pytestmark = pytest.mark.unit
-
-CLINIC, BANK = UUID(int=1), UUID(int=2)
-
-
-@dataclass
-class Around:
-    """What the predictor asks and tells: directory, journal, budget and telemetry."""
-
-    records: list[Any] = field(default_factory=list)
-    runtimes: list[str] = field(default_factory=list)
-    charged: int = 0
-
-    def by_id(self, tenant_id):
-        return SimpleNamespace(
-            tenant=SimpleNamespace(settings=SimpleNamespace(durability="DURABLE")), keys=TenantKeys.derive(tenant_id, b"s" * 32)
-        )
-
-    def check_room(self, durability): ...
-
-    async def append(self, record, durability):
-        self.records.append(record)
-
-    def charge(self, tenant_id, rows):
-        self.charged += rows
-
-    def prediction(self, *, runtime, **_):
-        self.runtimes.append(runtime)
-
-    def live_proof(self, outcome): ...
-
-
-class Process:
-    def __init__(self, folder):
-        self.around, self.clock, graphs = Around(), ManualClock(), Graphs()
-        self.route = compiled_route(graphs.add(sum_graph()))
-        self.pool = RuntimePool(GraphOpener(folder, graphs), 1 << 30, self.clock)
-        self.table = RoutingTable()
-        self.cache = PredictionCache(1 << 20, 100, self.clock)
-        proof = LiveProof(self.pool, self.table, None, self.around, 0.0)
-        a = self.around
-        chooser, self.shadows = Chooser(self.table, None, self.pool, a), Shadows(self.table, self.pool, a, a, self.clock)
-        self.predictor = Predictor(a, chooser, self.pool, self.cache, proof, self.shadows, a, a, IdMint(self.clock), a, self.clock)
-
-    def serve(self, cache_seconds, tenant_id=CLINIC, route=None):
-        route = route or self.route
-        model = ModelRoute(route.model_id, "sum", Task.REGRESSION, {PRODUCTION: 1}, {1: route}, cache_seconds)
-        self.table.apply(tenant_id, TenantRoutes.of([model], {(route.model_id, 1): RoutedVersion.of(route)}))
-
-    async def ask(self, row, tenant_id=CLINIC):
-        roles = frozenset({Role.PREDICTOR})
-        ctx = RequestContext(tenant_id, "t", "s", roles, actions_of(roles), None, "r", Deadline.after(20))
-        return await self.predictor.predict(ctx, RouteRequest("sum"), row)
-
-    async def ask_batch(self, rows):
-        roles = frozenset({Role.PREDICTOR})
-        ctx = RequestContext(CLINIC, "t", "s", roles, actions_of(roles), None, "r", Deadline.after(20))
-        return await self.predictor.predict_batch(ctx, RouteRequest("sum"), BatchRows(rows, None))
 
 
 @pytest.fixture
