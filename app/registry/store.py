@@ -126,7 +126,7 @@ async def versions_by_key(session: AsyncSession, tenant_id: UUID, keys: list[tup
         .join(ModelRow, (ModelRow.tenant_id == ModelVersionRow.tenant_id) & (ModelRow.model_id == ModelVersionRow.model_id))
         .where(ModelVersionRow.tenant_id == tenant_id, tuple_(ModelVersionRow.model_id, ModelVersionRow.number).in_(keys))
     )
-    return {(row.model_id, row.number): version_value(row, name) for row, name in (await session.execute(query)).tuples()}
+    return {(row.model_id, row.number): version_value(row, name) for row, name in await session.execute(query)}
 
 
 async def aliases_of(session: AsyncSession, tenant_id: UUID, models: list[UUID]) -> dict[UUID, list[Alias]]:
@@ -138,7 +138,7 @@ async def aliases_of(session: AsyncSession, tenant_id: UUID, models: list[UUID])
         .order_by(AliasRow.name)
     )
     found: dict[UUID, list[Alias]] = {model: [] for model in models}
-    for row, name in (await session.execute(query)).tuples():
+    for row, name in await session.execute(query):
         found[row.model_id].append(Alias(row.model_id, name, row.name, row.number, row.revision))
     return found
 
