@@ -52,8 +52,9 @@ class Reference:
         if flag is None:
             return None
         context = {**values, USER_ID: unit}
-        on = flag.enabled and self._parents_hold(flag, context) and (not flag.strategies or _matched(flag, context) is not None)
-        choice = _drawn(flag, context) if on else None
+        strategy, on = _matched(flag, context)
+        on = on and flag.enabled and self._parents_hold(flag, context)
+        choice = _drawn(flag, strategy, unit) if on else None
         if choice is None:
             return RawVariant("disabled", False, None, on)
         return RawVariant(choice.name, True, choice.payload, on)
@@ -63,15 +64,19 @@ class Reference:
             above = self._flags.get(parent.flag)
             if above is None or above.parents:
                 return False
-            on = above.enabled and (not above.strategies or _matched(above, context) is not None)
-            choice = _drawn(above, context)
-            if on != parent.enabled or (parent.choices and choice is not None and choice.name not in parent.choices):
+            strategy, on = _matched(above, context)
+            choice = _drawn(above, strategy, context[USER_ID])
+            if (above.enabled and on) != parent.enabled:
+                return False
+            if parent.choices and choice is not None and choice.name not in parent.choices:
                 return False
         return True
 
 
-def _matched(flag: Flag, context: Mapping[str, str]) -> Strategy | None:
-    return next((strategy for strategy in flag.strategies if _holds(flag, strategy, context)), None)
+def _matched(flag: Flag, context: Mapping[str, str]) -> tuple[Strategy | None, bool]:
+    """The first strategy that holds, and whether the flag is on by its strategies: without any it is."""
+    strategy = next((strategy for strategy in flag.strategies if _holds(flag, strategy, context)), None)
+    return strategy, strategy is not None or not flag.strategies
 
 
 def _holds(flag: Flag, strategy: Strategy, context: Mapping[str, str]) -> bool:
@@ -82,11 +87,10 @@ def _holds(flag: Flag, strategy: Strategy, context: Mapping[str, str]) -> bool:
     return inside and all(satisfied(constraint, context) for constraint in strategy.constraints)
 
 
-def _drawn(flag: Flag, context: Mapping[str, str]) -> Choice | None:
-    strategy = _matched(flag, context)
+def _drawn(flag: Flag, strategy: Strategy | None, unit: str) -> Choice | None:
     if strategy is not None and strategy.choices:
-        return _choice(strategy.choices, strategy.group_id or flag.name, context[USER_ID])
-    return _choice(flag.choices, flag.name, context[USER_ID]) if flag.choices else None
+        return _choice(strategy.choices, strategy.group_id or flag.name, unit)
+    return _choice(flag.choices, flag.name, unit) if flag.choices else None
 
 
 def _choice(choices: Sequence[Choice], group: str, unit: str) -> Choice:

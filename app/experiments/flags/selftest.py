@@ -39,7 +39,7 @@ def self_test(document: Document, engine: Engine, tenant: str) -> None:
     reference = Reference(document)
     by_name = {flag.name: flag for flag in document.flags}
     parents = {parent.flag for flag in document.flags for parent in flag.parents}
-    deciding = {flag.name for flag in document.flags if flag.name not in parents and any(strategy.choices for strategy in flag.strategies)}
+    deciding = {flag.name for flag in document.flags if flag.name not in parents and _draws(flag)}
     many = max(_LEAST_UNITS, _MOST_QUESTIONS // max(1, len(deciding)))
     for flag in document.flags:
         asked = [_Asked(each) for each in (flag, *(by_name[parent.flag] for parent in flag.parents))]
@@ -49,6 +49,10 @@ def self_test(document: Document, engine: Engine, tenant: str) -> None:
             given = orjson.dumps({USER_ID: context[USER_ID], CURRENT_TIME: context[CURRENT_TIME], "properties": values})
             if engine.ask(flag.name, given) != reference.ask(flag.name, context[USER_ID], context):
                 raise FlagsRefused([Problem(flag.name, "", f"is not decided as it is written, for {context}.")])
+
+
+def _draws(flag: Flag) -> bool:
+    return any(len(choices) > 1 for choices in (flag.choices, *(strategy.choices for strategy in flag.strategies)))
 
 
 class _Asked:
