@@ -10,10 +10,10 @@ import pytest
 from app.errors import Conflict, InvalidInput, NotPromotable, PermissionDenied
 from app.experiments.types import ExperimentStatus, Variant
 from app.kernel.context import Role
-from tests.integration.experiments.conftest import plan
+from tests.integration.experiments.lab import plan
 
 if TYPE_CHECKING:
-    from tests.integration.experiments.conftest import Lab
+    from tests.integration.experiments.lab import Lab
 
 pytestmark = pytest.mark.integration
 

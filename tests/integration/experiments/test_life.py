@@ -15,10 +15,10 @@ from app.experiments.types import ExperimentStatus, MetricAggregation, MetricKin
 from app.kernel.context import Role
 from app.kernel.inspection import InspectionReport
 from app.kernel.signature import Column, ColumnType, InputKind, Signature
-from tests.integration.experiments.conftest import BOUGHT, SPENT, plan
+from tests.integration.experiments.lab import BOUGHT, SPENT, plan
 
 if TYPE_CHECKING:
-    from tests.integration.experiments.conftest import Lab
+    from tests.integration.experiments.lab import Lab
 
 pytestmark = pytest.mark.integration
 
