@@ -8,6 +8,7 @@ from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
 from app.errors import ConfigurationError
 
@@ -112,6 +113,16 @@ class ServingSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class UnleashSettings:
+    """A flag server as the second source of flags."""
+
+    url: str  # ends in /api
+    token: Secret
+    shared_flags: bool  # whether a strategy without a condition on the tenant counts
+    refresh_s: int
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     home: Path  # absolute
     environment: Environment
@@ -121,6 +132,7 @@ class Settings:
     journal: JournalSettings
     registry: RegistrySettings
     serving: ServingSettings
+    unleash: UnleashSettings | None
     issuers: tuple[Issuer, ...]  # empty: the development issuer, where the environment allows it
     log_level: str
     unknown: tuple[str, ...] = field(default=())  # TURNOUT_ variables that nothing reads: likely typing errors
@@ -165,6 +177,7 @@ class Settings:
                 cache_bytes=read.integer("TURNOUT_CACHE_BYTES", 64 * MIB, 0, 1024 * 1024 * MIB),
                 cache_entries=read.integer("TURNOUT_CACHE_ENTRIES", 100_000, 0, 100_000_000),
             ),
+            unleash=_unleash(read),
             issuers=tuple(read.issuers("TURNOUT_JWT_ISSUERS")),
             log_level=read.text("TURNOUT_LOG_LEVEL", "info"),
             unknown=read.unread(),
@@ -203,6 +216,12 @@ class _Reader:
         except ValueError:
             known = ", ".join(repr(member.value) for member in kind)
             raise ConfigurationError(f"{name} is {text!r}; it must be one of {known}.") from None
+
+    def switch(self, name: str) -> bool:
+        text = self.text(name, "off").lower()
+        if text not in _SWITCH:
+            raise ConfigurationError(f"{name} is {text!r}; it must be 'on' or 'off'.")
+        return _SWITCH[text]
 
     def strings(self, name: str) -> tuple[str, ...]:
         data = self._json(name)
@@ -252,6 +271,20 @@ def _registry(read: _Reader) -> RegistrySettings:
     )
 
 
+def _unleash(read: _Reader) -> UnleashSettings | None:
+    """The URL may be the server's or that of its API; without one the other variables have no effect."""
+    url, token = read.text("TURNOUT_UNLEASH_URL", "").rstrip("/"), read.secret("TURNOUT_UNLEASH_TOKEN")
+    shared, refresh_s = read.switch("TURNOUT_UNLEASH_SHARED_FLAGS"), read.integer("TURNOUT_UNLEASH_REFRESH_S", 15, 1, 3600)
+    if not url:
+        return None
+    if urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).hostname:
+        raise ConfigurationError(f"TURNOUT_UNLEASH_URL is {url!r}; it must be like https://unleash.example.org/api.")
+    if token is None or not token.value.isascii() or not token.value.isprintable():
+        raise ConfigurationError("TURNOUT_UNLEASH_TOKEN must be a backend token of the Unleash server, like 'default:production.5f1c...'.")
+    return UnleashSettings(url if url.endswith("/api") else f"{url}/api", token, shared, refresh_s)
+
+
+_SWITCH = {"on": True, "true": True, "1": True, "off": False, "false": False, "0": False}
 _READ_ELSEWHERE = {"TURNOUT_TOKEN"}  # the command line's own
 _ISSUER_FIELDS = {
     "issuer", "audience", "algorithms", "jwksUrl", "keyFile", "tenantClaim", "subjectClaim", "rolesClaim", "unitClaim", "roleMap",

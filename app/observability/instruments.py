@@ -40,6 +40,10 @@ _ALL = (
     Instrument("turnout_live_proofs_total", Kind.COUNTER, "Compiled answers picked to be compared with scikit-learn's.", ("outcome",)),
     Instrument("turnout_flag_fallbacks_total", Kind.COUNTER, "Requests that production answered in their variant's stead.", ("reason",)),
     Instrument("turnout_flags_refused_total", Kind.COUNTER, "Tenants' new flags that could not be used."),
+    Instrument(
+        "turnout_unleash_heard_timestamp_seconds", Kind.LOWEST, "Unix time of the Unleash server's last good word, the oldest process's."
+    ),
+    Instrument("turnout_unleash_refused_total", Kind.COUNTER, "Answers of the Unleash server that are no document of flags."),
     Instrument("turnout_shadow_total", Kind.COUNTER, "Answers that were to be given beside experiments'.", ("kind", "outcome")),
     Instrument("turnout_model_worker_deaths_total", Kind.COUNTER, "Model workers that ended under a serving process.", ("reason",)),
     Instrument("turnout_snapshot_confirmed_timestamp_seconds", Kind.LOWEST, "Unix time at which the oldest routing table was known fresh."),

@@ -34,6 +34,8 @@ class Telemetry:
         self._fallbacks = _Bounded(_MAX_SERIES, lambda reason: made["turnout_flag_fallbacks_total"].labels(reason).inc)
         self._shadows = _Bounded(_MAX_SERIES, lambda *labels: made["turnout_shadow_total"].labels(*labels).inc)
         self._flags_refused = made["turnout_flags_refused_total"]
+        self._unleash_heard = made["turnout_unleash_heard_timestamp_seconds"]
+        self._unleash_refused = made["turnout_unleash_refused_total"]
         self._deaths = _Bounded(_MAX_SERIES, lambda reason: made["turnout_model_worker_deaths_total"].labels(reason).inc)
         self._prediction = _Bounded(
             MAX_PREDICTION_SERIES,
@@ -85,6 +87,14 @@ class Telemetry:
     def flags_refused(self) -> None:
         """One tenant's new flags could not be used; those from before decide."""
         self._flags_refused.inc()
+
+    def unleash_heard(self, unix_seconds: float) -> None:
+        """The Unleash server gave a good document, or said that nothing changed."""
+        self._unleash_heard.set(unix_seconds)
+
+    def unleash_refused(self) -> None:
+        """The Unleash server gave something that is no document of flags."""
+        self._unleash_refused.inc()
 
     def shadow(self, kind: str, outcome: str) -> None:
         """One answer that was to be given beside another: "SHADOW" or "COVARIATE", and "answered", "refused", "missing", "not_open",

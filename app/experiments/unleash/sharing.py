@@ -36,8 +36,10 @@ class Whole(Protocol):
     def revision(self) -> int: ...
     @property
     def shared_flags(self) -> bool: ...
-    @property
-    def models(self) -> Mapping[str, Mapping[str, Any]]: ...  # raw features by model
+
+    def models_of(self, tenant: str) -> list[tuple[str, Mapping[str, Any]]]: ...
+
+    def candidates(self, feature: Mapping[str, Any], tenant: str) -> list[tuple[int, Any]]: ...
 
     def feature(self, name: str) -> Mapping[str, Any] | None: ...
 
@@ -74,7 +76,7 @@ class _Share:
 
     def made(self) -> UnleashDocument:
         flags: dict[str, UnleashFlag] = {}
-        for model, feature in self._whole.models.items():
+        for model, feature in self._whole.models_of(self._tenant):
             try:
                 check_name("model", model)
             except InvalidInput:
@@ -155,8 +157,7 @@ class _Share:
 
     def _strategies(self, name: str, feature: Mapping[str, Any]) -> Iterator[Strategy]:
         """Those that may hold for the tenant, without their conditions on it."""
-        raw = feature.get("strategies") or []
-        for number, strategy in enumerate(raw if isinstance(raw, list) else [None]):
+        for number, strategy in self._whole.candidates(feature, self._tenant):
             try:
                 if (kept := self._concerning(strategy)) is None:
                     continue

@@ -35,12 +35,15 @@ class SplitDocument:
         self._segments = {
             segment["id"]: segment for segment in raw.get("segments") or [] if isinstance(segment, Mapping) and "id" in segment
         }
+        self._named: dict[str, dict[str, list[int]]] = {}  # tenant -> feature -> strategies
+        self._open: dict[str, list[int]] = {}  # feature -> strategies
         self._shares: dict[str, UnleashDocument] = {}
         self._making = threading.Lock()
         self.models = {
             name.removeprefix(MODEL_PREFIX): feature for name, feature in self._features.items() if name.startswith(MODEL_PREFIX)
         }
         self.problems = tuple(self._general())
+        self._index()
 
     @classmethod
     def read(cls, text: str | bytes, shared_flags: bool) -> SplitDocument:
@@ -92,6 +95,23 @@ class SplitDocument:
         """The raw feature of this name."""
         return self._features.get(name)
 
+    def models_of(self, tenant: str) -> list[tuple[str, Mapping[str, Any]]]:
+        """The models' flags that may concern the tenant: a walk over all of them for each tenant would be a long one."""
+        named = self._named.get(tenant, {})
+        return [
+            (model, feature)
+            for model, feature in self.models.items()
+            if feature["name"] in named or feature["name"] in self._open or not feature.get("strategies")
+        ]
+
+    def candidates(self, feature: Mapping[str, Any], tenant: str) -> list[tuple[int, Any]]:
+        """The feature's raw strategies that may concern the tenant, with their numbers: all but those that name others."""
+        name, strategies = feature["name"], feature.get("strategies") or []
+        if not isinstance(strategies, list):
+            return [(0, None)]
+        numbers = sorted({*self._named.get(tenant, {}).get(name, ()), *self._open.get(name, ())})
+        return [(number, strategies[number]) for number in numbers]
+
     def constraints(self, strategy: Mapping[str, Any]) -> list[Any]:
         """Those of the raw strategy and of its segments. Raises Unreadable."""
         found = [*_listed(strategy, "constraints")]
@@ -101,6 +121,33 @@ class SplitDocument:
                 raise Unreadable(f"names the segment {str(number)[:40]!r}, which the document does not have.")
             found += _listed(segment, "constraints")
         return found
+
+    def _index(self) -> None:
+        """Strategies by the tenants whom a plain list names, and those that every tenant must look at."""
+        parents = {parent.flag for feature in self.models.values() for parent in dependencies_of(feature)}
+        features = [*self.models.values(), *(each for name in parents if (each := self.feature(name)) is not None)]
+        for feature in features:
+            name, strategies = feature["name"], feature.get("strategies") or []
+            for number, strategy in enumerate(strategies if isinstance(strategies, list) else ()):
+                if (tenants := self._listed(strategy)) is None:
+                    self._open.setdefault(name, []).append(number)
+                for tenant in tenants or ():
+                    self._named.setdefault(tenant, {}).setdefault(name, []).append(number)
+            if not isinstance(strategies, list):
+                self._open[name] = [0]
+
+    def _listed(self, strategy: Any) -> set[str] | None:
+        """The tenants that the strategy names by a plain list; None where it names them otherwise, or cannot be read."""
+        try:
+            constraints = self.constraints(strategy) if isinstance(strategy, Mapping) else []
+        except Unreadable:
+            return None
+        for each in constraints:
+            if is_on_tenant(each) and each.get("operator") == "IN" and not each.get("inverted"):
+                values = each.get("values")
+                if isinstance(values, list) and values and all(isinstance(value, str) for value in values):
+                    return set(values)
+        return None
 
     def _general(self) -> list[str]:
         """What is wrong with flags of models whomever they concern."""

@@ -87,11 +87,23 @@ class UnleashDocument:
 
 
 @dataclass(frozen=True, slots=True)
+class UnleashOptions:
+    """How to reach the server: `url` is the one that ends in /api, `token` a backend token."""
+
+    url: str
+    token: str = field(repr=False)
+    shared_flags: bool  # whether a strategy without a condition on `tenantId` counts
+    refresh_s: int = 15
+    app_name: str = "turnout"
+
+
+@dataclass(frozen=True, slots=True)
 class UnleashState:
     """How the source is, for health and metrics. No secrets, no tenants."""
 
     heard_at: datetime | None  # when the flag server last gave a good document, or said that nothing changed
     revision: int | None  # of the document that decides
     stored: bool  # it came from the database: the flag server has not been heard since the start
+    silent: str | None  # what the client last complained about, where the server was not heard for three polls
     refused: str | None  # why the newest document was refused; None where it was good
     problems: int  # with flags, of all tenants
