@@ -20,7 +20,11 @@ from app.db.session import Database
 from app.db.sync import SyncDatabase
 from app.errors import ConfigurationError
 from app.experiments.flags.building import FlagBuilder
+from app.experiments.folding import ROOMY, Folder
 from app.experiments.guards import ExperimentsOfVersions
+from app.experiments.outcomes import OutcomeService
+from app.experiments.results import ResultsService
+from app.experiments.sentinel import Sentinel
 from app.experiments.service import ExperimentService
 from app.graphql.context import GraphQLContext, Services
 from app.graphql.http.handler import GraphQLEndpoint
@@ -100,6 +104,9 @@ class Parts:
     validator: Validator
     uploads: ArtifactUploads
     retention: ArtifactRetention
+    counting: Database
+    folder: Folder
+    sentinel: Sentinel
     spool: Spool
     services: Services
 
@@ -130,7 +137,10 @@ def build_parts(settings: Settings, telemetry: Telemetry, index: int) -> Parts:
     spool = Spool(settings.home / SPOOL, settings.journal.spool_max_bytes, clock)
     chooser, shadows = Chooser(table, VersionLookup(database), pool, telemetry), Shadows(table, pool, spool, telemetry, clock)
     registry = RegistryService(database, clock, answers, announced, keys, artifacts, ExperimentsOfVersions())
-    experiments = ExperimentService(database, clock, VersionCandidates(), answers, announced)
+    candidates = VersionCandidates()
+    experiments = ExperimentService(database, clock, candidates, answers, announced)
+    counting = Database(_url(settings.database.runtime_url), ROOMY, pool_size=1, max_overflow=2)
+    folder = Folder(counting, sync_database, answers, clock)
     services = Services(
         predictor=Predictor(directory, chooser, pool, cache, live_proof, shadows, spool, answers, IdMint(clock), telemetry, clock),
         registry=registry,
@@ -138,6 +148,8 @@ def build_parts(settings: Settings, telemetry: Telemetry, index: int) -> Parts:
         tenants=TenantService(database, directory, master_key, limiter, clock, follower.caught_up),
         audit=AuditService(database),
         experiments=experiments,
+        outcomes=OutcomeService(database, clock, answers, answers, answers),
+        results=ResultsService(counting, folder, candidates, clock),
         rollouts=RolloutService(database, experiments, registry),
     )
     uploads = ArtifactUploads(database, clock, answers, answers, keys)
@@ -159,6 +171,9 @@ def build_parts(settings: Settings, telemetry: Telemetry, index: int) -> Parts:
         validator,
         uploads,
         retention,
+        counting,
+        folder,
+        Sentinel(counting, sync_database, folder, clock),
         spool,
         services,
     )
@@ -207,7 +222,8 @@ def create_app(settings: Settings, telemetry: Telemetry, index: int = 0) -> Star
             await parts.follower.start()
             parts.directory.require_readable()
             tasks = [
-                asyncio.create_task(task.run()) for task in (parts.validator, parts.live_proof, parts.shadows, parts.retention, gauges)
+                asyncio.create_task(task.run())
+                for task in (parts.validator, parts.live_proof, parts.shadows, parts.retention, parts.folder, parts.sentinel, gauges)
             ]
             tasks.append(asyncio.create_task(parts.follower.join()))  # beside the first answers: it waits for the models
             yield
@@ -225,6 +241,7 @@ async def _stop(parts: Parts, tasks: list[asyncio.Task[None]]) -> None:
     await asyncio.to_thread(parts.spool.close)
     await parts.pool.close()
     await parts.host.close()
+    await parts.counting.close()
     await parts.database.close()
     await parts.sync_database.close()
     parts.limiter.close()

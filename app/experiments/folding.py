@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import structlog
 from sqlalchemy import text
 
+from app.db.engine import Timeouts
 from app.errors import AppError
 from app.experiments.exposures import count_covariates, count_exposures, statement
 from app.experiments.leading import leading
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from app.experiments.ports import OutcomeWindows
     from app.kernel.clock import Clock
 
+# Of the connections that fold: a full batch may take a second, and another one may be waited for.
+ROOMY = Timeouts(statement_s=60.0, command_s=65.0, lock_s=10.0, idle_in_transaction_s=60.0)
 BATCH = 20_000  # of each kind of work in one transaction
 _EVERY_S = 1.0
 _LONGEST_PAUSE_S = 60.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import ARRAY, Boolean, DateTime, Double, Integer, Text, Uuid, bindparam, select
 
@@ -24,7 +24,7 @@ cross join lateral (
   select p.unit_hash, p.rows from predictions p where p.tenant_id = :tenant and p.id = g.id and p.at = g.at limit 1
 ) p""").bindparams(bindparam("ids", type_=ARRAY(Uuid())), bindparam("ats", type_=ARRAY(DateTime(timezone=True))))
 
-_COLUMNS = {
+_COLUMNS: dict[str, Any] = {
     "id": Uuid(), "metric": Text(), "value": Double(), "occurred_at": DateTime(timezone=True), "prediction_id": Uuid(), "row": Integer(),
     "unit_hash": Text(), "pending": Boolean(), "dedup_key": Text(),
 }  # fmt: skip

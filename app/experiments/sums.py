@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import select
+from sqlalchemy import ARRAY, Text, bindparam, select
 
-from app.experiments.rows import ExposureTallyRow, LookRow, MetricSumsRow
+from app.experiments.exposures import statement
+from app.experiments.rows import LookRow
 from app.experiments.stats.types import ArmSums
 
 if TYPE_CHECKING:
@@ -22,6 +23,12 @@ _TALLIED = ("units", "requests", "covered", "cov_total", "cov_squares")
 _SUMMED = (
     "counted", "total", "squares", "both_counted", "both_total", "both_squares", "both_cov_total", "both_cov_squares", "cross_products",
 )  # fmt: skip
+_SUMS = statement(f"""
+select experiment, null as metric, variant, {", ".join(_TALLIED)}, {", ".join(f"null as {name}" for name in _SUMMED)}
+from exposure_tallies where tenant_id = :tenant and experiment = any (:keys)
+union all
+select experiment, metric, variant, {", ".join(f"null as {name}" for name in _TALLIED)}, {", ".join(_SUMMED)}
+from metric_sums where tenant_id = :tenant and experiment = any (:keys)""").bindparams(bindparam("keys", type_=ARRAY(Text())))  # noqa: S608  constants
 Numbers = dict[str, Any]  # by column: int for counts, Decimal for sums
 
 
@@ -78,14 +85,13 @@ class FrozenLook:
 
 
 async def read_sums(session: AsyncSession, tenant_id: UUID, keys: Collection[str]) -> dict[str, ExperimentSums]:
-    """The sums of each of these experiments, in two queries."""
+    """The sums of each of these experiments, all of one moment: a fold in between would leave more values than units."""
     found = {key: ExperimentSums() for key in keys}
-    tallies = select(ExposureTallyRow).where(ExposureTallyRow.tenant_id == tenant_id, ExposureTallyRow.experiment.in_(found))
-    for tally in (await session.execute(tallies.execution_options(populate_existing=True))).scalars():
-        found[tally.experiment].arms[tally.variant] = {name: getattr(tally, name) for name in _TALLIED}
-    sums = select(MetricSumsRow).where(MetricSumsRow.tenant_id == tenant_id, MetricSumsRow.experiment.in_(found))
-    for row in (await session.execute(sums.execution_options(populate_existing=True))).scalars():
-        found[row.experiment].metrics.setdefault(row.metric, {})[row.variant] = {name: getattr(row, name) for name in _SUMMED}
+    for row in (await session.execute(_SUMS, {"tenant": tenant_id, "keys": list(found)})).mappings():
+        if row["metric"] is None:
+            found[row["experiment"]].arms[row["variant"]] = {name: row[name] for name in _TALLIED}
+        else:
+            found[row["experiment"]].metrics.setdefault(row["metric"], {})[row["variant"]] = {name: row[name] for name in _SUMMED}
     return found
 
 

@@ -16,7 +16,12 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from app.audit.service import AuditService
+    from app.errors import AppError
+    from app.experiments.answers import ExperimentResults
+    from app.experiments.outcomes import OutcomeService
+    from app.experiments.results import ResultsService
     from app.experiments.service import ExperimentService
+    from app.experiments.types import Experiment
     from app.prediction.comparison import VersionComparer
     from app.prediction.service import Predictor
     from app.registry.service import RegistryService
@@ -35,6 +40,8 @@ class Services:
     tenants: TenantService
     audit: AuditService
     experiments: ExperimentService
+    outcomes: OutcomeService
+    results: ResultsService
     rollouts: RolloutService
 
 
@@ -49,22 +56,29 @@ class GraphQLContext:
     @property
     def loaders(self) -> Loaders:
         if self._loaders is None:
-            self._loaders = Loaders(self.request, self.services.registry)
+            self._loaders = Loaders(self.request, self.services.registry, self.services.results)
         return self._loaders
 
 
 class Loaders:
     """Batches of one request: a list of models asks for all their aliases, and all versions behind these, in one query each."""
 
-    def __init__(self, ctx: RequestContext, registry: RegistryService) -> None:
+    def __init__(self, ctx: RequestContext, registry: RegistryService, results: ResultsService) -> None:
         self._ctx = ctx
         self._registry = registry
+        self._results = results
         self.aliases: DataLoader[UUID, list[Alias]] = DataLoader(load_fn=self._load_aliases)
         self.versions: DataLoader[tuple[UUID, int], ModelVersion] = DataLoader(load_fn=self._load_versions)
+        self.results: DataLoader[tuple[Experiment, str | None], ExperimentResults | AppError] = DataLoader(
+            load_fn=self._load_results, cache_key_fn=lambda asked: (asked[0].key, asked[1])
+        )
 
     async def _load_aliases(self, models: list[UUID]) -> list[list[Alias]]:
         found = await self._registry.aliases_of(self._ctx, models)
         return [found[model] for model in models]
+
+    async def _load_results(self, asked: list[tuple[Experiment, str | None]]) -> list[ExperimentResults | AppError]:
+        return await self._results.results(self._ctx, asked)
 
     async def _load_versions(self, keys: list[tuple[UUID, int]]) -> list[ModelVersion]:
         found = await self._registry.versions_by_key(self._ctx, keys)

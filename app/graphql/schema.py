@@ -6,9 +6,11 @@ import strawberry
 from strawberry.schema.config import StrawberryConfig
 
 from app.graphql.audit.queries import AuditQuery
-from app.graphql.errors import ErrorCode
+from app.graphql.codes import ErrorCode
 from app.graphql.experiments.mutations import ExperimentMutation
+from app.graphql.experiments.outcomes import OutcomeMutation
 from app.graphql.experiments.queries import ExperimentQuery
+from app.graphql.experiments.results import ResultsQuery
 from app.graphql.prediction.queries import PredictionQuery
 from app.graphql.registry.comparison import ComparisonQuery
 from app.graphql.registry.mutations import RegistryMutation
@@ -19,18 +21,15 @@ from app.graphql.tenancy.queries import TenancyQuery
 
 
 @strawberry.type
-class Query(TenancyQuery, PredictionQuery, RegistryQuery, ComparisonQuery, ExperimentQuery, AuditQuery):
+class Query(TenancyQuery, PredictionQuery, RegistryQuery, ComparisonQuery, ExperimentQuery, ResultsQuery, AuditQuery):
     pass
 
 
 @strawberry.type
-class Mutation(RegistryMutation, ExperimentMutation, TenancyMutation):
+class Mutation(RegistryMutation, ExperimentMutation, OutcomeMutation, TenancyMutation):
     pass
-
-
-ErrorCodeEnum = strawberry.enum(ErrorCode, name="ErrorCode", description="`extensions.code` of each error.")
 
 
 def build_schema() -> strawberry.Schema:
     """The schema; what must happen on each request is in the handler and the services, so it has no extensions."""
-    return strawberry.Schema(query=Query, mutation=Mutation, types=[ErrorCodeEnum], config=StrawberryConfig(scalar_map=SCALARS))
+    return strawberry.Schema(query=Query, mutation=Mutation, types=[ErrorCode], config=StrawberryConfig(scalar_map=SCALARS))

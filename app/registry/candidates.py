@@ -24,6 +24,10 @@ class VersionCandidates:
         """The model's id, its row locked until the transaction ends, as promoting and archiving lock it; raises NotFound."""
         return (await store.find_model(session, tenant_id, model, lock=True)).model_id
 
+    async def classes(self, session: AsyncSession, tenant_id: UUID, model: str, version: int) -> tuple[str, ...] | None:
+        """As text, in the estimator's order; None for a regressor. Raises NotFound."""
+        return (await _version(session, await store.find_model(session, tenant_id, model), version)).classes
+
     async def refusals(self, session: AsyncSession, tenant_id: UUID, model: str, control: int, others: Collection[int]) -> list[str]:
         """A sentence for each reason why a version cannot take part; raises NotFound for one that is not there.
 

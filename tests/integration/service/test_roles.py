@@ -46,15 +46,23 @@ CALLS = {
     "rampExperiment": 'mutation { rampExperiment(key: "none", rollout: 5) { key } }',
     "stopExperiment": 'mutation { stopExperiment(key: "none") { key } }',
     "concludeExperiment": 'mutation { concludeExperiment(key: "none") { key } }',
+    "experimentPower": '{ experimentPower(metric: "none", units: 100) { mean } }',
+    "recordOutcome": 'mutation { recordOutcome(input: {metric: "none", value: 1, unit: "u", idempotencyKey: "k"}) { id } }',
+    "recordOutcomes": "mutation { recordOutcomes(inputs: []) { recorded { id } } }",
+    "declareMetric": 'mutation { declareMetric(input: {name: "NONE", kind: MEAN}) { name } }',
     "createTenant": 'mutation { createTenant(input: {id: "", name: "x"}) { id } }',
 }
 # From the contract's table of roles, written out by hand: the permission table is held to it.
-READ = {"model", "models", "promotionBlockers", "compareModelVersions", "unitHash", "experiment", "experiments"}
+READ = {"model", "models", "promotionBlockers", "compareModelVersions", "unitHash", "experiment", "experiments", "experimentPower"}
+OUTCOMES = {"recordOutcome", "recordOutcomes"}
 MAY = {
     "READER": READ | {"viewer"},
-    "PREDICTOR": {"viewer", "predict", "predictBatch"},
+    "PREDICTOR": {"viewer", "predict", "predictBatch"} | OUTCOMES,
     "PUBLISHER": {"viewer", "registerModelVersion", "model", "models", "promotionBlockers", "compareModelVersions"},
-    "EXPERIMENTER": READ | {name for name in CALLS if name.endswith("Experiment")} | {"viewer", "predict", "predictBatch"},
+    "EXPERIMENTER": READ
+    | {name for name in CALLS if name.endswith("Experiment")}
+    | {"viewer", "predict", "predictBatch", "declareMetric"}
+    | OUTCOMES,
     "ADMIN": set(CALLS) - {"tenants", "tenant", "createTenant"},
     "OPERATOR": {"viewer", "tenants", "tenant", "createTenant"},
 }

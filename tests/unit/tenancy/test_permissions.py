@@ -10,7 +10,7 @@ from app.tenancy.permissions import PERMISSIONS, actions_of, roles_for
 pytestmark = pytest.mark.unit
 
 MAY = {
-    Role.PREDICTOR: {Action.VIEW_SELF, Action.PREDICT},
+    Role.PREDICTOR: {Action.VIEW_SELF, Action.PREDICT, Action.RECORD_OUTCOME},
     Role.READER: {Action.VIEW_SELF, Action.READ_REGISTRY, Action.HASH_UNIT, Action.READ_EXPERIMENTS},
     Role.PUBLISHER: {
         Action.VIEW_SELF,
@@ -27,6 +27,7 @@ MAY = {
         Action.HASH_UNIT,
         Action.READ_EXPERIMENTS,
         Action.MANAGE_EXPERIMENTS,
+        Action.RECORD_OUTCOME,
     },
     Role.ADMIN: set(Action) - {Action.MANAGE_TENANTS},
     Role.OPERATOR: {Action.VIEW_SELF, Action.MANAGE_TENANTS},
