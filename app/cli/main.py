@@ -18,6 +18,7 @@ _COMMANDS = {
     "artifact": "app.cli.artifact:artifact",
     "model": "app.cli.model:model",
     "predict": "app.cli.predict:predict",
+    "experiment": "app.cli.experiment:experiment",
     "doctor": "app.cli.doctor:doctor",
 }
 

@@ -32,11 +32,13 @@ def turnout(tmp_path):
 
 
 def test_every_command_of_the_contract_is_there_and_helps(turnout):
-    assert list(_COMMANDS) == ["serve", "demo", "migrate", "tenant", "token", "artifact", "model", "predict", "doctor"]
+    assert list(_COMMANDS) == ["serve", "demo", "migrate", "tenant", "token", "artifact", "model", "predict", "experiment", "doctor"]
     for name in _COMMANDS:
         assert turnout(name, "--help").exit_code == 0
     shown = turnout("model", "--help").output
     assert all(f"  {name} " in shown for name in ("register", "promote", "rollback", "list"))
+    shown = turnout("experiment", "--help").output
+    assert all(f"  {name} " in shown for name in ("create", "list", "show", "start", "ramp", "stop", "conclude", "results"))
 
 
 def test_a_signature_is_all_that_turnout_artifact_sign_prints_and_it_counts(turnout, tmp_path):
@@ -62,7 +64,7 @@ def test_a_key_that_is_none_is_status_1(turnout, tmp_path):
     assert "openssl genpkey -algorithm ed25519" in result.stderr
 
 
-@pytest.mark.parametrize("group", [(), ("model",), ("tenant",)])
+@pytest.mark.parametrize("group", [(), ("model",), ("tenant",), ("experiment",)])
 def test_no_summary_in_help_is_cut_off(turnout, group):
     assert "..." not in turnout(*group, "--help").output.partition("Commands:")[2]
 
