@@ -11,7 +11,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from UnleashClient import UnleashClient
+from UnleashClient.clients.unleash_client import UnleashClient
 from UnleashClient.cache import BaseCache
 from UnleashClient.constants import ETAG, FEATURES_URL
 from UnleashClient.events import BaseEvent, UnleashFetchedEvent
