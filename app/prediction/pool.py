@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import structlog
 
 from app.errors import AppError, DeadlineExceeded, ModelFailed, ModelUnavailable, Unavailable
-from app.prediction.budget import MemoryLedger, native_bytes, onnx_bytes
+from app.prediction.budget import MemoryLedger, loaded_bytes, native_bytes, onnx_bytes
+from app.prediction.runtimes.base import Measured
 from app.registry.types import RuntimeKind
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ _COLD_RETRY_MS = 500
 _FAILED_RETRY_MS = 1000
 _FAILURE_KEPT_S = 5.0
 _MOST_FAILURES_KEPT = 1_000
+_MOST_MEASURES_KEPT = 10_000
 _IDLE_S = 60.0
 _BUSY_LOOK_S, _BUSY_WITHIN_S = 0.005, 2.0
 log = structlog.get_logger()
@@ -65,6 +67,7 @@ class RuntimePool:
         self._opening: dict[Key, asyncio.Task[Runtime]] = {}
         self._needed: frozenset[Key] = frozenset()
         self._beside: dict[Key, float] = {}  # estimators of compiled versions: when they were last asked for
+        self._measured: dict[str, int] = {}  # what estimators took, by artifact
         self._failures: dict[Key, tuple[ModelFailed, float]] = {}
 
     @property
@@ -176,21 +179,31 @@ class RuntimePool:
                 raise
             except (ModelFailed, ModelUnavailable) as error:  # its answers are the estimator's: slower is better than none
                 log.error("compiled_model_refused", digest=route.compiled_digest, why=error.message)  # noqa: TRY400  told, not traced
-        runtime = await self._within_memory(key, native_bytes(route), lambda: self._opener.estimator(tenant_id, route))
+        reckoned = self._measured.get(route.artifact_digest) or native_bytes(route)
+        runtime = await self._within_memory(key, reckoned, lambda: self._estimator(key, tenant_id, route))
         spare = [each for each in self._ledger if each in self._open and self._open[each].kind == "sklearn" and each not in self._needed]
         await self._close([each for each in spare[:-_MOST_SPARE_CHILDREN] if each != key and self._may_go(each)])
+        return runtime
+
+    async def _estimator(self, key: Key, tenant_id: UUID, route: VersionRoute) -> Runtime:
+        """The estimator, its memory booked as it is and no longer as it was reckoned; raises NoRoom, too."""
+        runtime = await self._opener.estimator(tenant_id, route)
+        if not isinstance(runtime, Measured) or runtime.memory_bytes is None:
+            return runtime
+        size = loaded_bytes(runtime.memory_bytes)
+        while len(self._measured) >= _MOST_MEASURES_KEPT:
+            del self._measured[next(iter(self._measured))]
+        self._measured[route.artifact_digest] = size
+        try:
+            await self._close(await self._room(key, size))
+        except BaseException:
+            await runtime.close()
+            raise
         return runtime
 
     async def _within_memory(self, key: Key, size: int, open_it: Callable[[], Awaitable[Runtime]]) -> Runtime:
         """Books the memory, makes room, and only then opens: what is held is never above the bound."""
         going = await self._room(key, size)
-        if going is None:
-            log.warning("no_room_for_model", bytes=size, held=self._ledger.used, limit=self._ledger.limit)
-            raise NoRoom(
-                "There is no memory for this version beside those that aliases point at: point fewer aliases, or raise "
-                "TURNOUT_MODEL_MEMORY_BYTES.",
-                retry_after_ms=1000,
-            )
         try:
             await self._close(going)
             runtime = await open_it()
@@ -200,12 +213,17 @@ class RuntimePool:
         self._open[key] = runtime
         return runtime
 
-    async def _room(self, key: Key, size: int) -> list[Key] | None:
-        """Who has to go; None where there is no room. What an alias needs waits a while for others to have answered."""
+    async def _room(self, key: Key, size: int) -> list[Key]:
+        """Who has to go; raises NoRoom. What an alias needs waits a while for others to have answered."""
         end = asyncio.get_running_loop().time() + _BUSY_WITHIN_S
         while (going := self._ledger.take(key, size, self._needed, self._may_go)) is None:
             if key not in self._needed or size > self._ledger.limit or asyncio.get_running_loop().time() > end:
-                return None
+                log.warning("no_room_for_model", bytes=size, held=self._ledger.used, limit=self._ledger.limit)
+                raise NoRoom(
+                    "There is no memory for this version beside those that aliases point at: point fewer aliases, or raise "
+                    "TURNOUT_MODEL_MEMORY_BYTES.",
+                    retry_after_ms=1000,
+                )
             await asyncio.sleep(_BUSY_LOOK_S)
         return going
 

@@ -106,6 +106,7 @@ class SumEstimator:
     closed: bool = False
     busy: bool = False
     kind: str = "sklearn"
+    memory_bytes: int | None = None
 
     async def infer(self, batch: Batch, deadline: Deadline) -> Scores:
         self.asked += batch.numbers.tolist()
@@ -134,11 +135,12 @@ class GraphOpener(RuntimeOpener):
         super().__init__(None, Unsigned(), None, FlatFiles(folder, graphs, Seal()))
         self.estimators: list[SumEstimator] = []
         self.failure: Exception | None = None
+        self.memory_bytes: int | None = None  # what an estimator takes, where that can be measured
 
     async def estimator(self, tenant_id: UUID, route: VersionRoute) -> SumEstimator:
         if self.failure is not None:
             raise self.failure
-        self.estimators.append(SumEstimator(route.task))
+        self.estimators.append(SumEstimator(route.task, memory_bytes=self.memory_bytes))
         return self.estimators[-1]
 
 

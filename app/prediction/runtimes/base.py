@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from app.kernel.clock import Deadline
@@ -25,3 +25,12 @@ class Runtime(Protocol):
 
     async def close(self) -> None:
         """Gives back what it holds; whoever still waits gets ModelUnavailable."""
+
+
+@runtime_checkable
+class Measured(Protocol):
+    """A runtime whose memory can be told."""
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """What goes when this runtime goes, as it was when it had loaded; None where this machine does not tell."""

@@ -7,6 +7,7 @@ that dies or outlives its deadline is replaced behind the scenes; what it was wo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 from collections import deque
 from dataclasses import dataclass
@@ -75,6 +76,7 @@ class SklearnRuntime:
         self._kill_timer: asyncio.TimerHandle | None = None
         self._channel: Channel | None = None
         self._pid = 0
+        self._memory_bytes: int | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._recovering = False
         self._closed = False
@@ -85,6 +87,15 @@ class SklearnRuntime:
         return self._pid
 
     @property
+    def memory_bytes(self) -> int | None:
+        """Bytes that are the child's alone, as they were when it had loaded; None where this machine does not tell."""
+        return self._memory_bytes
+
+    async def measure(self) -> int | None:
+        """The same, now. Raises Unavailable where the model host is away."""
+        return await self._zygote.memory(self._version.key, self._pid)
+
+    @property
     def busy(self) -> bool:
         """Whether somebody waits for an answer of it."""
         return bool(self._call or self._waiting)
@@ -92,6 +103,8 @@ class SklearnRuntime:
     async def start(self) -> None:
         """Returns when the child has loaded the artifact; raises ModelFailed with its reason, ModelUnavailable or Unavailable."""
         await self._connect()
+        with contextlib.suppress(AppError):  # it serves, whatever it takes
+            self._memory_bytes = await self.measure()
 
     async def infer(self, batch: Batch, deadline: Deadline) -> Scores:
         """As `Runtime.infer`. Rows of one batch are never split over calls."""

@@ -43,6 +43,11 @@ class ZygoteClient:
             return {}  # the host is gone, and its children with it
         return answer
 
+    async def memory(self, key: str, pid: int) -> int | None:
+        """Bytes of the machine's memory that are this child's alone; None where nobody can tell."""
+        told = (await self._ask({"op": "memory", "key": key, "pid": pid}))[0].get("bytes")
+        return told if type(told) is int and told >= 0 else None
+
     async def stats(self) -> dict[str, Any]:
         """`pid`, `children` (key, pid, rss_bytes), `confinement`."""
         return (await self._ask({"op": "stats"}))[0]

@@ -180,6 +180,8 @@ class Zygote:
                 self._hand_over(connection, f"{purpose}/{next(self._inspections)}", Purpose(purpose), int(request["cpu_s"]))
             case "kill":
                 self._kill(connection, str(request["key"]), int(request["pid"]))
+            case "memory":
+                self._tell_memory(connection, str(request["key"]), int(request["pid"]))
             case "stats":
                 _answer(connection, self._stats())
             case _:
@@ -223,6 +225,12 @@ class Zygote:
             return
         fate = self._fates.get(pid)
         _answer(connection, fate if fate is not None and fate["key"] == key else {"key": key})
+
+    def _tell_memory(self, connection: socket.socket, key: str, pid: int) -> None:
+        """Answers with the bytes that go when this child of that key goes: what it shares with this process is not among them."""
+        child = self._children.get(pid)
+        own = None if child is None or child.key != key else _own_bytes(pid)
+        _answer(connection, {} if own is None else {"bytes": own})
 
     def _stats(self) -> dict[str, Any]:
         page = os.sysconf("SC_PAGE_SIZE")
@@ -299,6 +307,16 @@ def _in_child(options: ChildOptions, control: socket.socket, *, probe: bool) -> 
         run_child(options, control, probe=probe)
     finally:
         os._exit(1)
+
+
+def _own_bytes(pid: int) -> int | None:
+    """None where the kernel does not tell this user of a locked process."""
+    try:
+        with open(f"/proc/{pid}/smaps_rollup", "rb") as rollup:  # noqa: PTH123
+            lines = [line.split() for line in rollup if line.startswith((b"Private_Clean:", b"Private_Dirty:"))]
+        return sum(int(line[1]) for line in lines) * 1024
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 def _kill(pid: int) -> None:

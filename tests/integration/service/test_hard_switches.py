@@ -52,7 +52,7 @@ ONE, TWO = neighbours(1.0), neighbours(2.0)
 @pytest.fixture(scope="module")
 def narrow() -> Iterator[Service]:
     """A service with memory for one of `neighbours` and some graphs, not for two."""
-    room = int(1.5 * native_bytes(compiled_route(None, size=len(ONE))))
+    room = int(1.3 * native_bytes(compiled_route(None, size=len(ONE))))
     with own_service("--workers", str(WORKERS), TURNOUT_MODEL_MEMORY_BYTES=str(room)) as running:
         yield running
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from uuid import UUID
 
 import pytest
 
 from app.errors import ModelFailed, ModelUnavailable, Unavailable
 from app.kernel.clock import Deadline
-from app.prediction.budget import native_bytes, onnx_bytes
+from app.prediction.budget import loaded_bytes, native_bytes, onnx_bytes
 from app.prediction.pool import NoRoom, RuntimePool, key_of
 from tests.support.clock import ManualClock
 from tests.support.serving import TENANT, GraphOpener, Graphs, compiled_route, numbers, sum_graph
@@ -197,6 +198,36 @@ async def test_what_an_alias_needs_waits_for_the_answers_of_what_must_go_for_it(
     runtimes[0].busy = False
     assert await asking == [3.0]
     assert [estimator.closed for estimator in shop.opener.estimators] == [True, False, False]
+
+
+async def test_what_an_estimator_took_is_charged_once_that_is_known_and_the_next_time_from_the_beginning(make_shop):
+    shop = make_shop(3 * NATIVE)
+    shop.opener.memory_bytes = NATIVE // 2
+    real = loaded_bytes(NATIVE // 2)
+    await shop.pool.get(TENANT, compiled_route(None, 1))
+    assert shop.pool.held_bytes == real
+    shop.opener.memory_bytes = None
+    await shop.pool.get(TENANT, replace(compiled_route(None, 2), artifact_digest="b" * 64))
+    assert shop.pool.held_bytes == real + NATIVE
+    await shop.pool.get(TENANT, compiled_route(None, 3))  # of the first one's artifact
+    assert shop.pool.held_bytes == real + NATIVE + real
+
+
+async def test_one_that_took_more_than_was_reckoned_sends_others_away_or_is_refused(make_shop):
+    shop = make_shop(3 * NATIVE)
+    small, large = compiled_route(None, 1), replace(compiled_route(None, 2), artifact_digest="b" * 64)
+    await shop.pool.get(TENANT, small)
+    shop.opener.memory_bytes = 3 * NATIVE - loaded_bytes(0)
+    await shop.pool.get(TENANT, large)
+    assert (shop.opener.estimators[0].closed, shop.pool.held_bytes) == (True, 3 * NATIVE)
+    shop.opener.memory_bytes += 1
+    with pytest.raises(NoRoom):
+        await shop.pool.get(TENANT, replace(large, artifact_digest="c" * 64, number=3))
+    assert [each.closed for each in shop.opener.estimators] == [True, True, True]
+    opened = len(shop.opener.estimators)
+    with pytest.raises(NoRoom):
+        await shop.pool.get(TENANT, replace(large, artifact_digest="c" * 64, number=3))
+    assert (len(shop.opener.estimators), shop.pool.held_bytes) == (opened, 0), "known by now to be too large: not loaded again"
 
 
 async def test_a_graph_that_is_refused_is_replaced_by_its_estimator(make_shop):
