@@ -11,8 +11,8 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from UnleashClient.clients.unleash_client import UnleashClient
 from UnleashClient.cache import BaseCache
+from UnleashClient.clients.unleash_client import UnleashClient
 from UnleashClient.constants import ETAG, FEATURES_URL
 from UnleashClient.events import BaseEvent, UnleashFetchedEvent
 from UnleashClient.utils import LOGGER, InstanceAllowType
