@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from app.prediction.pool import Key
+    from app.prediction.ports import UnleashShares
     from app.registry.types import VersionRoute
     from tests.integration.registry.conftest import Registry
 
@@ -82,15 +83,17 @@ class Said:
 
 
 class Nothing:
-    """No validation."""
+    """No validation, and nobody who counts."""
 
     def consider(self, _pending: object) -> None: ...
+
+    def flags_refused(self) -> None: ...
 
 
 class Process:
     """As much of a serving process as keeps the picture."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, unleash: UnleashShares | None = None) -> None:
         self.registry, self.models, self.said, self.table = registry, Models(), Said(), RoutingTable()
         self.line = Line(registry.urls.sync, "listener", default_transaction_read_only="on")
         directory = TenantDirectory(MasterKey(bytes(32)))
@@ -102,7 +105,7 @@ class Process:
             cast("Any", self.models),
             cast("Any", Nothing()),
             cast("Any", self.said),
-            FlagBook(directory, FlagBuilder(), cast("Any", Nothing())),
+            FlagBook(directory, FlagBuilder(), cast("Any", Nothing()), unleash),
             ManualClock(),
         )
         self.line.listen(CHANNEL, self.refresher.heard, self.refresher.line_up)
