@@ -70,9 +70,14 @@ def test_two_experiments_draw_independently():
     assert fits([both[pair] for pair in sorted(both)], [0.25] * 4)
 
 
+# As many buckets as gates, layers and holdouts have: had two draws one name, whoever is in the first would fill the first arms alone.
+TEN_ARMS = tuple(arm(f"v{number}", number + 1, 10_000) for number in range(10))
+
+
 def test_who_takes_part_is_drawn_independently_of_the_arm():
-    found = arms_of(flags(experiment(rollout=20.0)))
-    assert fits(list(Counter(found.values()).values()), [0.5, 0.5])
+    for running in (experiment(rollout=20.0, variants=TEN_ARMS), experiment(rollout=20.0, variants=TEN_ARMS, layer="ranking")):
+        counts = Counter(arms_of(flags(running)).values())
+        assert fits([counts[each.name] for each in TEN_ARMS], [0.1] * 10)
 
 
 def layered(*shares, model="churn"):
@@ -136,9 +141,10 @@ def test_the_holdout_is_the_same_units_for_every_experiment_of_the_tenant_and_mo
     assert {unit: variant for unit, variant in without.items() if unit not in held} == arms_of(built)
 
 
-def test_the_holdout_is_drawn_independently_of_an_experiment_called_holdout():
-    built = flags(experiment("holdout"), holdout=50.0)
-    assert fits(list(Counter(arms_of(built).values()).values()), [0.5, 0.5])
+@pytest.mark.parametrize("key", ["holdout", "ranking"])
+def test_the_holdout_is_drawn_independently_of_an_experiment_whatever_its_key(key):
+    counts = Counter(arms_of(flags(experiment(key, variants=TEN_ARMS), holdout=50.0)).values())
+    assert fits([counts[each.name] for each in TEN_ARMS], [0.1] * 10)
 
 
 def test_the_control_in_the_middle_of_the_list_stays_there():

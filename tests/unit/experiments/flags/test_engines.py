@@ -48,7 +48,8 @@ def test_the_engine_that_was_asked_last_is_kept():
     first = engines.of(documents[0])
     engines.of(documents[1])
     assert engines.of(documents[0]) is first
-    engines.of(documents[2])
+    third = engines.of(documents[2])
+    assert engines.of(documents[2]) is third
     assert engines.of(documents[0]) is first
     engines.drop(documents[0])
     assert engines.of(documents[0]) is not first
