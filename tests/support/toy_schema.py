@@ -10,9 +10,9 @@ from graphql import GraphQLError
 from strawberry.schema.config import StrawberryConfig
 
 from app.errors import AppError, DeadlineExceeded, InvalidFeatures, InvalidInput, NotFound, NotPromotable, Unauthenticated
+from app.graphql.codes import ErrorCode as Code
 from app.graphql.http.handler import GraphQLEndpoint
 from app.graphql.http.options import EndpointOptions
-from app.graphql.schema import ErrorCodeEnum
 from app.kernel.context import Action, RequestContext, Role
 
 SECRET = "pg://owner:hunter2@10.1.2.3/turnout /srv/secret.key"
@@ -28,7 +28,6 @@ def _row(value):
 
 FeatureRow = strawberry.scalar(name="FeatureRow", parse_value=_row, serialize=lambda value: value)
 FloatVector = strawberry.scalar(name="FloatVector", parse_value=list, serialize=lambda value: value)
-Code = ErrorCodeEnum  # registered once: a second time would take its description from the real schema
 
 
 class Row:
@@ -117,7 +116,7 @@ class Query:
         return one + two
 
     @strawberry.field
-    def code(self, code: Code = ErrorCodeEnum.NOT_FOUND) -> str:
+    def code(self, code: Code = Code.NOT_FOUND) -> str:
         return code.value
 
     @strawberry.field
