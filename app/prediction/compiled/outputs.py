@@ -7,8 +7,7 @@ classifiers whose predict is the likeliest class; `labels` (rows,) int64, indice
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -33,8 +32,7 @@ class Malformed(Exception):
     """The graph's outputs are not laid out as this module says; the text says how."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """`doubtful`: the rows, by number, whose answer is not finite, or whose two likeliest classes are so close that the
     estimator may say the other one: the estimator itself must answer these. Their scores mean nothing.
     """
