@@ -15,7 +15,7 @@ from app.experiments.types import MetricAggregation, MetricKind
 from app.kernel.ids import minted_at_ms
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from app.experiments.types import Metric
 
@@ -54,8 +54,11 @@ class CheckedOutcome:
     dedup_key: str
 
 
-def checked(given: OutcomeToRecord, now: datetime, window_days: int) -> CheckedOutcome:
-    """The outcome with its time and its key; raises InvalidInput that says what would be right, NotFound for what is no prediction's id."""
+def checked(given: OutcomeToRecord, now: datetime, window_days: int, is_own: Callable[[UUID], bool]) -> CheckedOutcome:
+    """The outcome with its time and its key. `is_own`: whether the tenant's key made an id; only then the time inside means something.
+
+    Raises InvalidInput that says what would be right, NotFound for what is no prediction's id.
+    """
     if (given.prediction_id is None) == (given.unit is None):
         raise InvalidInput("Exactly one of predictionId and unit must be given.")
     if not math.isfinite(given.value) or abs(given.value) > LARGEST_VALUE:
@@ -66,7 +69,7 @@ def checked(given: OutcomeToRecord, now: datetime, window_days: int) -> CheckedO
         raise InvalidInput(f"row is {given.row}; rows of a batch are counted from 0.")
     if given.unit is not None and given.idempotency_key is None:
         raise InvalidInput("idempotencyKey must be given with unit, so that a retry is not counted twice.")
-    prediction_id = None if given.prediction_id is None else _prediction_id(given.prediction_id)
+    prediction_id = None if given.prediction_id is None else _prediction_id(given.prediction_id, is_own)
     occurred_at = _occurred_at(given.occurred_at, now, timedelta(days=window_days), prediction_id)
     return CheckedOutcome(given.metric, given.value, prediction_id, given.row, occurred_at, _dedup_key(given, prediction_id))
 
@@ -110,11 +113,14 @@ def outcome_id(now: datetime, index: int) -> UUID:
     return UUID(int=(milliseconds << 80) | _V7 | (index << 64) | _VARIANT | secrets.randbits(62))
 
 
-def _prediction_id(text: str) -> UUID:
+def _prediction_id(text: str, is_own: Callable[[UUID], bool]) -> UUID:
     try:
-        return UUID(text)
+        prediction_id = UUID(text)
     except ValueError:
         raise no_prediction(text) from None
+    if not is_own(prediction_id):
+        raise no_prediction(text)
+    return prediction_id
 
 
 def _occurred_at(given: datetime | None, now: datetime, window: timedelta, prediction_id: UUID | None) -> datetime:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from app.audit import store as audit
@@ -123,9 +124,8 @@ class OutcomeService:
         """What can be said without a look at the database."""
         if given.unit is not None and ctx.unit is not None and given.unit != ctx.unit:
             raise PermissionDenied("Your token is pinned to another unit.")
-        outcome = checked(given, now, self._windows.outcome_window_days(ctx.tenant_id))
-        if outcome.prediction_id is not None and not self._ids.is_own(ctx.tenant_id, outcome.prediction_id):
-            raise no_prediction(given.prediction_id)
+        is_own = partial(self._ids.is_own, ctx.tenant_id)
+        outcome = checked(given, now, self._windows.outcome_window_days(ctx.tenant_id), is_own)
         unit = given.unit if given.unit is not None else ctx.unit
         return _Sent(index, outcome, None if unit is None else self._hashes.unit_hash(ctx.tenant_id, check_unit(unit)))
 

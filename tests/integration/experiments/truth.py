@@ -94,10 +94,10 @@ def assert_sums_are_the_rows(world: World, experiment: str, metrics: list[str]) 
     """What is stored equals what the rows say, to 1e-9; counts to the unit."""
     arms, sums = sums_of(world, experiment, metrics)
     stored = world.ask(f"select variant, {', '.join(ARM)} from exposure_tallies where experiment = $1 and units > 0", experiment)
-    assert {row["variant"]: _close(row, ARM, arms[row["variant"]]) for row in stored} == dict.fromkeys(arms, [])
+    assert {row["variant"]: _close(row, ARM, arms[row["variant"]]) for row in stored} == {key: [] for key in arms}
     rows = world.ask(f"select metric, variant, {', '.join(SUMS)} from metric_sums where experiment = $1 and counted > 0", experiment)
     counted = {place for place, numbers in sums.items() if numbers["counted"]}
-    assert {(r["metric"], r["variant"]): _close(r, SUMS, sums[r["metric"], r["variant"]]) for r in rows} == dict.fromkeys(counted, [])
+    assert {(r["metric"], r["variant"]): _close(r, SUMS, sums[r["metric"], r["variant"]]) for r in rows} == {key: [] for key in counted}
 
 
 def _close(row: Any, names: tuple[str, ...], truth: dict[str, float]) -> list[str]:

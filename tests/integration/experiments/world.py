@@ -15,8 +15,8 @@ from app.experiments.outcomes import OutcomeService
 from app.journal.partitions import ensure_partitions
 from app.journal.sink import PostgresSink
 from app.journal.types import PredictionRecord, ShadowRecord
-from app.kernel.context import Action, RequestContext, Role
 from app.kernel.clock import Deadline
+from app.kernel.context import Action, RequestContext, Role
 from app.kernel.ids import IdMint, is_genuine
 from app.tenancy.keys import TenantKeys
 from tests.support.clock import ManualClock
