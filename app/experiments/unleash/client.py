@@ -41,7 +41,7 @@ class FlagServerClient:
             url=options.url,
             app_name=options.app_name,
             custom_headers={"Authorization": options.token},
-            refresh_interval=options.refresh_s,
+            refresh_interval=options.refresh_s,  # type: ignore[arg-type]  # fractions of a second as well: its scheduler takes them
             request_timeout=REQUEST_WITHIN_S,
             request_retries=0,  # the next poll is one
             disable_metrics=True,  # it decides nothing here, so it has nothing to count

@@ -93,7 +93,7 @@ class UnleashOptions:
     url: str
     token: str = field(repr=False)
     shared_flags: bool  # whether a strategy without a condition on `tenantId` counts
-    refresh_s: int = 15
+    refresh_s: float = 15
     app_name: str = "turnout"
 
 
