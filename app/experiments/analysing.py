@@ -116,7 +116,17 @@ def analysis_of(evidence: Evidence, arms: Sequence[Variant], metric: Metric, rol
     )
     now = [evidence.sums.of(metric.name, arm.name) for arm in arms]
     looks = [Look(look.number, tuple(look.sums.of(metric.name, arm.name) for arm in arms)) for look in evidence.looks]
+    if evidence.looks and _still_matures(evidence.looks[-1], experiment, evidence.sums):
+        looks[-1] = Look(looks[-1].number, tuple(now))
     return analyse(plan, now, looks)
+
+
+def _still_matures(look: FrozenLook, experiment: Experiment, sums: ExperimentSums) -> bool:
+    """Whether the newest look is read with what its units did since: outcomes come after exposures, and often long after.
+
+    A look between freezes with the first unit after it, which makes the next look's information; nothing comes after the last.
+    """
+    return look.number >= experiment.planned_looks or look.units == sums.units
 
 
 def _analysis(evidence: Evidence, arms: Sequence[Variant], metric: Metric, role: MetricRole) -> Analysis:
