@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from app.experiments.flags.checking import problems_of
-from app.experiments.flags.constraints import is_time
+from app.experiments.flags.constraints import flaws_of, is_time
 from app.experiments.flags.document import (
     DATE_OPERATORS,
     DEFAULT,
@@ -150,6 +150,13 @@ def _layer(layer: str, running: Sequence[RunningExperiment]) -> Flag:
     return _drawing(layer_flag(layer), tuple(share for share in (*shares, (FREE, BUCKETS - reached)) if share[1]))
 
 
+def rule_problems(rule: TargetingRule) -> list[str]:
+    """Why a tenant's flags would be refused for this rule, without a subject; empty where the evaluator reads it as it is meant."""
+    if rule.attribute in RESERVED:
+        return [f"attribute is {rule.attribute!r}, which is set by the service, never by a request."]
+    return [f"{field} {text}" for field, text in flaws_of(_constraint(rule))]
+
+
 def _constraint(rule: TargetingRule) -> Constraint:
     values = rule.values
     if rule.operator in DATE_OPERATORS:  # the evaluator reads milliseconds or whole seconds, and nothing else
@@ -162,9 +169,9 @@ def _milliseconds(value: str) -> str:
         return value
     try:
         at = datetime.fromisoformat(value)
-    except ValueError:
+        return value if at.tzinfo is None else at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    except (ValueError, OverflowError):
         return value
-    return value if at.tzinfo is None else at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _problems_of(experiment: RunningExperiment) -> Iterator[Problem]:

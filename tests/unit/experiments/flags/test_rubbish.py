@@ -6,7 +6,7 @@ from dataclasses import replace
 import orjson
 import pytest
 
-from app.experiments.flags.compiling import compile_document
+from app.experiments.flags.compiling import compile_document, rule_problems
 from app.experiments.flags.document import OPERATORS, FlagsRefused
 from app.experiments.flags.engine import Engine
 from app.experiments.flags.reading import MOST_BYTES, read_document, read_features
@@ -248,3 +248,26 @@ def test_times_of_microseconds_are_put_as_the_evaluator_reads_them():
     rule = TargetingRule("since", "DATE_AFTER", ("2026-03-01T12:00:00.123456+02:00",))
     document = compile_document([experiment(targeting=[rule], variants=(CONTROL, TREATMENT))], 0.0, 1)
     assert document.flags[1].strategies[0].constraints[0].values == ("2026-03-01T10:00:00.123Z",)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        TargetingRule("plan", "SEMVER_GT", ("1.2.3-01",)),
+        TargetingRule('a"b', "IN", ("x",)),
+        TargetingRule("plan", "IN", ("a\\",)),
+        TargetingRule("since", "DATE_AFTER", ("0001-01-01T00:00:00+02:00",)),
+        TargetingRule("tenantId", "IN", ("x",)),
+        TargetingRule("plan", "NUM_GT", ()),
+    ],
+)
+def test_a_rule_that_would_have_the_document_refused_can_be_known_beforehand(rule):
+    assert rule_problems(rule)
+    with pytest.raises(FlagsRefused):
+        flags(experiment(targeting=[rule]))
+
+
+def test_a_rule_that_can_be_known_to_be_good_is_taken():
+    rule = TargetingRule("since", "DATE_AFTER", ("2026-03-01T12:00:00.123456+02:00",))
+    assert rule_problems(rule) == []
+    assert flags(experiment(targeting=[rule])).decide("churn", UNITS[0], {"since": "2026-03-02T00:00:00Z"}).variant
