@@ -1,161 +1,206 @@
-"""The life of an experiment over GraphQL alone: what is taken, what is refused and in which words, and what serves in the end."""
+"""Experiments on a real service of several processes: who gets which version, what is written down, and what arms cannot do."""
 
 from __future__ import annotations
 
+import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
-from sklearn.dummy import DummyClassifier
 
-from tests.support.service import PROMOTE
+from app.db.embedded.server import EmbeddedPostgres
+from app.db.privileges import DatabaseRole
+from tests.integration.service.test_registry import constant
+from tests.support.database import execute
+from tests.support.service import own_service
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from uuid import UUID
+
     from tests.support.service import Client, Service
 
-pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("service")]
+pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("experiments")]
 
-WHOLE = """{ key model status source hypothesis rollout variants { name version alias weight control shadow }
-  primaryMetric { name kind direction aggregation } secondaryMetrics { name } guardrails { name aggregation } plannedUnits plannedLooks layer
-  targeting { attribute operator values } createdBy startedAt endedAt revision }"""
-CREATE = f"mutation($input: CreateExperimentInput!) {{ createExperiment(input: $input) {WHOLE} }}"
-UPDATE = f"mutation($key: String!, $input: UpdateExperimentInput!) {{ updateExperiment(key: $key, input: $input) {WHOLE} }}"
-VARIANTS = [{"name": "now", "version": 1, "control": True}, {"name": "new", "version": 2}]
-CLICKED = {"name": "clicked", "kind": "PROPORTION"}
+WORKERS = 4
+CREATE = "mutation($input: CreateExperimentInput!) { createExperiment(input: $input) { key status } }"
+START = "mutation($key: String!, $rollout: Float! = 100) { startExperiment(key: $key, rollout: $rollout) { status rollout } }"
+RAMP = "mutation($key: String!, $rollout: Float!) { rampExperiment(key: $key, rollout: $rollout) { rollout } }"
+STOP = "mutation($key: String!) { stopExperiment(key: $key) { status } }"
+WITHDRAW = 'mutation($version: Int!) { withdrawModelVersion(model: "m", version: $version, reason: "bad") { status } }'
+ANSWER = "id version variant experiment reason"
+PREDICT = f"""query($row: FeatureRow!, $unit: ID, $attributes: Attributes) {{
+  predict(model: "m", features: $row, unit: $unit, attributes: $attributes) {{ {ANSWER} }} }}"""
+BATCH = f'query($rows: [FeatureRow!], $unit: ID) {{ predictBatch(model: "m", rows: $rows, unit: $unit) {{ {ANSWER} }} }}'
+PLENTY = {"requestsPerSecond": 1_000_000, "burst": 1_000_000, "concurrency": 10_000}
+CONVERSION = {"name": "bought", "kind": "PROPORTION"}
+CONTROL = {"name": "control", "version": 1, "control": True}
+TREATMENT = {"name": "treatment", "version": 2}
+CANDIDATE = {"name": "candidate", "version": 3, "shadow": True}
 
 
 @pytest.fixture(scope="module")
-def admin(service: Service) -> Client:
-    client = service.new_tenant("experiment-tests")
-    for answer in ("a", "b"):
-        client.ready("coin", "CLASSIFICATION", DummyClassifier(strategy="constant", constant=answer).fit([[0], [1]], ["a", "b"]))
-    client.ask(PROMOTE, model="coin", version=1)
-    return client
+def serving() -> Iterator[Service]:
+    with own_service("--workers", str(WORKERS)) as running:
+        yield running
 
 
-def step(name: str, arguments: str = "") -> str:
-    return f"mutation($key: String!) {{ {name}Experiment(key: $key{arguments}) {{ status rollout startedAt endedAt revision }} }}"
+def three_versions(service: Service, tenant: str) -> Client:
+    """An ADMIN of a tenant whose model `m` has three versions; production is the first."""
+    admin = service.new_tenant(tenant, **PLENTY)
+    admin.serve("m", "CLASSIFICATION", constant(1))
+    for number in (2, 3):
+        assert admin.ready("m", "CLASSIFICATION", constant(number), description=f"v{number}") == number
+    return admin
 
 
-def draft(key: str, **more: Any) -> dict[str, Any]:
-    return {"key": key, "model": "coin", "variants": VARIANTS, "primaryMetric": CLICKED, **more}
+def begin(admin: Client, *variants: dict[str, Any], rollout: float = 100, **more: Any) -> None:
+    """An experiment `e` that runs at every process when this returns."""
+    given = {"key": "e", "model": "m", "variants": list(variants), "primaryMetric": CONVERSION, **more}
+    admin.ask(CREATE, input=given)
+    assert admin.ask(START, key="e", rollout=rollout)["startExperiment"] == {"status": "RUNNING", "rollout": rollout}
+    everywhere(admin, lambda answer: answer["reason"] != "ALIAS")
 
 
-def test_a_plan_in_few_words_gets_the_contracts_defaults(admin: Client) -> None:
-    made = admin.ask(CREATE, input=draft("few-words"))["createExperiment"]
-    assert made == {
-        "key": "few-words", "model": "coin", "status": "DRAFT", "source": "TURNOUT", "hypothesis": None, "rollout": 0,
-        "variants": [
-            {"name": "now", "version": 1, "alias": None, "weight": 1, "control": True, "shadow": False},
-            {"name": "new", "version": 2, "alias": None, "weight": 1, "control": False, "shadow": False},
-        ],
-        "primaryMetric": {"name": "clicked", "kind": "PROPORTION", "direction": "INCREASE", "aggregation": "ANY"},
-        "secondaryMetrics": [], "guardrails": [], "plannedUnits": None, "plannedLooks": 1, "layer": None, "targeting": [],
-        "createdBy": "tester", "startedAt": None, "endedAt": None, "revision": 1,
-    }  # fmt: skip
-    assert admin.ask(f'{{ experiment(key: "few-words") {WHOLE} }}') == {"experiment": made}
+def everywhere(admin: Client, true: Callable[[dict[str, Any]], bool], unit: str = "u0", **more: Any) -> None:
+    """Returns when so many answers in a row, over a connection each, say so that every process gave one."""
+    end, in_a_row = time.monotonic() + 30, 0
+    while in_a_row < 16 * WORKERS:
+        assert time.monotonic() < end, "it does not come to be so"
+        in_a_row = in_a_row + 1 if true(ask(admin, unit, **more)) else 0
 
 
-def test_nulls_are_as_good_as_left_out(admin: Client) -> None:
-    nothing = dict.fromkeys(
-        ("hypothesis", "secondaryMetrics", "guardrails", "plannedUnits", "plannedLooks", "layer", "targeting", "overrides")
+def ask(admin: Client, unit: str | None, **more: Any) -> dict[str, Any]:
+    """One answer over a connection of its own: any process may give it."""
+    return admin.ask(PREDICT, row=[1, 2], unit=unit, **more)["predict"]
+
+
+class Log:
+    """What the service's database holds of one tenant."""
+
+    def __init__(self, service: Service, tenant: str) -> None:
+        server = EmbeddedPostgres(service.home)
+        assert server.start() is False, "joined: it is the service's"
+        self._url = server.url(DatabaseRole.RUNTIME)
+        (row,) = execute(server.url(DatabaseRole.SYNC), "select tenant_id from tenants where id = $1", tenant)
+        self._tenant: UUID = row["tenant_id"]
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        return [tuple(row) for row in execute(self._url, sql, tenant_id=self._tenant)]
+
+    def until(self, sql: str, true: Callable[[list[tuple[Any, ...]]], bool]) -> list[tuple[Any, ...]]:
+        end = time.monotonic() + 30
+        while not true(rows := self.rows(sql)):
+            assert time.monotonic() < end, rows[:5]
+            time.sleep(0.05)
+        return rows
+
+
+def test_a_unit_gets_the_same_arm_of_every_process_and_each_answer_is_in_the_log_with_its_reason(serving: Service) -> None:
+    admin = three_versions(serving, "same-arm")
+    begin(admin, CONTROL, TREATMENT)
+    units = [f"u{n}" for n in range(40)]
+    answers = [(unit, ask(admin, unit)) for _ in range(5) for unit in units]
+    arms = {unit: {(a["variant"], a["version"]) for u, a in answers if u == unit} for unit in units}
+
+    assert {a["reason"] for _, a in answers} == {"EXPERIMENT"}
+    assert Counter(arm for found in arms.values() for arm in found).keys() == {("control", 1), ("treatment", 2)}
+    assert all(len(found) == 1 for found in arms.values())
+
+    log, ids = Log(serving, "same-arm"), {a["id"] for _, a in answers}
+    found = log.until(
+        "select id::text, version, variant, experiment, reason, propensity, unit_hash, flag_revision from predictions",
+        lambda rows: ids <= {row[0] for row in rows},
     )
-    made = admin.ask(CREATE, input=draft("nulls", **nothing))["createExperiment"]
-    assert (made["plannedLooks"], made["guardrails"], made["plannedUnits"]) == (1, [], None)
+    told = {row[0]: row for row in found}
+    for _, answer in answers:
+        assert told[answer["id"]][1:6] == (answer["version"], answer["variant"], "e", "EXPERIMENT", 0.5)
+    assert {row[7] is None for row in found if row[4] == "EXPERIMENT"} == {False}
+    hashes = {told[a["id"]][6] for _, a in answers}
+    assert len(hashes) == len(units)
+    assert not hashes & set(units)
 
 
-def test_a_draft_is_changed_in_part_and_null_clears(admin: Client) -> None:
-    slow = {"name": "slow", "kind": "MEAN", "direction": "DECREASE"}
-    admin.ask(CREATE, input=draft("changing", hypothesis="more clicks", layer="page", plannedUnits=2**53, guardrails=[slow]))
-    first = admin.ask(UPDATE, key="changing", input={"hypothesis": None, "plannedUnits": 4000, "plannedLooks": 4})["updateExperiment"]
-    assert (first["hypothesis"], first["layer"], first["plannedUnits"], first["plannedLooks"], first["revision"]) == (
-        None,
-        "page",
-        4000,
-        4,
-        2,
+def test_exposures_are_what_the_log_holds_of_the_experiment_and_nothing_else(serving: Service) -> None:
+    admin = three_versions(serving, "exposures")
+    begin(admin, CONTROL, TREATMENT, overrides=[{"unit": "tester", "variant": "treatment"}])
+    for unit in [*(f"u{n}" for n in range(20)), "tester", None]:
+        ask(admin, unit)
+    admin.ask(BATCH, rows=[[1, 2], [3, 4]], unit="u1")
+    log = Log(serving, "exposures")
+    logged = "select unit_hash, variant, count(*) from predictions where reason = 'EXPERIMENT' group by 1, 2 order by 1"
+    counted = """select unit_hash, variant, sum(requests)::bigint from (
+      select unit_hash, variant, 1 as requests from exposure_queue union all select unit_hash, variant, requests from exposures
+    ) together group by 1, 2 order by 1"""
+    log.until("select count(*) from predictions where reason in ('PINNED', 'NO_UNIT')", lambda rows: rows == [(2,)])
+    rows = log.until(logged, lambda rows: len(rows) == 20)
+
+    assert log.until(counted, lambda found: found == rows) == rows
+
+
+def test_what_a_shadow_says_to_each_input_is_written_down_and_never_returned(serving: Service) -> None:
+    admin = three_versions(serving, "shadowed")
+    begin(admin, CONTROL, {**TREATMENT, "weight": 9}, CANDIDATE)
+    answers = [ask(admin, f"v{n}") for n in range(30)]
+    assert {a["version"] for a in answers} == {1, 2}
+    log, of_arm = Log(serving, "shadowed"), {a["id"]: a for a in answers}
+    shadows = log.until(
+        "select prediction_id::text, version, served_version, served_variant, label, served_label, row from shadow_answers"
+        " where kind = 'SHADOW'",
+        lambda rows: of_arm.keys() <= {row[0] for row in rows},
     )
-    assert first["guardrails"] == [{"name": "slow", "aggregation": "SUM"}]
-    rules = [{"attribute": "country", "operator": "IN", "values": ["NO", "SE"]}]
-    more = {"targeting": rules, "layer": None, "guardrails": [], "overrides": [{"unit": "me", "variant": "new"}]}
-    second = admin.ask(UPDATE, key="changing", input=more)["updateExperiment"]
-    assert (second["targeting"], second["layer"], second["guardrails"], second["plannedUnits"]) == (rules, None, [], 4000)
+    covariates = log.until(
+        "select prediction_id::text, version, served_variant, variant, score is not null from shadow_answers where kind = 'COVARIATE'",
+        lambda rows: {i for i, a in of_arm.items() if a["variant"] == "treatment"} <= {row[0] for row in rows},
+    )
+
+    for row in shadows:
+        if row[0] in of_arm:
+            assert row[1:4] == (3, of_arm[row[0]]["version"], of_arm[row[0]]["variant"])
+    assert len({row[0] for row in shadows}) == len(shadows)
+    assert {(row[4], row[5], row[6]) for row in shadows} <= {("1", "1", 0), ("1", "0", 0)}
+    assert {row[1:] for row in covariates} == {(1, "treatment", "control", True)}
 
 
-@pytest.mark.parametrize(
-    ("more", "code", "why"),
-    [
-        ({"variants": VARIANTS[:1]}, "BAD_USER_INPUT", "There are 1 variants; there must be 2 to 10"),
-        ({"key": "unleash-coin"}, "BAD_USER_INPUT", "are kept for experiments that are born in Unleash"),
-        ({"plannedLooks": 3}, "BAD_USER_INPUT", "so plannedUnits is needed"),
-        ({"plannedUnits": 99}, "BAD_USER_INPUT", "it must be at least 100"),
-        ({"overrides": [{"unit": "me", "variant": "other"}]}, "BAD_USER_INPUT", "none that answers"),
-        ({"targeting": [{"attribute": "a", "operator": "LIKE", "values": ["x"]}]}, "BAD_USER_INPUT", "operator 'LIKE' is none of"),
-        ({"model": "none"}, "NOT_FOUND", "There is no model named 'none'."),
-        ({"variants": [VARIANTS[0], {"name": "new", "version": 9}]}, "NOT_FOUND", "There is no version 9 of the model 'coin'."),
-        ({"key": "few-words-twice"}, None, ""),
-        ({"key": "few-words-twice"}, "CONFLICT", "There is an experiment with the key 'few-words-twice' already"),
-        (
-            {"primaryMetric": {"name": "clicked", "kind": "MEAN"}},
-            "CONFLICT",
-            "The metric 'clicked' of your tenant is PROPORTION INCREASE ANY",
-        ),
-    ],
-)
-def test_what_cannot_be_tried_is_refused_with_a_code_and_a_sentence(
-    admin: Client, more: dict[str, Any], code: str | None, why: str
-) -> None:
-    if code is None:
-        admin.ask(CREATE, input={**draft("refused"), **more})
-        return
-    error = admin.refused(CREATE, input={**draft("refused"), **more})
-    assert (error["extensions"]["code"], error["extensions"]["retryable"]) == (code, False)
-    assert why in error["message"]
+def test_a_withdrawn_arm_falls_back_to_production_everywhere_and_no_request_fails(serving: Service) -> None:
+    admin = three_versions(serving, "withdrawn")
+    begin(admin, CONTROL, {**TREATMENT, "weight": 10_000})
+    assert ask(admin, "u1")["version"] == 2
+    admin.ask(WITHDRAW, version=2)
+    everywhere(admin, lambda answer: answer["reason"] == "UNKNOWN_VARIANT")
+    answer = ask(admin, "u1")
+
+    assert {name: answer[name] for name in ("version", "variant", "experiment")} == {"version": 1, "variant": None, "experiment": "e"}
+    metrics = httpx.get(f"{serving.url}/metrics", timeout=10).text
+    (count,) = [
+        float(line.split()[-1]) for line in metrics.splitlines() if line.startswith('turnout_flag_fallbacks_total{reason="missing"}')
+    ]
+    assert count >= 16 * WORKERS
 
 
-def test_from_start_to_a_new_production(admin: Client) -> None:
-    admin.ask(CREATE, input=draft("whole-life"))
-    assert admin.ask(step("start", ", rollout: 5"), key="whole-life")["startExperiment"]["rollout"] == 5
-    admin.ask(CREATE, input=draft("second"))
-    error = admin.refused(step("start"), key="second")
-    assert error["extensions"]["code"] == "CONFLICT"
-    assert "The experiment 'whole-life' runs on the model 'coin'" in error["message"]
-    error = admin.refused(UPDATE, key="whole-life", input={"variants": [{**VARIANTS[0], "weight": 9}, VARIANTS[1]]})
-    assert error["extensions"]["code"] == "CONFLICT"
-    assert "would move units from one variant to another" in error["message"]
-    assert admin.refused('mutation { archiveModelVersion(model: "coin", version: 2) { status } }')["extensions"]["code"] == "CONFLICT"
-    assert admin.refused(step("ramp", ", rollout: 0.05"), key="whole-life")["extensions"]["code"] == "BAD_USER_INPUT"
-    assert admin.ask(step("ramp", ", rollout: 99.999"), key="whole-life")["rampExperiment"]["rollout"] == 99.999
-    stopped = admin.ask(step("stop"), key="whole-life")["stopExperiment"]
-    assert (stopped["status"], stopped["revision"]) == ("STOPPED", 4)
-    assert admin.predict("coin", [1])["label"] == "a"
-    promote = ', promoteVariant: "new", expectedRevision: 1, reason: "more clicks"'
-    assert admin.ask(step("conclude", promote), key="whole-life")["concludeExperiment"]["status"] == "CONCLUDED"
-    assert admin.predict("coin", [1])["label"] == "b"
-    told = "{ auditLog(subject: SUBJECT) { edges { node { action reason } } } }"
-    log = admin.ask(told.replace("SUBJECT", '"experiment:whole-life"'))["auditLog"]["edges"]
-    assert [(e["node"]["action"], e["node"]["reason"]) for e in log] == [
-        ("concludeExperiment", "more clicks"), ("stopExperiment", None), ("rampExperiment", None), ("startExperiment", None),
-        ("createExperiment", None),
-    ]  # fmt: skip
+def test_a_ramp_and_a_stop_reach_every_process_and_nobody_changes_arm(serving: Service) -> None:
+    admin = three_versions(serving, "ramped")
+    begin(admin, CONTROL, TREATMENT)
+    units = [f"u{n}" for n in range(30)]
+    before = {unit: ask(admin, unit)["variant"] for unit in units}
+    admin.ask(RAMP, key="e", rollout=30)
+    out = next(unit for unit in (f"o{n}" for n in range(1000)) if ask(admin, unit)["reason"] == "OUT_OF_ROLLOUT")
+    everywhere(admin, lambda answer: answer["reason"] == "OUT_OF_ROLLOUT", unit=out)
+    after = {unit: ask(admin, unit) for unit in units}
+
+    assert {a["reason"] for a in after.values()} == {"EXPERIMENT", "OUT_OF_ROLLOUT"}
+    assert all(a["variant"] in {None, before[unit]} for unit, a in after.items())
+    admin.ask(STOP, key="e")
+    everywhere(admin, lambda answer: (answer["reason"], answer["version"]) == ("ALIAS", 1))
 
 
-def test_lists_are_newest_first_by_model_and_status_a_page_at_a_time(service: Service) -> None:
-    client = service.new_tenant("experiment-lists")
-    client.ready("coin", "CLASSIFICATION", DummyClassifier().fit([[0], [1]], ["a", "b"]))
-    for number in range(3):
-        same = [{"name": "now", "version": 1, "control": True}, {"name": "again", "version": 1}]
-        client.ask(CREATE, input=draft(f"e{number}", variants=same))
-    client.ask(step("start"), key="e1")
-    query = """query($status: ExperimentStatus, $model: String, $after: String) { experiments(first: 2, status: $status, model: $model, after: $after) {
-      edges { node { key } } pageInfo { endCursor hasNextPage hasPreviousPage } } }"""
-
-    def keys(**variables: Any) -> tuple[list[str], dict[str, Any]]:
-        page = client.ask(query, **variables)["experiments"]
-        return [edge["node"]["key"] for edge in page["edges"]], page["pageInfo"]
-
-    first, info = keys()
-    rest, end = keys(after=info["endCursor"])
-    assert (first, rest, info["hasNextPage"], end["hasNextPage"], end["hasPreviousPage"]) == (["e2", "e1"], ["e0"], True, False, True)
-    assert keys(status="RUNNING")[0] == ["e1"]
-    assert keys(model="coin", status="DRAFT")[0] == ["e2", "e0"]
-    assert keys(model="none")[0] == []
+def test_attributes_choose_who_takes_part_and_wrong_ones_are_refused_with_the_reason(serving: Service) -> None:
+    admin = three_versions(serving, "targeted")
+    begin(admin, CONTROL, TREATMENT, targeting=[{"attribute": "country", "operator": "IN", "values": ["NO", "SE"]}])
+    told = [ask(admin, "u1", attributes=sent)["reason"] for sent in ({"country": "NO"}, {"country": "FI"}, {}, None)]
+    assert told == ["EXPERIMENT", "NOT_TARGETED", "NOT_TARGETED", "NOT_TARGETED"]
+    for wrong, why in (({"country": 5}, "strings"), ({"tenantId": "other"}, "'tenantId' is set by the service")):
+        refused = admin.refused(PREDICT, row=[1, 2], unit="u1", attributes=wrong)
+        assert refused["extensions"]["code"] == "BAD_USER_INPUT"
+        assert why in refused["message"]
