@@ -106,6 +106,7 @@ GRANTS: dict[DatabaseRole, dict[str, Grant]] = {
             "tenant_id model_id number status artifact_digest size_bytes runtime signature classes "
             "proof compiled_digest compiled_size_bytes artifact_deleted_at retired_at"
         ),
+        "artifacts": _columns("tenant_id digest created_at removed_at"),
         "aliases": _columns("tenant_id model_id name number revision"),
         "experiments": _columns(
             "tenant_id key model_id model status source rollout variants layer slots targeting overrides guardrails revision"

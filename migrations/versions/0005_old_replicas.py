@@ -1,4 +1,4 @@
-"""Replicas that are long gone may be forgotten, and what they acknowledged with them.
+"""Replicas that are long gone may be forgotten, and what they acknowledged with them; the sync role finds uploads that nobody used.
 
 Revision: 0005
 """
@@ -18,9 +18,13 @@ def upgrade() -> None:
     op.execute(_DROP)
     op.execute(f"{_ADD} on delete cascade")
     op.execute("grant delete on replicas to turnout_runtime")
+    op.execute("create policy sync_reads on artifacts for select to turnout_sync using (true)")
+    op.execute("grant select (tenant_id, digest, created_at, removed_at) on artifacts to turnout_sync")
 
 
 def downgrade() -> None:
+    op.execute("revoke select (tenant_id, digest, created_at, removed_at) on artifacts from turnout_sync")
+    op.execute("drop policy sync_reads on artifacts")
     op.execute("revoke delete on replicas from turnout_runtime")
     op.execute(_DROP)
     op.execute(_ADD)

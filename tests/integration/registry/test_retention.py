@@ -17,10 +17,13 @@ from app.registry import store
 from app.registry.artifacts import ArtifactRefused
 from app.registry.signing import TrustedKeys
 from app.registry.types import VersionRegistration, VersionStatus
+from tests.integration.registry.conftest import Registry
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from app.registry.types import ModelVersion
-    from tests.integration.registry.conftest import Registry
+    from tests.support.database import DatabaseUrls
 
 pytestmark = pytest.mark.integration
 DAY_S = 86_400
@@ -101,6 +104,60 @@ async def test_what_was_deleted_is_uploaded_again_and_lives_as_long_again(regist
     assert await registry.retention.sweep() == 0
     registry.clock.advance(1)
     assert await registry.retention.sweep() == 1
+
+
+async def test_bytes_that_no_version_was_registered_from_go_after_the_same_time(registry: Registry) -> None:
+    unused = await registry.upload(A)
+    await registry.ready(B)
+    registry.sql("update artifact_chunks set created_at = $1", registry.clock.now())
+    registry.clock.advance(30 * DAY_S)
+    assert await registry.retention.sweep() == 0
+    registry.clock.advance(1)
+    assert await registry.retention.sweep() == 1
+    assert (await registry.retention.sweep(), chunks(registry)) == (0, 1)
+    (entry,) = registry.sql("select subject, reason from audit_entries where action = 'deleteArtifact'")
+    assert tuple(entry) == (f"artifact:{unused}", "No version was registered from it within 30 days of its upload.")
+    await registry.upload(A)
+    assert await registry.retention.sweep() == 0
+    assert await registry.checked(await registry.register(A)) == 2
+
+
+async def test_an_upload_has_a_day_to_be_registered_however_short_bytes_are_kept(database_urls: DatabaseUrls, tmp_path: Path) -> None:
+    registry = Registry(database_urls, tmp_path, TrustedKeys({}, required=False), days=0)
+    try:
+        await registry.upload(A)
+        registry.clock.advance(DAY_S)
+        assert await registry.retention.sweep() == 0
+        registry.clock.advance(1)
+        assert await registry.retention.sweep() == 1
+    finally:
+        await registry.close()
+
+
+async def test_bytes_uploaded_again_are_as_young_as_their_last_upload(registry: Registry) -> None:
+    await registry.upload(A)
+    registry.clock.advance(31 * DAY_S)
+    await registry.upload(A)
+    assert await registry.retention.sweep() == 0
+    registry.clock.advance(30 * DAY_S + 1)
+    assert await registry.retention.sweep() == 1
+
+
+async def test_a_registration_that_comes_first_keeps_an_unused_upload(registry: Registry) -> None:
+    await registry.upload(A)
+    model = await registry.ready(B)
+    registry.clock.advance(31 * DAY_S)
+    async with registry.database.tenant_tx(registry.tenant) as session:
+        artifact = await store.find_artifact(session, registry.tenant, digest(A), TrustedKeys({}, required=False))
+        sweep = asyncio.create_task(registry.retention.sweep())
+        for _ in range(1000):
+            if registry.sql("select 1 from pg_locks where not granted"):
+                break
+            await asyncio.sleep(0.01)
+        row = await store.find_model(session, registry.tenant, "risk", lock=True)
+        given = VersionRegistration("risk", Task.CLASSIFICATION, digest(A), None, (), None, None, "new")
+        await store.add_version(session, row, given, artifact, "hash", "ann", registry.clock.now())
+    assert (await sweep, model, chunks(registry)) == (0, 1, 2)
 
 
 async def test_this_machines_copies_go_too(registry: Registry) -> None:
