@@ -26,6 +26,8 @@ from app.experiments.outcomes import OutcomeService
 from app.experiments.results import ResultsService
 from app.experiments.sentinel import Sentinel
 from app.experiments.service import ExperimentService
+from app.experiments.unleash.experiments import UnleashExperiments
+from app.experiments.unleash.source import UnleashFlagSource, UnleashOptions
 from app.graphql.context import GraphQLContext, Services
 from app.graphql.http.handler import GraphQLEndpoint
 from app.graphql.http.options import EndpointOptions
@@ -43,7 +45,7 @@ from app.prediction.cache import PredictionCache
 from app.prediction.choosing import Chooser
 from app.prediction.comparison import VersionComparer
 from app.prediction.confinement import ConfinementGate
-from app.prediction.flags import FlagBook
+from app.prediction.flags import FlagBook, KnownModels
 from app.prediction.follower import Follower
 from app.prediction.live_proof import LiveProof
 from app.prediction.opening import RuntimeOpener
@@ -81,7 +83,7 @@ from app.web.system import SystemPages
 from app.web.uploads import UploadEndpoint
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from uuid import UUID
 
 
@@ -101,6 +103,8 @@ class Parts:
     shadows: Shadows
     table: RoutingTable
     follower: Follower
+    flag_server: UnleashFlagSource | None
+    born: UnleashExperiments | None
     validator: Validator
     uploads: ArtifactUploads
     retention: ArtifactRetention
@@ -132,7 +136,8 @@ def build_parts(settings: Settings, telemetry: Telemetry, index: int) -> Parts:
     compiler = Compiler(runtime_dir(settings.home) / MODEL_HOST_SOCKET, settings.serving.compiled_tolerance)
     validator = Validator(database, artifacts, host, compiler, compiled, gate, clock, announced, settings.registry.validation_timeout_s)
     urls, name = (_url(settings.database.sync_url), _url(settings.database.runtime_url)), f"{socket.gethostname()}/{os.getpid()}-{index}"
-    flags = FlagBook(directory, FlagBuilder(), telemetry)
+    flag_server = _flag_server(settings, database, sync_database, telemetry, clock)
+    flags = FlagBook(directory, FlagBuilder(), telemetry, flag_server)
     announced.follower = follower = Follower(*urls, name, directory, table, pool, validator, flags, clock)
     spool = Spool(settings.home / SPOOL, settings.journal.spool_max_bytes, clock)
     chooser, shadows = Chooser(table, VersionLookup(database), pool, telemetry), Shadows(table, pool, spool, telemetry, clock)
@@ -168,6 +173,8 @@ def build_parts(settings: Settings, telemetry: Telemetry, index: int) -> Parts:
         shadows,
         table,
         follower,
+        flag_server,
+        None if flag_server is None else UnleashExperiments(flag_server, database, sync_database, KnownModels(directory, table), clock),
         validator,
         uploads,
         retention,
@@ -200,7 +207,7 @@ def create_app(settings: Settings, telemetry: Telemetry, index: int = 0) -> Star
     token = settings.http.metrics_token
     pages = SystemPages(
         VERSION,
-        probes=probes_of(parts.sync_database, parts.follower, parts.host, settings.home / SPOOL, SystemClock()),
+        probes=probes_of(parts.sync_database, parts.follower, parts.host, parts.flag_server, settings.home / SPOOL, SystemClock()),
         ready=Readiness(parts.follower),
         models=lambda named: loaded_models(parts.pool, parts.table, parts.directory, named),
         exposition=lambda with_tenants: exposition(
@@ -219,12 +226,15 @@ def create_app(settings: Settings, telemetry: Telemetry, index: int = 0) -> Star
         gauges = Gauges(telemetry, parts.spool, parts.pool, parts.table, parts.follower, SystemClock())
         tasks: list[asyncio.Task[None]] = []
         try:
+            if parts.flag_server is not None:  # first, so that the first picture has what was last good
+                await parts.flag_server.start(_told(parts))
             await parts.follower.start()
             parts.directory.require_readable()
             tasks = [
                 asyncio.create_task(task.run())
                 for task in (parts.validator, parts.live_proof, parts.shadows, parts.retention, parts.folder, parts.sentinel, gauges)
             ]
+            tasks += [asyncio.create_task(parts.born.run())] if parts.born is not None else []
             tasks.append(asyncio.create_task(parts.follower.join()))  # beside the first answers: it waits for the models
             yield
         finally:
@@ -235,6 +245,8 @@ def create_app(settings: Settings, telemetry: Telemetry, index: int = 0) -> Star
 
 async def _stop(parts: Parts, tasks: list[asyncio.Task[None]]) -> None:
     await parts.follower.stop()  # first: whoever promotes should not wait for a process that answers nobody
+    if parts.flag_server is not None:
+        await parts.flag_server.stop()
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
@@ -245,6 +257,29 @@ async def _stop(parts: Parts, tasks: list[asyncio.Task[None]]) -> None:
     await parts.database.close()
     await parts.sync_database.close()
     parts.limiter.close()
+
+
+def _flag_server(
+    settings: Settings, database: Database, sync_database: SyncDatabase, telemetry: Telemetry, clock: SystemClock
+) -> UnleashFlagSource | None:
+    given = settings.unleash
+    if given is None:
+        return None
+    options = UnleashOptions(given.url, given.token.value, given.shared_flags, given.refresh_s)
+    return UnleashFlagSource(options, database, sync_database, telemetry, clock)
+
+
+def _told(parts: Parts) -> Callable[[], None]:
+    """What is to be done when the flag server said something new; called from a thread of its client's."""
+    loop = asyncio.get_running_loop()
+
+    def told() -> None:
+        parts.follower.flags_changed()
+        if parts.born is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody answers any more
+                loop.call_soon_threadsafe(parts.born.wake)
+
+    return told
 
 
 class _Later:

@@ -10,34 +10,36 @@ from typing import TYPE_CHECKING
 import structlog
 
 from app.experiments.flags.document import FlagsRefused
-from app.experiments.types import Variant
-from app.registry.types import PRODUCTION
+from app.experiments.unleash.wanting import control_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from uuid import UUID
 
-    from app.experiments.types import Decision, RunningExperiment
+    from app.experiments.types import Decision, RunningExperiment, Variant
     from app.experiments.unleash.types import UnleashDocument
     from app.prediction.ports import BuiltFlags, FlagBuild, FlagTelemetry, UnleashShares
+    from app.prediction.routing import RoutingTable
+    from app.registry.types import ModelRoute
     from app.tenancy.directory import TenantDirectory
 
-_PRODUCTION = Variant(name=PRODUCTION, version=None, alias=PRODUCTION, weight=0, control=True, shadow=False)
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """What is asked off the caller's time about an experiment's answers."""
+    """Who is asked off the caller's time about an experiment's answers."""
 
-    control: Variant
+    arms: tuple[Variant, ...]
     shadows: tuple[Variant, ...]
 
     @classmethod
-    def of(cls, variants: Iterable[Variant]) -> Beside:
-        variants = tuple(variants)
-        control = next((variant for variant in variants if variant.control), _PRODUCTION)
-        return cls(control, tuple(variant for variant in variants if variant.shadow))
+    def of(cls, variants: Sequence[Variant]) -> Beside:
+        return cls(tuple(each for each in variants if not each.shadow), tuple(each for each in variants if each.shadow))
+
+    def control(self, model: ModelRoute) -> Variant:
+        """Of an experiment of the service the declared one; of a flag server's it may be whoever is in production."""
+        return control_of(self.arms, model)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +153,23 @@ class FlagBook:
         return _Given(tenant.id, tenant.settings.holdout_percent, running, document)
 
 
+class KnownModels:
+    """Tenants and their models as this process knows them, for whoever makes experiments of a flag server's flags."""
+
+    def __init__(self, directory: TenantDirectory, table: RoutingTable) -> None:
+        self._directory, self._table = directory, table
+
+    def tenants(self) -> Sequence[tuple[UUID, str]]:
+        """(id, name) of each."""
+        return [(entry.tenant.tenant_id, entry.tenant.id) for entry in self._directory.entries()]
+
+    def models(self, tenant_id: UUID) -> Mapping[str, ModelRoute]:
+        """The tenant's models by name; the same object until they change."""
+        return self._table.tenant(tenant_id).models
+
+
 def _served(given: _Given, built: BuiltFlags) -> ServedFlags:
     beside = {experiment.key: Beside.of(experiment.variants) for experiment in given.running}
     if given.document is not None:
-        beside |= {flag.experiment: Beside.of(flag.variants) for flag in given.document.flags.values()}
+        beside |= {flag.experiment: Beside.of(flag.variants) for flag in given.document.flags.values() if flag.variants}
     return ServedFlags(built.decide, beside, built.needed)

@@ -100,8 +100,8 @@ class Shadows:
         if beside is None:
             return
         asked = [(ShadowKind.SHADOW, variant) for variant in beside.shadows[:_MOST_SHADOWS]]
-        if record.rows == 1 and record.variant != beside.control.name and self._is_new_unit(record):
-            asked.append((ShadowKind.COVARIATE, beside.control))
+        if record.rows == 1 and record.variant != (control := beside.control(chosen.model)).name and self._is_new_unit(record):
+            asked.append((ShadowKind.COVARIATE, control))
         if not asked:
             return
         if record.rows > _MOST_ROWS:

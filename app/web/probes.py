@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from app.db.sync import SyncDatabase
+    from app.experiments.unleash.source import UnleashFlagSource
     from app.kernel.clock import Clock
     from app.observability.health import HealthProbe
     from app.prediction.follower import Follower
@@ -59,7 +60,9 @@ class Readiness:
         return None
 
 
-def probes_of(database: SyncDatabase, follower: Follower, host: ModelHost, spool: Path, clock: Clock) -> list[HealthProbe]:
+def probes_of(
+    database: SyncDatabase, follower: Follower, host: ModelHost, flag_server: UnleashFlagSource | None, spool: Path, clock: Clock
+) -> list[HealthProbe]:
     """The probes of one serving process."""
 
     async def ask_database() -> ProbeResult:
@@ -85,18 +88,27 @@ def probes_of(database: SyncDatabase, follower: Follower, host: ModelHost, spool
         details |= {"quarantined": depth.quarantined, "waitingFor": depth.waiting_for}
         return ProbeResult(Status.DEGRADED if late else Status.OK, details)
 
-    async def ask_flags() -> ProbeResult:
-        return ProbeResult(Status.OK, {"source": "none"})
-
     asked = {
         "database": ask_database,
         "routing": ask_routing,
         "replicas": lambda: _ask_replicas(database),
         "modelHost": ask_model_host,
-        "flags": ask_flags,
+        "flags": lambda: _ask_flags(flag_server),
         "spool": ask_spool,
     }
     return [Probe(name, ask) for name, ask in asked.items()]
+
+
+async def _ask_flags(flag_server: UnleashFlagSource | None) -> ProbeResult:
+    """Why a document was refused names flags, and is in the log."""
+    if flag_server is None:
+        return ProbeResult(Status.OK, {"source": "experiments"})
+    state = flag_server.state()
+    well = state.silent is None and state.refused is None and state.revision is not None
+    details: dict[str, Any] = {"source": "unleash", "revision": state.revision, "fromDatabase": state.stored}
+    details |= {"heardAt": None if state.heard_at is None else state.heard_at.isoformat(timespec="seconds")}
+    details |= {"silent": state.silent is not None, "refused": state.refused is not None, "problems": state.problems}
+    return ProbeResult(Status.OK if well else Status.DEGRADED, details)
 
 
 async def _ask_replicas(database: SyncDatabase) -> ProbeResult:

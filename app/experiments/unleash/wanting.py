@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from uuid import UUID
 
     from app.experiments.types import Variant
@@ -37,8 +37,8 @@ def wanted_experiments(share: UnleashDocument | None, models: Mapping[str, Model
     return found
 
 
-def _with_control(flag: UnleashFlag, model: ModelSight) -> tuple[Variant, ...]:
-    """The control: where a payload says so, else the variant that is in production, else the first."""
+def control_of(variants: Sequence[Variant], model: ModelSight) -> Variant:
+    """The control: where a payload says so, else the variant that is in production, else the first of these, which are not none."""
     in_production = model.aliases.get(_PRODUCTION)
 
     def rank(variant: Variant) -> int:
@@ -47,5 +47,9 @@ def _with_control(flag: UnleashFlag, model: ModelSight) -> tuple[Variant, ...]:
         version = variant.version if variant.alias is None else model.aliases.get(variant.alias)
         return 1 if variant.alias == _PRODUCTION or (version is not None and version == in_production) else 2
 
-    control = min(flag.variants, key=rank)  # of equals the first
+    return min(variants, key=rank)  # of equals the first
+
+
+def _with_control(flag: UnleashFlag, model: ModelSight) -> tuple[Variant, ...]:
+    control = control_of(flag.variants, model)
     return tuple(replace(variant, control=variant is control) for variant in flag.variants)

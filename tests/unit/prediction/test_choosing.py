@@ -235,4 +235,7 @@ class TestFlagsOfATenant:
         flags = process.book.of(CLINIC, [running(CONTROL, TREATMENT, variant("candidate", 3, shadow=True))], 7)
         assert flags is not None
         assert flags.needed == {("sum", 1), ("sum", 2), ("sum", 3)}
-        assert (flags.beside["colour"].control.name, [each.version for each in flags.beside["colour"].shadows]) == ("control", [3])
+        assert ([each.name for each in flags.beside["colour"].arms], [each.version for each in flags.beside["colour"].shadows]) == (
+            ["control", "treatment"],
+            [3],
+        )
