@@ -9,10 +9,13 @@ from hypothesis import strategies as st
 
 from app.errors import InvalidInput
 from app.experiments.stats.analysis import adjust_secondary, analyse
+from app.experiments.stats.chance import normal_chance
+from app.experiments.stats.cuped import adjust
 from app.experiments.stats.differences import compare, difference_interval
 from app.experiments.stats.looks import boundary
 from app.experiments.stats.moments import arm_moments
-from app.experiments.stats.types import Arm, ArmSums, DecidedBy, Look, Plan, Verdict
+from app.experiments.stats.sequences import confidence_sequence
+from app.experiments.stats.types import Arm, ArmSums, DecidedBy, Interval, Look, Plan, Verdict
 from app.experiments.types import MetricAggregation, MetricDirection, MetricKind, MetricRole
 from tests.unit.experiments.stats.raw import arms, quick_sums
 
@@ -269,6 +272,58 @@ def test_a_covariate_narrows_every_interval_and_leaves_the_mean_alone():
     assert b.difference_high - b.difference_low < 0.4 * (a.difference_high - a.difference_low)
     assert b.sequential_high - b.sequential_low < 0.4 * (a.sequential_high - a.sequential_low)
     assert b.lift == pytest.approx(b.difference / 10, rel=0.01)
+
+
+def test_an_undecided_arm_is_shown_as_its_latest_look_saw_it():
+    looks = [Look(1, (hits(1000, 100), hits(1000, 150))), Look(2, (hits(2000, 200), hits(2000, 202)))]
+    arm = analyse(plan_of(planned_looks=4, planned_units=8000), looks[1].arms, looks).variants[1]
+    assert (arm.verdict, arm.difference) == (Verdict.COLLECTING, pytest.approx(0.001))
+
+
+def test_after_its_last_look_no_sequence_overrules_the_plan():
+    """The frozen sums of the only look show nothing; what came in since would be enough for the sequence."""
+    found = analyse(plan_of(ended=True), (hits(2000, 200), hits(2000, 330)), [Look(1, (hits(1000, 100), hits(1000, 104)))])
+    assert found.variants[1].sequential_low > 0
+    assert found.verdict is Verdict.NO_DIFFERENCE
+
+
+def test_the_best_of_metrics_that_should_fall_is_the_lowest():
+    sums = (hits(10_000, 1000), hits(10_000, 800), hits(10_000, 700))
+    down = {"direction": MetricDirection.DECREASE}
+    assert analyse(plan_of(1, 1, 1, **down), sums, [Look(1, sums)]).winner == "c"
+    stopped = analyse(plan_of(1, 1, 1, planned_looks=2, planned_units=60_000, ended=True, **down), sums)
+    assert (stopped.winner, stopped.variants[2].decided_by) == ("c", DecidedBy.SEQUENCE)
+
+
+def test_the_sequence_shares_alpha_among_arms_and_is_tuned_to_the_units_of_its_pair():
+    sums = (hits(1000, 100), hits(1000, 130), hits(2000, 200))
+    difference = compare(*(arm_moments(each, MetricAggregation.ANY) for each in sums[:2]))
+
+    def shown(**changes):
+        arm = analyse(plan_of(1, 1, 2, **changes), sums).variants[1]
+        return Interval(arm.sequential_low, arm.sequential_high)
+
+    assert shown(planned_units=20_000) == confidence_sequence(difference, 0.025, 10_000)
+    assert shown() == confidence_sequence(difference, 0.025, 5000)
+    assert shown(role=MetricRole.SECONDARY) == confidence_sequence(difference, 0.05, 5000)
+
+
+def test_the_chance_of_a_proportion_with_a_covariate_is_of_the_adjusted_difference():
+    rng = np.random.default_rng(4)
+    y = [(rng.random(500) < rate).astype(float) for rate in (0.5, 0.5)]
+    x = [values + rng.normal(0, 0.05, 500) for values in y]
+    sums = [quick_sums(values, covariates) for values, covariates in zip(y, x, strict=True)]
+    arm = analyse(plan_of(), sums).variants[1]
+    difference = compare(*adjust(sums, MetricAggregation.ANY).arms)
+    assert arm.chance_to_beat_control == normal_chance(difference.value, difference.variance)
+
+
+def test_a_look_is_held_to_its_own_split():
+    """Too little for the check that may be made at any moment, enough for the one at a planned moment."""
+    sums = (hits(9000, 900), hits(1125, 112))
+    plan = plan_of(9, 1, planned_looks=2, planned_units=40_000)
+    assert analyse(plan, sums).verdict is Verdict.COLLECTING
+    assert analyse(plan, sums, [Look(1, sums)]).verdict is Verdict.INVALID
 
 
 def test_without_units_everything_is_empty():

@@ -114,6 +114,7 @@ def test_a_guardrail_watched_all_the_time_stops_a_harmless_arm_at_most_once_in_a
     assert stopped / EXPERIMENTS <= 0.01
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_between_looks_is_not_the_way_to_a_verdict():
     """Looks as planned and, after each, the temptation to stop where the sequence allows it: both together keep the promise."""
     units = [500 * k for k in range(1, 21)]  # every other one is a look, and at the others it may be stopped
