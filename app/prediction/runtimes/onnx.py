@@ -4,15 +4,17 @@ The bytes that come here were read and run in the sandbox before, and were check
 was not proved for, and answers too close to call, go to the estimator itself.
 
 What onnxruntime (1.31, measured) does with a graph: loaded from a file it copies it, initialisers at 1.2 times their size and tree
-ensembles at 5 to 6 times; from bytes the initialisers take three times. In its own flat format, mapped from a file, initialisers and
+ensembles at 4 times; from bytes the initialisers take three times. In its own flat format, mapped from a file, initialisers and
 attributes stay in the file's pages, which all processes share, and only what the kernels build from them is each process's own: 1.1
 to 2 times the graph, with the same answers to the last bit. So graphs are served in that format where they can be (`flat.py`).
+Trees take 10 times the graph while they are loaded, which the C library keeps unless it is asked for it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 
 _LOOP_S = 0.002  # a call that is expected to hold the event loop for longer goes to a thread
 _WARM_ROWS, _WARM_CALLS = 32, 4  # the fastest of several calls counts: others may have been held up
+_LARGE_BYTES = 1024 * 1024
 _LEARN = 0.2  # how much of what a call cost more than expected counts for the next one
 log = structlog.get_logger()
 
@@ -68,7 +71,10 @@ class OnnxRuntime:
     def load(cls, flat: Path, signature: Signature, task: Task, classes: int, native: Native, threads: Executor) -> OnnxRuntime:
         """A runtime of the graph in this file, warmed; raises ModelFailed. Blocks, without holding the interpreter: call it in a thread."""
         try:
-            return cls(open_session(flat), signature, task, classes, native, threads)
+            loaded = cls(open_session(flat), signature, task, classes, native, threads)
+            if flat.stat().st_size > _LARGE_BYTES:
+                _give_back_memory()
+            return loaded
         except Exception as error:  # noqa: BLE001  onnxruntime's own errors share no base
             log.warning("graph_not_loaded", file=flat.name, error=type(error).__name__, why=str(error)[:500])
             raise ModelFailed("The compiled model could not be loaded.") from None
@@ -173,6 +179,13 @@ class OnnxRuntime:
             self._one_s = _moved(self._one_s, seconds)
         else:
             self._row_s = _moved(self._row_s, max(0.0, seconds - self._one_s) / (rows - 1))
+
+
+def _give_back_memory() -> None:
+    """To the system, what loading took and freed; only where the C library can do so. Milliseconds, without the interpreter's lock."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _moved(expected: float, seen: float) -> float:
