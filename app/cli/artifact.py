@@ -11,7 +11,7 @@ from app.cli.options import json_option
 from app.cli.output import note, show_json
 from app.registry.signing import HEADER, private_key, public_text, sign
 
-_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+KEY_FILE = _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @click.group()
@@ -21,7 +21,7 @@ def artifact() -> None:
 
 @artifact.command(name="sign")
 @click.argument("file", type=_FILE)
-@click.option("--key", required=True, type=_FILE, help="Ed25519 private key (PEM): openssl genpkey -algorithm ed25519 -out private.pem")
+@click.option("--key", required=True, type=KEY_FILE, help="Ed25519 private key (PEM): openssl genpkey -algorithm ed25519 -out private.pem")
 @json_option
 def sign_(file: Path, key: Path, as_json: bool) -> None:
     """Print the signature of FILE, for `turnout model register --signature` or the header Artifact-Signature."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from app.cli import registry
+from app.cli.artifact import KEY_FILE
 from app.cli.client import Client, Refused
 from app.cli.demo_plan import EXAMPLE, EXAMPLE_KEY, MODELS, TENANTS, DemoModel
 from app.cli.minting import mint
@@ -25,9 +26,13 @@ from app.cli.output import note
 from app.cli.tenant import CREATE_TENANT
 from app.kernel.context import Role
 from app.kernel.home import DEMO_ARTIFACTS
+from app.registry.signing import SIGNED_ALONE, private_key, sign
+from app.settings import ArtifactTrust
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     from app.settings import Settings
 
@@ -39,18 +44,24 @@ _TENANTS = (
 )
 _CURL_DOCUMENT = """query($row: FeatureRow!) { predict(model: "tumour", features: $row, unit: "p-1") { label probability version id } }"""
 _EXAMPLE = "demo-example.json"
+_HOW_TO_SIGN = f"""{SIGNED_ALONE} (TURNOUT_ARTIFACT_TRUST=signed-only), so the demo's models must be signed:
+  openssl genpkey -algorithm ed25519 -out private.pem    (unless you have a key)
+  openssl pkey -in private.pem -pubout                   (to be in TURNOUT_ARTIFACT_KEYS of the service, which is then started anew)
+  turnout demo --key private.pem"""
 
 
 @click.command()
 @click.option("--url", help="The service. Default: the one of this machine.")
-def demo(url: str | None) -> None:
+@click.option("--key", type=KEY_FILE, help="Ed25519 private key (PEM) to sign the models with, where the service wants that.")
+def demo(url: str | None, key: Path | None) -> None:
     """Seed the demo tenants `clinic` and `shop`. What is there already stays."""
     settings = load_settings()
+    signing = None if key is None else private_key(key.read_bytes())
     target = (url or local_url(settings)).rstrip("/")
     _make_tenants(settings, target)
     with ExitStack() as stack:
         clients = {tenant: stack.enter_context(Client(target, _token(settings, tenant, _SEEDING_TTL_S))) for tenant in TENANTS}
-        _seed(settings, clients)
+        _seed(settings, clients, signing)
     click.echo(banner(target, _token(settings, EXAMPLE.tenant, _SHOWN_TTL_S), _example_row(settings)))
 
 
@@ -112,35 +123,47 @@ def _until_known(client: Client) -> None:
             time.sleep(0.1)
 
 
-def _seed(settings: Settings, clients: Mapping[str, Client]) -> None:
+def _seed(settings: Settings, clients: Mapping[str, Client], signing: Ed25519PrivateKey | None) -> None:
     for client in clients.values():
         _until_known(client)
     there = {(tenant, model["name"]): model for tenant, client in clients.items() for model in registry.models(client)}
     missing = [v.key for model in MODELS for v in model.versions if v.key not in _keys_of(there.get((model.tenant, model.name)))]
+    if missing and signing is None and settings.registry.artifact_trust is ArtifactTrust.SIGNED_ONLY:
+        raise Refused(_HOW_TO_SIGN)
     if missing:
         note(f"demo: training {', '.join(missing)} on data that ships with scikit-learn")
         with tempfile.TemporaryDirectory(prefix="turnout-demo-") as folder:
             _train(Path(folder), missing)
             _remember(settings, Path(folder), missing)
             for model in MODELS:
-                _register(clients[model.tenant], Path(folder), model, missing)
+                _register(clients[model.tenant], Path(folder), model, missing, signing)
     for model in MODELS:
         if not there.get((model.tenant, model.name), {}).get("aliases"):
             _serve_first(clients[model.tenant], model)
 
 
-def _register(client: Client, folder: Path, model: DemoModel, missing: list[str]) -> None:
+def _register(client: Client, folder: Path, model: DemoModel, missing: list[str], signing: Ed25519PrivateKey | None) -> None:
     for version in model.versions:
         if version.key not in missing:
             continue
         given = json.loads((folder / f"{version.key}.json").read_text(encoding="utf-8"))
         registration = {"model": model.name, "task": model.task, "description": version.description, "tags": {"demo": version.key}, **given}
-        made = registry.register(client, client.upload(folder / f"{version.key}.joblib"), registration)
+        digest = _upload(client, folder / f"{version.key}.joblib", signing)
+        try:
+            made = registry.register(client, digest, registration)
+        except Refused as refusal:
+            if signing is None and SIGNED_ALONE in str(refusal):  # a service with other settings than this command's
+                raise Refused(_HOW_TO_SIGN) from None
+            raise
         checked = registry.wait_until_checked(client, model.name, made["number"])
         if checked["status"] != "READY":
             raise Refused(f"{model.tenant}/{model.name} version {made['number']} is {checked['status']}: {checked['statusReason']}")
         measured = ", ".join(f"{name} {value:g}" for name, value in given["metrics"].items())
         note(f"demo: {model.tenant}/{model.name} version {made['number']} is ready ({measured})")
+
+
+def _upload(client: Client, path: Path, signing: Ed25519PrivateKey | None) -> str:
+    return client.upload(path, None if signing is None else str(sign(signing, sha256(path.read_bytes()).hexdigest())))
 
 
 def _serve_first(client: Client, model: DemoModel) -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 HEADER = "Artifact-Signature"
+SIGNED_ALONE = "This service uses signed artifacts alone"
 _STAMP = re.compile(r"([0-9a-f]{16}):([A-Za-z0-9+/]{86}==)")
 _PEM = re.compile(r"-----BEGIN PUBLIC KEY-----.*?-----END PUBLIC KEY-----", re.DOTALL)
 _SETTING = "TURNOUT_ARTIFACT_KEYS"
@@ -94,7 +95,7 @@ class TrustedKeys:
             "has no signature" if stamp is None else f"is signed by the key {stamp.signer}, which does not count (any more) or does not fit"
         )
         return (
-            f"This service uses signed artifacts alone, and {digest[:12]}… {why}. Sign the file (turnout artifact sign FILE --key KEY), "
+            f"{SIGNED_ALONE}, and {digest[:12]}… {why}. Sign the file (turnout artifact sign FILE --key KEY), "
             f"then send it again with POST /artifacts and the header {HEADER}. {self._known()}"
         )
 

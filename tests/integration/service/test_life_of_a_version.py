@@ -281,6 +281,28 @@ def test_signed_only_serves_what_was_signed_and_refuses_the_rest(signed_only: Se
     assert "posix.system, which is not on the allow-list" in failed["statusReason"], "a signature opens no door"
 
 
+@pytest.mark.slow
+def test_the_demo_says_how_to_sign_its_models_and_signs_them(signed_only: Service, key: Ed25519PrivateKey, tmp_path: Path) -> None:
+    private = tmp_path / "private.pem"
+    private.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+
+    def demo(*options: object, **more: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "app.cli.main", "demo", "--url", signed_only.url, *map(str, options)]
+        return subprocess.run(command, cwd=ROOT, env=environment(signed_only.home, **more), capture_output=True, text=True, check=False)
+
+    told = {"TURNOUT_ARTIFACT_TRUST": "signed-only", "TURNOUT_ARTIFACT_KEYS": json.dumps([public_text(key.public_key())])}
+    for refused, trained in ((demo(**told), False), (demo(), True)):  # a command that knows the service's settings, and one that does not
+        assert refused.returncode == 1
+        assert "turnout demo --key private.pem" in refused.stderr
+        assert ("training" in refused.stderr) is trained
+    done = demo("--key", private)
+    assert done.returncode == 0, done.stderr
+    assert "Two demo tenants are ready" in done.stdout
+    clinic = signed_only.client("clinic")
+    assert clinic.predict("tumour", json.loads((signed_only.home / "demo-example.json").read_text()))["version"] >= 1
+    assert demo(**told).returncode == 0, "nothing is missing any more"
+
+
 def upload(admin: Client, data: bytes, signature: str) -> httpx.Response:
     headers = admin.headers | {"Artifact-Signature": signature}
     return httpx.post(f"{admin.service.url}/artifacts", content=data, headers=headers, timeout=30)
