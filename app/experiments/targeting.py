@@ -9,6 +9,8 @@ import re
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from app.experiments.flags.compiling import rule_problems
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -81,7 +83,8 @@ def _of_rule(where: str, rule: TargetingRule) -> list[str]:
             found.append(f"{where}: a value has at most {_LONGEST} characters and no NUL.")
         elif not fits(value):
             found.append(f"{where}: {rule.operator} takes {what}, not {value[:40]!r}.")
-    return found
+    # The evaluator's own eye, last: a rule that it refuses would keep all of the tenant's flags as they were.
+    return found or [f"{where}: {text}" for text in rule_problems(rule)]
 
 
 def _storable(text: str) -> bool:

@@ -63,3 +63,14 @@ def test_a_rule_is_named_by_its_place_and_there_are_at_most_twenty() -> None:
     assert problem.startswith("targeting rule 2: ")
     assert targeting_problems([good] * 20) == []
     assert targeting_problems([good] * 21) == ["targeting has 21 rules; at most 20 are taken."]
+
+
+@pytest.mark.parametrize(
+    ("attribute", "operator", "value"),
+    [
+        ('coun"try', "IN", "NO"), ("coun\\try", "IN", "NO"), ("country", "IN", "NO\\"), ("country", "IN", "N\nO"),
+        ("app", "SEMVER_GT", "1.2.3-01"), ("app", "SEMVER_GT", f"{2**64}.0.0"), ("born", "DATE_AFTER", "0001-01-01T00:00:00+05:00"),
+    ],
+)  # fmt: skip
+def test_a_rule_that_the_evaluator_would_refuse_is_refused_before_it_can_keep_the_tenants_flags_back(attribute, operator, value):
+    assert targeting_problems([TargetingRule(attribute, operator, (value,))])
