@@ -89,7 +89,11 @@ def test_a_draft_is_changed_in_part_and_null_clears(admin: Client) -> None:
         ({"plannedLooks": 3}, "BAD_USER_INPUT", "so plannedUnits is needed"),
         ({"plannedUnits": 99}, "BAD_USER_INPUT", "it must be at least 100"),
         ({"overrides": [{"unit": "me", "variant": "other"}]}, "BAD_USER_INPUT", "none that answers"),
-        ({"targeting": [{"attribute": "a", "operator": "LIKE", "values": ["x"]}]}, "BAD_USER_INPUT", "operator 'LIKE' is none of"),
+        (
+            {"targeting": [{"attribute": "a", "operator": "LIKE", "values": ["x"]}]},
+            "BAD_USER_INPUT",
+            "operator is 'LIKE': it must be one of",
+        ),
         ({"model": "none"}, "NOT_FOUND", "There is no model named 'none'."),
         ({"variants": [VARIANTS[0], {"name": "new", "version": 9}]}, "NOT_FOUND", "There is no version 9 of the model 'coin'."),
         ({"key": "few-words-twice"}, None, ""),

@@ -10,6 +10,7 @@ import pytest
 
 from app.errors import Conflict, InvalidInput
 from app.experiments import rules
+from app.experiments.flags.compiling import compile_document
 from app.experiments.types import (
     Experiment,
     ExperimentPlan,
@@ -19,6 +20,7 @@ from app.experiments.types import (
     MetricAggregation,
     MetricDirection,
     MetricKind,
+    RunningExperiment,
     TargetingRule,
     Variant,
 )
@@ -44,23 +46,31 @@ def arms(count: int) -> tuple[Variant, ...]:
     return (CONTROL, *(replace(NEW, name=f"v{n}") for n in range(1, count)))
 
 
-@pytest.mark.parametrize(
-    "plan",
-    [
-        PLAN,
-        replace(PLAN, variants=(NEW, CONTROL)),
-        replace(PLAN, variants=(CONTROL, SHADOW)),
-        replace(PLAN, variants=arms(10)),
-        replace(PLAN, variants=(CONTROL, replace(NEW, version=1))),  # an A/A test
-        replace(PLAN, variants=(replace(CONTROL, weight=10_000), replace(SHADOW, weight=0))),  # a shadow's weight is ignored
-        replace(PLAN, planned_units=100, planned_looks=50),
-        replace(PLAN, primary_metric=SPENT, secondary_metrics=(BOUGHT,), guardrails=(replace(SPENT, name="latency"),)),
-        replace(PLAN, layer="ranking", overrides=(("ab", "new"), ("cd", "control"))),
-        replace(PLAN, targeting=(TargetingRule("country", "IN", ("NO", "SE")), TargetingRule("appVersion", "SEMVER_GT", ("2.10.0",)))),
-    ],
-)
+TAKEN = [
+    PLAN,
+    replace(PLAN, variants=(NEW, CONTROL)),
+    replace(PLAN, variants=(CONTROL, SHADOW)),
+    replace(PLAN, variants=arms(10)),
+    replace(PLAN, variants=(CONTROL, replace(NEW, version=1))),  # an A/A test
+    replace(PLAN, variants=(replace(CONTROL, weight=10_000), replace(SHADOW, weight=0))),  # a shadow's weight is ignored
+    replace(PLAN, planned_units=100, planned_looks=50),
+    replace(PLAN, primary_metric=SPENT, secondary_metrics=(BOUGHT,), guardrails=(replace(SPENT, name="latency"),)),
+    replace(PLAN, layer="ranking", overrides=(("ab", "new"), ("cd", "control"))),
+    replace(PLAN, targeting=(TargetingRule("country", "IN", ("NO", "SE")), TargetingRule("appVersion", "SEMVER_GT", ("2.10.0",)))),
+]
+
+
+@pytest.mark.parametrize("plan", TAKEN)
 def test_a_plan_that_can_be_tried_is_taken(plan: ExperimentPlan) -> None:
     rules.check_plan(plan)
+
+
+@pytest.mark.parametrize("rollout", [0.1, 33.333, 100])
+@pytest.mark.parametrize("plan", TAKEN)
+def test_what_is_taken_the_flags_take_too(plan: ExperimentPlan, rollout: float) -> None:
+    slots = rules.slots_for(plan.layer, (), [], rules.buckets_of(rollout))
+    running = RunningExperiment(plan.key, plan.model, rollout, plan.variants, plan.layer, slots, plan.targeting, plan.overrides)
+    assert compile_document([running], 5, 1).flags  # it raises where a flag would not mean what it says
 
 
 @pytest.mark.parametrize(
@@ -105,7 +115,10 @@ def test_a_plan_that_can_be_tried_is_taken(plan: ExperimentPlan) -> None:
         (replace(PLAN, variants=(CONTROL, SHADOW), overrides=(("ab", "dark"),)), "An override names the variant 'dark'"),
         (replace(PLAN, overrides=(("ab", "new"), ("ab", "control"))), "1 of the overrides' units are there twice"),
         (replace(PLAN, overrides=tuple((str(n), "new") for n in range(201))), "There are 201 overrides; at most 200 are taken."),
-        (replace(PLAN, targeting=(TargetingRule("country", "LIKE", ("NO",)),)), "operator 'LIKE' is none of IN, NOT_IN,"),
+        (
+            replace(PLAN, targeting=(TargetingRule("country", "LIKE", ("NO",)),)),
+            "targeting rule 1: operator is 'LIKE': it must be one of IN, NOT_IN,",
+        ),
     ],
 )
 def test_a_plan_that_cannot_be_tried_is_refused_with_a_sentence(plan: ExperimentPlan, why: str) -> None:
