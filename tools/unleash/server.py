@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from tools.unleash.installing import BIN, install, node_environment
+from tools.unleash.installing import install, node, node_environment
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,20 +61,21 @@ class Credentials:
 
 
 class UnleashServer:
-    """One server process over one PostgreSQL database, given by its URL. `folder`: where its log lies."""
+    """One server process over one PostgreSQL database, given by its URL. `folder`: where its log lies; `settings`: its variables."""
 
-    def __init__(self, database_url: str, port: int, credentials: Credentials, folder: Path) -> None:
+    def __init__(self, database_url: str, port: int, credentials: Credentials, folder: Path, **settings: str) -> None:
         self.url = f"http://{HOST}:{port}"
         self.port = port
         self.credentials = credentials
         self._database_url = database_url
+        self._settings = settings
         self._log = folder / "unleash.log"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Returns when the server is healthy; raises RuntimeError with the end of its log where it is not within a minute."""
         script = install()
-        command = [str(BIN / "node"), "--max-old-space-size=512", str(script)]
+        command = [str(node()), "--max-old-space-size=512", str(script)]
         ours = os.getpid()
 
         def bind_to_parent() -> None:  # runs between fork and exec
@@ -172,6 +173,7 @@ class UnleashServer:
             "CHECK_VERSION": "false",
             "SEND_TELEMETRY": "false",
             "LOG_LEVEL": "warn",
+            **self._settings,
         }
 
 

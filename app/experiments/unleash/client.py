@@ -1,13 +1,14 @@
 """UnleashClient as a fetcher: what it hears is handed on, what it would decide is not asked.
 
 Its own word that it is initialised says nothing: it says so after a refusal, too. What it fetched is told by an event, that nothing
-changed by the ETag it is given again, and failures only by its log, so that is listened to.
+changed by its answer's status alone, which a hook sees, and failures by its log, so that is listened to.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -33,7 +34,8 @@ class FlagServerClient:
 
     def __init__(self, options: UnleashOptions, heard: Callable[[str], None], unchanged: Callable[[], None]) -> None:
         self._heard = heard
-        self._memory = _Memory(unchanged)
+        self._unchanged = unchanged
+        self._memory = _Memory()
         self._words = _LastWords()
         self._interval_s = options.refresh_s
         self._ended = threading.Event()
@@ -41,6 +43,7 @@ class FlagServerClient:
             url=options.url,
             app_name=options.app_name,
             custom_headers={"Authorization": options.token},
+            custom_options={"hooks": {"response": self._answered}},
             refresh_interval=options.refresh_s,  # type: ignore[arg-type]  # fractions of a second as well: its scheduler takes them
             request_timeout=REQUEST_WITHIN_S,
             request_retries=0,  # the next poll is one
@@ -95,30 +98,26 @@ class FlagServerClient:
         if isinstance(event, UnleashFetchedEvent) and not self._ended.is_set():
             self._heard(event.raw_features)
 
+    def _answered(self, answer: Any, *_: Any, **__: Any) -> None:
+        if answer.status_code == HTTPStatus.NOT_MODIFIED and not self._ended.is_set():
+            self._unchanged()
+
 
 class _Memory(BaseCache):
     """The ETag alone. The features are not kept: the client's evaluator gets an empty document, for it is not asked."""
 
-    def __init__(self, unchanged: Callable[[], None]) -> None:
-        self._unchanged = unchanged
+    def __init__(self) -> None:
         self._etag = ""
-        self._fetched = False
 
     def set(self, key: str, value: Any) -> None:
-        if key == FEATURES_URL:
-            self._fetched = True
-        elif key == ETAG and value:
+        if key == ETAG:
             self._etag = str(value)
-            if not self._fetched:  # with features it comes after them
-                self._unchanged()
-            self._fetched = False
 
     def mset(self, data: dict[str, Any]) -> None:
         """The client empties the ETag at its start."""
 
     def get(self, key: str, default: Any = None) -> Any:
         if key == FEATURES_URL:
-            self._fetched = False  # asked for after every poll
             return _EMPTY
         return self._etag if key == ETAG else default
 
