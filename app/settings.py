@@ -170,13 +170,7 @@ class Settings:
                 retention_days=read.integer("TURNOUT_LOG_RETENTION_DAYS", 90, 1, 3650),
             ),
             registry=_registry(read),
-            serving=ServingSettings(
-                model_memory_bytes=read.integer("TURNOUT_MODEL_MEMORY_BYTES", 2048 * MIB, MIB, 1024 * 1024 * MIB),
-                live_proof_share=read.number("TURNOUT_LIVE_PROOF_SHARE", 0.001, 0.0, 1.0),
-                compiled_tolerance=read.number("TURNOUT_COMPILED_TOLERANCE", 1e-9, 0.0, 1e-5),
-                cache_bytes=read.integer("TURNOUT_CACHE_BYTES", 64 * MIB, 0, 1024 * 1024 * MIB),
-                cache_entries=read.integer("TURNOUT_CACHE_ENTRIES", 100_000, 0, 100_000_000),
-            ),
+            serving=_serving(read),
             unleash=_unleash(read),
             issuers=tuple(read.issuers("TURNOUT_JWT_ISSUERS")),
             log_level=read.text("TURNOUT_LOG_LEVEL", "info"),
@@ -285,6 +279,18 @@ def _unleash(read: _Reader) -> UnleashSettings | None:
 
 
 _SWITCH = {"on": True, "true": True, "1": True, "off": False, "false": False, "0": False}
+
+
+def _serving(read: _Reader) -> ServingSettings:
+    return ServingSettings(
+        model_memory_bytes=read.integer("TURNOUT_MODEL_MEMORY_BYTES", 2048 * MIB, MIB, 1024 * 1024 * MIB),
+        live_proof_share=read.number("TURNOUT_LIVE_PROOF_SHARE", 0.001, 0.0, 1.0),
+        compiled_tolerance=read.number("TURNOUT_COMPILED_TOLERANCE", 1e-9, 0.0, 1e-5),
+        cache_bytes=read.integer("TURNOUT_CACHE_BYTES", 64 * MIB, 0, 1024 * 1024 * MIB),
+        cache_entries=read.integer("TURNOUT_CACHE_ENTRIES", 100_000, 0, 100_000_000),
+    )
+
+
 _READ_ELSEWHERE = {"TURNOUT_TOKEN"}  # the command line's own
 _ISSUER_FIELDS = {
     "issuer", "audience", "algorithms", "jwksUrl", "keyFile", "tenantClaim", "subjectClaim", "rolesClaim", "unitClaim", "roleMap",
