@@ -10,6 +10,7 @@ from app.errors import ModelFailed, ModelUnavailable, Unavailable
 from app.prediction.runtimes.onnx import OnnxRuntime
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
     from uuid import UUID
 
@@ -21,12 +22,12 @@ if TYPE_CHECKING:
     from app.registry.ports import Confinement
     from app.registry.types import VersionRoute
 
-_HOST_AWAY_S, _HOST_AWAY_WITHIN_S = 0.05, 5.0
+_AWAY_S, _AWAY_WITHIN_S = 0.05, 15.0
 _THREADS = 2  # compute batches beside the event loop; more would only share the same cores
 
 
 class Opener(Protocol):
-    """Opens runtimes; each call opens a new one."""
+    """Opens runtimes; each call opens a new one, and waits a while for a model host or a database that is being started anew."""
 
     async def compiled(self, tenant_id: UUID, route: VersionRoute, native: Native) -> Runtime:
         """The version served by its graph; raises ModelFailed, ModelUnavailable or Unavailable."""
@@ -48,6 +49,12 @@ class RuntimeOpener:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="onnx")
 
     async def compiled(self, tenant_id: UUID, route: VersionRoute, native: Native) -> Runtime:
+        return await _patiently(lambda: self._compiled(tenant_id, route, native))
+
+    async def estimator(self, tenant_id: UUID, route: VersionRoute) -> Runtime:
+        return await _patiently(lambda: self._estimator(tenant_id, route))
+
+    async def _compiled(self, tenant_id: UUID, route: VersionRoute, native: Native) -> Runtime:
         await self._artifacts.require_signed(tenant_id, route.artifact_digest)
         flat = await self._flats.path(tenant_id, str(route.compiled_digest))
         try:
@@ -62,16 +69,6 @@ class RuntimeOpener:
         classes = len(route.classes or ())
         return await asyncio.to_thread(OnnxRuntime.load, flat, route.signature, route.task, classes, native, self._threads)
 
-    async def estimator(self, tenant_id: UUID, route: VersionRoute) -> Runtime:
-        end = asyncio.get_running_loop().time() + _HOST_AWAY_WITHIN_S
-        while True:
-            try:
-                return await self._estimator(tenant_id, route)
-            except Unavailable as error:  # the model host is being started, or started anew
-                if error.code != Unavailable.code or asyncio.get_running_loop().time() >= end:
-                    raise
-                await asyncio.sleep(_HOST_AWAY_S)
-
     async def _estimator(self, tenant_id: UUID, route: VersionRoute) -> Runtime:
         if refusal := await self._confinement.refusal(route.artifact_digest):
             raise ModelUnavailable(refusal)
@@ -81,3 +78,15 @@ class RuntimeOpener:
     async def close(self) -> None:
         """Waits for no batch that is still computed."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+async def _patiently(open_it: Callable[[], Awaitable[Runtime]]) -> Runtime:
+    """The runtime, once who is needed for it is there; raises as `open_it`, Unavailable where they stay away."""
+    end = asyncio.get_running_loop().time() + _AWAY_WITHIN_S
+    while True:
+        try:
+            return await open_it()
+        except Unavailable as error:
+            if error.code != Unavailable.code or asyncio.get_running_loop().time() >= end:
+                raise
+            await asyncio.sleep(_AWAY_S)

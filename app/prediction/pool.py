@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 Key = tuple["UUID", "UUID", int, bool]  # tenant, model, version, by its compiled graph
 _MOST_SPARE_CHILDREN = 64  # processes of the machine, whatever the memory
-_HOST_AWAY_S = 0.05
 _COLD_WAIT_S = 0.05  # a request waits so long for a version that nobody promised to have open
 _COLD_RETRY_MS = 500
 _FAILED_RETRY_MS = 1000
@@ -112,7 +111,7 @@ class RuntimePool:
         if task.done():
             try:
                 return task.result()
-            except (ModelFailed, ModelUnavailable) as error:
+            except (ModelFailed, Unavailable) as error:
                 raise _not_now(error) from None
         if needed:
             raise DeadlineExceeded("The model was still being loaded when the time was up.", retry_after_ms=1000)
@@ -131,10 +130,7 @@ class RuntimePool:
         return await self.get(tenant_id, native)
 
     async def warm(self, tenant_id: UUID, routes: Collection[VersionRoute]) -> list[tuple[VersionRoute, AppError]]:
-        """Those that could not be opened, and why, which is logged; returns when each has been or could not be.
-
-        Waits for a model host that is not there yet; the caller bounds the time.
-        """
+        """Those that could not be opened, and why, which is logged; returns when each has been or could not be."""
         routes = list(routes)
         failures = await asyncio.gather(*(self._warm_one(tenant_id, route) for route in routes))
         return [(route, failure) for route, failure in zip(routes, failures, strict=True) if failure is not None]
@@ -256,19 +252,15 @@ class RuntimePool:
             raise _not_now(failure[0])
 
     async def _warm_one(self, tenant_id: UUID, route: VersionRoute) -> AppError | None:
-        while True:
-            try:
-                await self.get(tenant_id, route)
-            except AppError as error:
-                if error.code == Unavailable.code:  # the model host is being started, or started anew
-                    await asyncio.sleep(_HOST_AWAY_S)
-                    continue
-                log.warning("version_not_warm", version=route.number, code=error.code, why=error.message)
-                return error
-            return None
+        try:
+            await self.get(tenant_id, route)
+        except AppError as error:
+            log.warning("version_not_warm", version=route.number, code=error.code, why=error.message)
+            return error
+        return None
 
 
-def _not_now(error: ModelFailed | ModelUnavailable) -> ModelUnavailable:
+def _not_now(error: ModelFailed | Unavailable) -> Unavailable:
     """What a request is told of a version that cannot be opened: nothing of it is the input's fault, and it will be tried again."""
-    told = type(error) if isinstance(error, ModelUnavailable) else ModelUnavailable
+    told = type(error) if isinstance(error, Unavailable) else ModelUnavailable
     return told(error.message, **{"retry_after_ms": _FAILED_RETRY_MS, **error.details})

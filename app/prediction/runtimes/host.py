@@ -37,17 +37,14 @@ class ModelHost:
     async def open(
         self, tenant_id: UUID, digest: str, artifact: Path, signature: Signature, task: Task, classes: Sequence[str]
     ) -> SklearnRuntime:
-        """A runtime whose child has loaded the artifact; raises ModelFailed with the reason, or ModelUnavailable.
+        """A runtime whose child has loaded the artifact; raises ModelFailed with the reason, ModelUnavailable, or Unavailable for the host.
 
         All runtimes of one tenant and digest on this machine share a child. `artifact` is read again whenever a child is replaced.
         """
         rows_a_call = min(LARGEST_BATCH, max(1, LARGEST_ANSWER_CELLS // max(1, len(classes))))
         version = Version(f"{tenant_id}/{digest}", digest, artifact, signature, task, tuple(classes), rows_a_call)
         runtime = SklearnRuntime(self._zygote, version, self._worker_died)
-        try:
-            await runtime.start()
-        except Unavailable as error:
-            raise ModelUnavailable(error.message) from None
+        await runtime.start()
         return runtime
 
     async def inspect(self, tenant_id: UUID, artifact: Path, request: InspectionRequest, timeout_s: float) -> InspectionReport:

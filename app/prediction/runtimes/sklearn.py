@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import structlog
 
-from app.errors import AppError, DeadlineExceeded, ModelFailed, ModelUnavailable
+from app.errors import AppError, DeadlineExceeded, ModelFailed, ModelUnavailable, Unavailable
 from app.kernel.tensors import Batch, Scores
 from app.prediction.runtimes.answers import Nonsense, answer_bytes, error_text, part, read_scores
 from app.prediction.runtimes.channel import Channel, check_digest, is_skops
@@ -302,6 +302,8 @@ class SklearnRuntime:
                 raise ModelFailed(f"The model did not load within {_LOAD_TIMEOUT_S:g} seconds.") from None
             except ConnectionError:
                 fate = await self._zygote.kill(self._version.key, self._pid)
+                if "exit" not in fate:
+                    raise Unavailable("The model host of this machine went away while the model loaded.") from None
                 ended_idle = fate.get("exit") == 0 or (fate.get("killed") and fate.get("exit") == -9)
                 if attempt == _STALE_CHANNELS - 1 or not ended_idle:
                     raise ModelFailed(f"The model's worker died while it loaded: {describe_fate(fate)}.") from None

@@ -211,7 +211,7 @@ async def test_without_a_host_everything_says_so(tmp_path: Path) -> None:
     signature = Signature((Column("x0", ColumnType.NUMBER),), InputKind.ARRAY)
     (tmp_path / "a").write_bytes(b"")
     empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-    with pytest.raises(ModelUnavailable):
+    with pytest.raises(Unavailable):
         await away.open(uuid4(), empty, tmp_path / "a", signature, Task.REGRESSION, ())
     with pytest.raises(Unavailable):
         await away.confinement()
