@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from sklearn.dummy import DummyClassifier
 
-from tests.support.service import PROMOTE
+from tests.support.service import PROMOTE, ROOT, environment
 
 if TYPE_CHECKING:
     from tests.support.service import Client, Service
@@ -163,3 +166,28 @@ def test_lists_are_newest_first_by_model_and_status_a_page_at_a_time(service: Se
     assert keys(status="RUNNING")[0] == ["e1"]
     assert keys(model="coin", status="DRAFT")[0] == ["e2", "e0"]
     assert keys(model="none")[0] == []
+
+
+def test_the_whole_life_in_the_terminal(service: Service) -> None:
+    client = service.new_tenant("experiment-terminal")
+    for answer in ("a", "b"):
+        client.ready("coin", "CLASSIFICATION", DummyClassifier(strategy="constant", constant=answer).fit([[0], [1]], ["a", "b"]))
+    client.ask(PROMOTE, model="coin", version=1)
+
+    def turnout(*arguments: str) -> Any:
+        command = [sys.executable, "-m", "app.cli.main", "experiment", *arguments, "--url", service.url, "--token", client.token, "--json"]
+        done = subprocess.run(command, cwd=ROOT, env=environment(service.home), capture_output=True, text=True, timeout=60, check=False)
+        return json.loads(done.stdout) if done.returncode == 0 else (done.returncode, done.stderr)
+
+    plan = ("--key", "coins", "--model", "coin", "--control", "now=1", "--variant", "new=2", "--metric", "clicked")
+    assert turnout("create", *plan)["status"] == "DRAFT"
+    assert turnout("start", "coins", "--rollout", "5")["rollout"] == 5
+    assert turnout("ramp", "coins", "50")["rollout"] == 50
+    assert [found["key"] for found in turnout("list", "--status", "running")] == ["coins"]
+    assert {each["variant"]: each["units"] for each in turnout("results", "coins")["variants"]} == {"now": 0, "new": 0}
+    status, told = turnout("start", "coins")
+    assert (status, "is RUNNING and cannot be started" in told) == (1, True)
+    assert turnout("stop", "coins", "--reason", "enough")["status"] == "STOPPED"
+    assert turnout("conclude", "coins", "--promote", "new")["status"] == "CONCLUDED"
+    assert client.predict("coin", [1])["label"] == "b"
+    assert turnout("show", "coins")["revision"] == 5
