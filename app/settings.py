@@ -58,6 +58,8 @@ class Issuer:
     roles_claim: str
     unit_claim: str | None
     role_map: Mapping[str, str]  # the issuer's word for a role -> ours; empty: the words are ours
+    own_tenant_names: bool = True  # a name that is not mapped may be one of our tenants' ids
+    creates_tenants: bool = False  # a good token of a tenant that is not there makes it
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,6 +296,7 @@ def _serving(read: _Reader) -> ServingSettings:
 _READ_ELSEWHERE = {"TURNOUT_TOKEN"}  # the command line's own
 _ISSUER_FIELDS = {
     "issuer", "audience", "algorithms", "jwksUrl", "keyFile", "tenantClaim", "subjectClaim", "rolesClaim", "unitClaim", "roleMap",
+    "tenantNames", "createTenants",
 }  # fmt: skip
 _ALGORITHMS = {"RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "HS256", "HS384", "HS512"}
 
@@ -318,6 +321,7 @@ def _issuer(where: str, data: Any) -> Issuer:
     role_map = data.get("roleMap", {})
     if not isinstance(role_map, dict):
         raise ConfigurationError(f"{where}.roleMap must be an object: the issuer's word to one of our roles.")
+    _check_tenant_names(where, data)
     return Issuer(
         issuer=data["issuer"],
         audience=data["audience"],
@@ -329,4 +333,13 @@ def _issuer(where: str, data: Any) -> Issuer:
         roles_claim=data.get("rolesClaim", "roles"),
         unit_claim=data.get("unitClaim"),
         role_map=role_map,
+        own_tenant_names=data.get("tenantNames", "own") == "own",
+        creates_tenants=data.get("createTenants", False),
     )
+
+
+def _check_tenant_names(where: str, data: Mapping[str, Any]) -> None:
+    if data.get("tenantNames", "own") not in ("own", "mapped"):
+        raise ConfigurationError(f"{where}.tenantNames must be 'own' or 'mapped'.")
+    if not isinstance(data.get("createTenants", False), bool):
+        raise ConfigurationError(f"{where}.createTenants must be true or false.")
