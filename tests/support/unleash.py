@@ -28,9 +28,6 @@ _SEEN_WITHIN_S = 20.0
 class RealUnleash(UnleashServer):
     """With what a test does to flags. A change is seen by clients about a second later: `seen` waits for that."""
 
-    def context_field(self, name: str) -> None:
-        self.call("POST", "/api/admin/context", {"name": name, "stickiness": False})
-
     def segment(self, name: str, *constraints: Any) -> int:
         number: int = self.call("POST", "/api/admin/segments", {"name": name, "constraints": list(constraints)})["id"]
         return number
@@ -91,8 +88,6 @@ def unleash(embedded_postgres: EmbeddedPostgres) -> Iterator[RealUnleash]:
     server = RealUnleash(database, free_port(), Credentials.made(), folder, **legacy)
     try:
         server.start()
-        server.context_field("tenantId")
-        server.context_field("country")
         yield server
     finally:
         server.stop()
