@@ -41,7 +41,6 @@ OWNERS = {
     "sklearn": {"app/prediction/worker", "app/cli/demo_models.py"},
     "pandas": {"app/prediction/worker"},
     "UnleashClient": {"app/experiments/unleash/client.py"},
-    "yggdrasil_engine": {"app/experiments/flags/engine.py"},
     "yggdrasil_engine": {"app/experiments/flags"},
     "mmh3": {"app/experiments/flags"},
 }
