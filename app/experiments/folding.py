@@ -41,8 +41,10 @@ _LONGEST_PAUSE_S = 60.0
 _LEADER = 7_236_114_902  # advisory: one process at a time folds in the background
 _LOCK = statement("select pg_advisory_xact_lock(hashtextextended('fold/' || cast(:tenant as text), 0))")
 _TRY_LOCK = statement("select pg_try_advisory_xact_lock(hashtextextended('fold/' || cast(:tenant as text), 0))")
-# The statements lean on indexes; statistics of tables that were empty a moment ago would tell the planner otherwise.
-_PLAN = text("select set_config('enable_seqscan', 'off', true), set_config('extra_float_digits', '1', true)")
+# The statements lean on indexes; statistics of tables that were empty a moment ago, and plans made then, would tell otherwise.
+_PLAN = text("""
+select set_config('enable_seqscan', 'off', true), set_config('plan_cache_mode', 'force_custom_plan', true),
+  set_config('extra_float_digits', '1', true)""")
 _WORK = """
 select t.tenant_id,
   exists (select from exposure_queue q where q.tenant_id = t.tenant_id)
