@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from app.db.outbox import changed_tenants, is_told, news
 from app.db.together import Together
 from app.experiments.running import needed_versions, running_of, running_queries
 from app.registry.routes import distrusted_of, models_of, needed_of, pending_of, route_queries, withdrawn_of
-from app.tenancy.directory import stored_tenant, tenants_query
+from app.tenancy.directory import tenant_queries, tenants_of
+from app.tenancy.types import TenantStatus
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -20,10 +21,12 @@ if TYPE_CHECKING:
     from app.registry.types import ModelRoute, PendingValidation
     from app.tenancy.types import StoredTenant
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """Some tenants, or all of them, as they were at `generation`."""
+    """Some tenants, or all of them, as they were at `generation`. Of an erased one nothing is served, whatever is left of it."""
 
     generation: int
     tenants: list[StoredTenant]
@@ -37,7 +40,7 @@ class Picture:
 
 
 def _together(of: Select[UUID] | None) -> Together:
-    told = {"news": news(), "changed": changed_tenants(), "tenants": tenants_query(of)}
+    told = {"news": news(), "changed": changed_tenants(), **tenant_queries(of)}
     return Together({**told, **route_queries(of, needed_versions(of)), **running_queries(of)})
 
 
@@ -53,18 +56,23 @@ async def read_picture(connection: Any, since: int, *, whole: bool) -> Picture:
     ((generation, told),) = rows["news"]
     if not whole and not is_told(generation, told, since):
         return await read_picture(connection, since, whole=True)
-    tenants = [stored_tenant(row) for row in rows["tenants"]]
+    tenants = tenants_of(rows)
+    erased = {stored.tenant.tenant_id for stored in tenants if stored.tenant.status is TenantStatus.ERASED}
     changed = {row.tenant_id for row in rows["changed"]}
     if not is_told(generation, told, since):
         changed = {stored.tenant.tenant_id for stored in tenants}
     return Picture(
         generation,
         tenants,
-        models_of(rows),
-        pending_of(rows),
+        _without(erased, models_of(rows)),
+        [pending for pending in pending_of(rows) if pending.tenant_id not in erased],
         withdrawn_of(rows),
         distrusted_of(rows),
         changed,
-        running_of(rows),
+        _without(erased, running_of(rows)),
         needed_of(rows),
     )
+
+
+def _without(erased: set[UUID], by_tenant: dict[UUID, list[T]]) -> dict[UUID, list[T]]:
+    return {tenant_id: found for tenant_id, found in by_tenant.items() if tenant_id not in erased} if erased else by_tenant

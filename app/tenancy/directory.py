@@ -1,25 +1,57 @@
-"""All tenants in memory, by the id that tokens carry: what a request needs to know about its tenant, without a database."""
+"""All tenants in memory, by the names that tokens carry: what a request needs to know about its tenant, without a database."""
 
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from app.errors import ConfigurationError
 from app.tenancy.keys import TenantKeys, UnreadableSecret
-from app.tenancy.store import stored_tenant, tenants_query
+from app.tenancy.store import stored_tenant, tenant_queries, tenants_of, tenants_query
 from app.tenancy.types import TenantStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from uuid import UUID
 
     from app.tenancy.keys import MasterKey
-    from app.tenancy.types import StoredTenant, Tenant
+    from app.tenancy.types import StoredTenant, Tenant, TokenDenial
 
-__all__ = ["TenantDirectory", "TenantEntry", "stored_tenant", "tenants_query"]  # with what `apply` takes, and how it is read
+# With what `apply` takes, and how it is read.
+__all__ = ["Denied", "TenantDirectory", "TenantEntry", "stored_tenant", "tenant_queries", "tenants_of", "tenants_query"]
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Denied:
+    """Tokens of a tenant that work no longer, however good they are. Asked on every request: at most two lookups."""
+
+    tokens: frozenset[str] = frozenset()  # by jti
+    subjects: Mapping[str, float] = field(default_factory=dict)  # those issued before, in Unix seconds
+
+    @classmethod
+    def of(cls, denials: Iterable[TokenDenial]) -> Denied:
+        """As they stand in the table, in any order."""
+        tokens: set[str] = set()
+        subjects: dict[str, float] = {}
+        for denial in denials:
+            if denial.jti is not None:
+                tokens.add(denial.jti)
+            if denial.subject is not None:
+                subjects[denial.subject] = max(denial.issued_before_s, subjects.get(denial.subject, -math.inf))
+        return cls(frozenset(tokens), subjects)
+
+    def holds(self, subject: str, jti: str | None, issued_at_s: float | None) -> bool:
+        """Whether the token is denied. One that does not say when it was issued counts as issued before."""
+        if jti is not None and jti in self.tokens:
+            return True
+        before = self.subjects.get(subject)
+        return before is not None and (issued_at_s is None or issued_at_s < before)
+
+
+_NOBODY = Denied()
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +60,7 @@ class TenantEntry:
 
     tenant: Tenant
     keys: TenantKeys = field(repr=False)
+    denied: Denied = _NOBODY
 
     @property
     def active(self) -> bool:
@@ -41,11 +74,21 @@ class TenantDirectory:
         self._master_key = master_key
         self._by_slug: dict[str, TenantEntry] = {}
         self._by_id: dict[UUID, TenantEntry] = {}
+        self._by_name: dict[tuple[str, str], TenantEntry] = {}  # by issuer and external id
+        self._erased: dict[str, UUID] = {}
         self._unreadable: dict[UUID, str] = {}
 
     def find(self, slug: str) -> TenantEntry | None:
         """The tenant of this name ("clinic"), or None."""
         return self._by_slug.get(slug)
+
+    def named(self, issuer: str, external_id: str) -> TenantEntry | None:
+        """The tenant that this issuer's tokens know by this name, or None."""
+        return self._by_name.get((issuer, external_id))
+
+    def erased(self, slug: str) -> UUID | None:
+        """The tenant that had this name and was erased, or None: the name stays taken."""
+        return self._erased.get(slug)
 
     def by_id(self, tenant_id: UUID) -> TenantEntry | None:
         return self._by_id.get(tenant_id)
@@ -65,6 +108,7 @@ class TenantDirectory:
             tenant = stored.tenant
             if tenant.status is TenantStatus.ERASED:
                 self._forget(tenant.tenant_id)
+                self._erased[tenant.id] = tenant.tenant_id
                 continue
             try:
                 secret = self._master_key.unwrap(tenant.tenant_id, stored.wrapped_secret)
@@ -76,9 +120,12 @@ class TenantDirectory:
             keys = TenantKeys.derive(tenant.tenant_id, secret, stored.pseudonym_generation, stored.assignment_generation)
             # Replaced in place: another thread reads meanwhile, and must not find a tenant missing.
             before = self._by_id.get(tenant.tenant_id)
-            self._by_slug[tenant.id] = self._by_id[tenant.tenant_id] = TenantEntry(tenant, keys)
-            if before is not None and before.tenant.id != tenant.id:
-                self._by_slug.pop(before.tenant.id, None)
+            denied = Denied.of(stored.denials) if stored.denials else _NOBODY
+            entry = self._by_slug[tenant.id] = self._by_id[tenant.tenant_id] = TenantEntry(tenant, keys, denied)
+            for name in tenant.names:
+                self._by_name[name.issuer, name.external_id] = entry
+            if before is not None:
+                self._drop_names(before, entry)
             self._unreadable.pop(tenant.tenant_id, None)
 
     def require_readable(self) -> None:
@@ -93,4 +140,14 @@ class TenantDirectory:
     def _forget(self, tenant_id: UUID) -> None:
         self._unreadable.pop(tenant_id, None)
         if (old := self._by_id.pop(tenant_id, None)) is not None:
+            self._drop_names(old, None)
+
+    def _drop_names(self, old: TenantEntry, new: TenantEntry | None) -> None:
+        """Names that the tenant has no longer; whose another tenant is by now stays that one's."""
+        if new is None or new.tenant.id != old.tenant.id:
             self._by_slug.pop(old.tenant.id, None)
+        for name in old.tenant.names:
+            key = (name.issuer, name.external_id)
+            holder = self._by_name.get(key)
+            if holder is not None and holder is not new and holder.tenant.tenant_id == old.tenant.tenant_id:
+                del self._by_name[key]

@@ -4,7 +4,7 @@ from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, UniqueConstraint, text
+from sqlalchemy import CheckConstraint, Index, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db.base import OF_TENANT, Base, Bigint, Jsonb
@@ -97,14 +97,17 @@ class ServiceDayRow(Base):
 
 
 class TombstoneRow(Base):
-    """A unit that was erased: nothing of it may land any more. `swept_at`: since when nothing of it is left; `rows`: how many went."""
+    """An erasure: nothing of the unit from before `at` may land any more. `swept_at`: since when nothing is left; `rows`: how many went.
+
+    Never changed but by the owner, who sweeps: erased again, a unit gets another one.
+    """
 
     __tablename__ = "tombstones"
-    __table_args__ = (OF_TENANT,)
+    __table_args__ = (Index("ix_tombstones_unswept", "at", postgresql_where=text("swept_at is null")), OF_TENANT)
 
     tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
     unit_hash: Mapped[str] = mapped_column(primary_key=True)
-    id: Mapped[UUID]
+    id: Mapped[UUID] = mapped_column(primary_key=True)
     at: Mapped[datetime] = mapped_column(server_default=text("now()"))
     swept_at: Mapped[datetime | None]
     rows: Mapped[int] = mapped_column(Bigint, server_default=text("0"))

@@ -102,6 +102,32 @@ class TenantSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class TenantName:
+    """By what an issuer's tokens know a tenant."""
+
+    issuer: str
+    external_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class TokenDenial:
+    """Tokens that work no longer: the one with `jti`, or all of `subject` that were issued before the moment, in Unix seconds."""
+
+    jti: str | None
+    subject: str | None
+    issued_before_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Erasure:
+    """That something was erased. `rows`: how many rows are gone so far."""
+
+    id: UUID
+    at: datetime
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
 class Tenant:
     """A tenant as people see it. `id` is the name in tokens and on the wire; `tenant_id` keys the tables."""
 
@@ -112,21 +138,23 @@ class Tenant:
     limits: TenantLimits
     settings: TenantSettings
     created_at: datetime
+    names: tuple[TenantName, ...] = ()  # by issuer and name
 
 
 @dataclass(frozen=True, slots=True)
 class StoredTenant:
-    """A tenant as the database holds it: its secret still wrapped, and which generation of each renewable key counts."""
+    """A tenant as the database holds it: its secret still wrapped, which generation of each renewable key counts, and who is denied."""
 
     tenant: Tenant
     wrapped_secret: bytes = field(repr=False)
     pseudonym_generation: int = 1
     assignment_generation: int = 1
+    denials: tuple[TokenDenial, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Whom a verified token names. `tenant` is the id in the token; whether there is such a tenant is not known yet."""
+    """Whom a verified token names. `tenant` is the name in the token; whether there is such a tenant is not known yet."""
 
     tenant: str
     subject: str
@@ -134,6 +162,11 @@ class Principal:
     allowed: frozenset[Action]
     unit: str | None  # set where the token is pinned to one unit
     expires_at_s: float  # Unix time
+    issuer: str = ""
+    jti: str | None = None  # the token's own id
+    issued_at_s: float | None = None  # Unix time; None: the token does not say
+    own_names: bool = True  # whether `tenant` may be one of our ids, where it is not mapped
+    creates_tenants: bool = False  # whether a tenant that is not there is made
 
 
 @dataclass(frozen=True, slots=True)

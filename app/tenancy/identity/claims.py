@@ -50,6 +50,12 @@ def subject_of(claims: Mapping[str, Any], path: str) -> str:
     raise refused(Refusal.SUBJECT)
 
 
+def token_id_of(claims: Mapping[str, Any]) -> str | None:
+    """The token's own id (jti), by which it alone can be revoked; None where it has none that a text column could hold."""
+    value = claims.get("jti")
+    return str(value) if _is_name(value) else None
+
+
 def roles_of(claims: Mapping[str, Any], path: str, role_map: Mapping[str, str]) -> frozenset[Role]:
     """Our roles out of a list of texts or a space-separated text (a scope). Words that mean nothing here are passed over."""
     value = claim_at(claims, path)

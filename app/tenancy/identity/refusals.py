@@ -26,6 +26,7 @@ class Refusal(StrEnum):
     TENANT = "tenant"  # claim missing, ambiguous or not a name
     UNIT = "unit"
     UNKNOWN_TENANT = "unknown_tenant"
+    REVOKED = "revoked"
     UNEXPECTED = "unexpected"  # the library failed in a way we did not foresee
 
 

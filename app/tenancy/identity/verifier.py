@@ -18,7 +18,7 @@ from jose import jwk, jws
 from jose.exceptions import JOSEError
 
 from app.errors import AppError, ConfigurationError
-from app.tenancy.identity.claims import roles_of, subject_of, tenant_of, unit_of
+from app.tenancy.identity.claims import roles_of, subject_of, tenant_of, token_id_of, unit_of
 from app.tenancy.identity.refusals import Refusal, refused
 from app.tenancy.identity.tokens import LONGEST_TOKEN, parse_token
 from app.tenancy.permissions import actions_of
@@ -101,8 +101,8 @@ class Verifier:
             jws.verify(token, cast("Any", key), [parsed.algorithm])
         except JOSEError:
             raise refused(Refusal.SIGNATURE) from None
-        expires_at_s = _check_times(parsed.claims, self._clock.time_ms() / 1000)
-        return _principal(trusted, parsed.claims, expires_at_s)
+        expires_at_s, issued_at_s = _check_times(parsed.claims, self._clock.time_ms() / 1000)
+        return _principal(trusted, parsed.claims, expires_at_s, issued_at_s)
 
     def _remember(self, token: str, principal: Principal) -> None:
         until_ms = min(principal.expires_at_s * 1000, self._clock.time_ms() + REMEMBERED_S * 1000)
@@ -124,8 +124,8 @@ def sign(claims: Mapping[str, Any], private_key: str, key_id: str, algorithm: st
     return jws.sign(dict(claims), private_key, headers={"kid": key_id}, algorithm=algorithm)
 
 
-def _check_times(claims: Mapping[str, Any], now: float) -> float:
-    """When the token expires; raises Unauthenticated where its times are missing, no numbers, or not now."""
+def _check_times(claims: Mapping[str, Any], now: float) -> tuple[float, float | None]:
+    """When the token expires and was issued; raises Unauthenticated where its times are missing, no numbers, or not now."""
     expires, not_before, issued = (_instant(claims, name) for name in ("exp", "nbf", "iat"))
     if expires is None:
         raise refused(Refusal.TIMES)
@@ -135,7 +135,7 @@ def _check_times(claims: Mapping[str, Any], now: float) -> float:
         raise refused(Refusal.NOT_YET_VALID)
     if expires - (now if issued is None else issued) > LONGEST_LIFETIME_S + LEEWAY_S:
         raise refused(Refusal.LIFETIME)
-    return expires
+    return expires, issued
 
 
 def _instant(claims: Mapping[str, Any], name: str) -> float | None:
@@ -147,7 +147,7 @@ def _instant(claims: Mapping[str, Any], name: str) -> float | None:
     raise refused(Refusal.TIMES)
 
 
-def _principal(trusted: TrustedIssuer, claims: Mapping[str, Any], expires_at_s: float) -> Principal:
+def _principal(trusted: TrustedIssuer, claims: Mapping[str, Any], expires_at_s: float, issued_at_s: float | None) -> Principal:
     issuer = trusted.issuer
     audiences = claims.get("aud")
     if issuer.audience not in (audiences if isinstance(audiences, list) else [audiences]):
@@ -163,4 +163,9 @@ def _principal(trusted: TrustedIssuer, claims: Mapping[str, Any], expires_at_s: 
         allowed=actions_of(roles),
         unit=unit,
         expires_at_s=expires_at_s,
+        issuer=issuer.issuer,
+        jti=token_id_of(claims),
+        issued_at_s=issued_at_s,
+        own_names=issuer.own_tenant_names,
+        creates_tenants=issuer.creates_tenants,
     )
