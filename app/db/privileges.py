@@ -68,9 +68,9 @@ GRANTS: dict[DatabaseRole, dict[str, Grant]] = {
         "metrics": _on(_S, _I),
         "exposure_queue": _on(_S, _D),
         "covariate_queue": _on(_S, _D),
-        "exposures": _on(_S, _I, _U),
+        "exposures": _on(_S, _I, _U, _D),
         "exposure_tallies": _on(_S, _I, _U),
-        "outcomes": _on(_S, _I, _U),
+        "outcomes": _on(_S, _I, _U, _D),
         "stale_units": _on(_S, _I, _D),
         "unit_values": _on(_S, _I, _U, _D),
         "metric_sums": _on(_S, _I, _U),
@@ -95,7 +95,7 @@ GRANTS: dict[DatabaseRole, dict[str, Grant]] = {
         "shadow_answers": _on(_I),
         "usage_deltas": _on(_I),
         "captured_inputs": _on(_I),
-        "tombstones": _columns("tenant_id unit_hash"),
+        "tombstones": _columns("tenant_id unit_hash at"),
     },
     DatabaseRole.SYNC: {
         "tenants": _columns(
@@ -121,6 +121,7 @@ GRANTS: dict[DatabaseRole, dict[str, Grant]] = {
         "documents": _columns("tenant_id id body"),
         "platform_documents": _columns("id body"),
         "usage_deltas": _columns("tenant_id"),
+        "tombstones": _columns("tenant_id at swept_at"),
         "outbox": _columns("generation tenant_id at"),
         "replicas": _columns("replica_id name started_at seen_at joined_generation generation left_at"),
         "routing_generation": _columns("singleton generation"),

@@ -87,8 +87,9 @@ create table tombstones (
   at timestamptz not null default now(),
   swept_at timestamptz,
   rows bigint not null default 0,
-  constraint pk_tombstones primary key (tenant_id, unit_hash)
+  constraint pk_tombstones primary key (tenant_id, unit_hash, id)
 );
+create index ix_tombstones_unswept on tombstones (at) where swept_at is null;
 
 create table captured_inputs (
   tenant_id uuid not null,
@@ -151,7 +152,9 @@ grant select, insert, update on usage_days, service_days, audit_heads, audit_peo
 grant select, insert on tombstones to turnout_runtime;
 grant select on captured_inputs to turnout_runtime;
 grant insert on usage_deltas, captured_inputs to turnout_log;
-grant select (tenant_id, unit_hash) on tombstones to turnout_log;
+grant delete on exposures, outcomes to turnout_runtime;
+grant select (tenant_id, unit_hash, at) on tombstones to turnout_log;
+grant select (tenant_id, at, swept_at) on tombstones to turnout_sync;
 grant select (tenant_id, issuer, external_id) on tenant_names to turnout_sync;
 grant select (tenant_id, id, jti, subject, issued_before, expires_at) on token_denials to turnout_sync;
 grant select (tenant_id, id, body) on documents to turnout_sync;
@@ -174,7 +177,9 @@ def upgrade() -> None:
     for table in ("usage_deltas", "captured_inputs"):
         op.execute(f"create policy log_append on {table} for insert to turnout_log with check (true)")
     op.execute("create policy log_heeds on tombstones for select to turnout_log using (true)")
-    for table in ("tenant_names", "token_denials", "documents", "usage_deltas"):
+    for table in ("tenants", "tombstones"):
+        op.execute(f"create policy owner_tends on {table} for select to current_user using (true)")
+    for table in ("tenant_names", "token_denials", "documents", "usage_deltas", "tombstones"):
         op.execute(f"create policy sync_reads on {table} for select to turnout_sync using (true)")
     for statement in TRIGGER:
         op.execute(statement)
@@ -182,6 +187,8 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.execute("drop policy owner_tends on tenants")
+    op.execute("revoke delete on exposures, outcomes from turnout_runtime")
     op.execute("drop trigger usage_follows on predictions")
     op.execute("drop function count_usage()")
     op.execute("alter table model_versions drop column origin")
