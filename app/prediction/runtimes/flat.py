@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import hashlib
 import hmac
 import os
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from app.registry.ports import ArtifactSeal
 
 _IN_PLACE, _COPIED, _GRAPH = ".ort", ".ortc", ".onnx"
+_LOCK = ".making"
 log = structlog.get_logger()
 
 
@@ -73,7 +75,7 @@ class FlatFiles:
         if found is not None:
             return found
         data = await self._graphs.bytes(tenant_id, digest)
-        return await asyncio.to_thread(self._make, tenant_id, folder, digest, data)
+        return await asyncio.to_thread(self._made, tenant_id, folder, digest, data)
 
     def _find(self, tenant_id: UUID, folder: Path, digest: str) -> Path | None:
         for path in folder.glob(f"{_stem(digest)}-*"):
@@ -85,8 +87,17 @@ class FlatFiles:
                 path.unlink(missing_ok=True)
         return None
 
+    def _made(self, tenant_id: UUID, folder: Path, digest: str, data: bytes) -> Path:
+        """Made by one process at a time: two processes may write the same graph in two ways, and all are to map one file."""
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with (folder / _LOCK).open("wb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                return self._find(tenant_id, folder, digest) or self._make(tenant_id, folder, digest, data)
+        except OSError as error:
+            raise ModelUnavailable(f"The compiled model could not be written down: {error.strerror}.") from None
+
     def _make(self, tenant_id: UUID, folder: Path, digest: str, data: bytes) -> Path:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         graph = folder / f"{uuid4().hex}{_GRAPH}"
         try:
             graph.write_bytes(data)
@@ -95,8 +106,8 @@ class FlatFiles:
                 os.fsync(file.fileno())
             path = folder / self._name(tenant_id, digest, made)
             made.replace(path)
-        except OSError as error:
-            raise ModelUnavailable(f"The compiled model could not be written down: {error.strerror}.") from None
+        except OSError:
+            raise
         except Exception as error:  # noqa: BLE001  onnxruntime's own errors share no base
             log.warning("graph_not_taken", digest=digest, error=type(error).__name__, why=str(error)[:500])
             raise ModelFailed("The compiled model could not be loaded.") from None

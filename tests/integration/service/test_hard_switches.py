@@ -107,9 +107,7 @@ def test_a_graph_known_to_be_wrong_answers_nobody_while_its_estimator_cannot_be_
     admin.serve("line", "REGRESSION", line())
     assert admin.ask(RUNTIME, model="line", number=1)["model"]["version"]["runtime"] == "ONNX"
     assert round(admin.predict("line", [1.0, 2.0])["value"], 6) == 3.0
-    server = EmbeddedPostgres(narrow.home)
-    server.start()  # joins the one that runs
-    url = server._superuser_url("turnout")
+    url = superuser(narrow)
     (found,) = execute(
         url, "select v.tenant_id, v.artifact_digest from model_versions v join tenants t using (tenant_id) where t.id = 'wrong'"
     )
@@ -132,6 +130,31 @@ def test_a_graph_known_to_be_wrong_answers_nobody_while_its_estimator_cannot_be_
         assert time.monotonic() < end
         time.sleep(0.05)
     assert round(answer["data"]["predict"]["value"], 6) == 3.0
+
+
+def test_one_flipped_bit_in_a_stored_graph_is_never_read_and_the_estimator_answers(narrow: Service) -> None:
+    admin = narrow.new_tenant("flipped")
+    admin.serve("line", "REGRESSION", line())
+    rows = np.random.default_rng(6).normal(size=(50, 2))
+    assert admin.ready("line", "REGRESSION", LinearRegression().fit(rows, 10 * rows.sum(axis=1))) == 2
+    (found,) = execute(
+        superuser(narrow),
+        """update compiled_models c set data = set_byte(data, 50, get_byte(data, 50) # 1) from model_versions v join tenants t using (tenant_id)
+        where t.id = 'flipped' and v.number = 2 and c.tenant_id = v.tenant_id and c.digest = v.compiled_digest
+        returning c.tenant_id, c.digest""",
+    )
+    assert admin.ask(PROMOTE, model="line", version=2)["promote"]["appliedEverywhere"] is True
+    answers = [admin.predict("line", [1.0, 2.0]) for _ in range(8)]
+    assert {(answer["version"], round(answer["value"], 6)) for answer in answers} == {(2, 30.0)}
+    files = [path.name[:64] for path in (narrow.home / "artifacts" / str(found[0]) / "flat").glob("*.ort")]
+    assert len(files) == 1
+    assert found[1] not in files
+
+
+def superuser(service: Service) -> str:
+    server = EmbeddedPostgres(service.home)
+    server.start()  # joins the one that runs
+    return server._superuser_url("turnout")
 
 
 def until_refused(admin: Client) -> dict[str, Any]:

@@ -118,6 +118,8 @@ def test_a_stopped_replica_is_not_claimed_and_serves_no_withdrawn_version_once_i
     heard = wait_for(lambda: ask(HISTORY, model="m")["model"]["aliases"][0]["history"]["edges"][0]["node"], "appliedEverywhere")
     assert {ack["replica"] for ack in heard["appliedBy"] if ack["appliedAt"] is not None} == names.keys()
     assert {admin.predict("m", [1, 2])["version"] for _ in range(40)} == {2}
+    pinned = [admin.refused(PREDICT, model="m", row=[1, 2], version=1)["extensions"]["code"] for _ in range(40)]
+    assert set(pinned) == {"NOT_FOUND"}
     others.close()
 
 

@@ -14,6 +14,7 @@ from app.errors import DeadlineExceeded, ModelFailed, ModelUnavailable
 from app.kernel.clock import Deadline
 from app.kernel.signature import Task
 from app.kernel.tensors import Batch
+from app.prediction.runtimes import flat
 from tests.support.serving import TENANT, GraphOpener, Graphs, SumEstimator, compiled_route, numbers, sign_graph, sum_graph
 
 pytestmark = pytest.mark.unit
@@ -165,6 +166,26 @@ async def test_a_file_that_another_process_removes_between_finding_and_opening_i
     runtime = await workshop.open(sum_graph())
     assert (await runtime.infer(numbers((1, 2)), Deadline.after(5))).values.tolist() == [3.0]
     assert file.exists()
+
+
+async def test_processes_that_open_a_graph_at_once_map_one_file(workshop, monkeypatch):
+    best_form = flat._best_form
+
+    def differing(graph):
+        """As two processes of onnxruntime may write the same graph."""
+        made = best_form(graph)
+        with made.open("ab") as file:
+            file.write(os.urandom(8))
+        return made
+
+    monkeypatch.setattr(flat, "_best_form", differing)
+    openers = [GraphOpener(workshop.folder, workshop.graphs) for _ in range(6)]
+    route = compiled_route(workshop.graphs.add(sum_graph()))
+    paths = await asyncio.gather(*(opener._flats.path(TENANT, route.compiled_digest) for opener in openers))
+    assert len(set(paths)) == 1
+    assert len(list(workshop.folder.rglob("*.ort"))) == 1
+    for opener in openers:
+        await opener.close()
 
 
 async def test_opening_a_file_says_that_it_is_used(workshop):
