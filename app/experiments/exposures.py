@@ -41,7 +41,7 @@ def _told(prediction: str) -> str:
 
 
 # `moves` has a row with sign -1 for what no longer counts and one with +1 for what does.
-_INTO_TALLIES = """
+INTO_TALLIES = """
   insert into exposure_tallies as t (tenant_id, experiment, variant, units, requests, covered, cov_total, cov_squares)
   select :tenant, experiment, variant, sum(sign), sum(sign * requests), coalesce(sum(sign) filter (where x is not null), 0),
     trim_scale(coalesce(sum(sign * x), 0)), trim_scale(coalesce(sum(sign * x * x), 0))
@@ -97,7 +97,7 @@ with taken as (
     union all
     select experiment, old_variant, -1, old_requests, old_covariate from units where not is_new
   ),
-  counted as ({_INTO_TALLIES}),
+  counted as ({INTO_TALLIES}),
   marked as (
     insert into stale_units (tenant_id, unit_hash)
     select :tenant, unit_hash from units u
@@ -127,7 +127,7 @@ with taken as (
     union all
     select experiment, variant, -1, requests, null from late where covariate is not null
   ),
-  counted as ({_INTO_TALLIES}),
+  counted as ({INTO_TALLIES}),
   marked as (
     insert into stale_units (tenant_id, unit_hash)
     select :tenant, unit_hash from late l
@@ -152,7 +152,7 @@ _EMPTY_TALLIES = statement("""
 update exposure_tallies set units = 0, requests = 0, covered = 0, cov_total = 0, cov_squares = 0 where tenant_id = :tenant""")
 _TALLY_ANEW = statement(f"""
 with moves as (select experiment, variant, 1 as sign, requests, covariate from exposures where tenant_id = :tenant)
-{_INTO_TALLIES}""")  # noqa: S608  constants
+{INTO_TALLIES}""")  # noqa: S608  constants
 
 
 async def count_exposures(session: AsyncSession, tenant_id: UUID, batch: int) -> int:

@@ -42,8 +42,27 @@ with found as materialized (
   )
 select count(*) from found""")  # noqa: S608  constants
 
+# `moves` has a row with sign -1 for what no longer counts and one with +1 for what does.
+INTO_SUMS = """
+  insert into metric_sums as s (tenant_id, experiment, metric, variant, counted, total, squares,
+    both_counted, both_total, both_squares, both_cov_total, both_cov_squares, cross_products)
+  select :tenant, experiment, metric, variant, sum(sign), trim_scale(sum(sign * y)), trim_scale(sum(sign * y * y)),
+    coalesce(sum(sign) filter (where x is not null), 0),
+    trim_scale(coalesce(sum(sign * y) filter (where x is not null), 0)),
+    trim_scale(coalesce(sum(sign * y * y) filter (where x is not null), 0)),
+    trim_scale(coalesce(sum(sign * x), 0)), trim_scale(coalesce(sum(sign * x * x), 0)), trim_scale(coalesce(sum(sign * x * y), 0))
+  from moves group by experiment, metric, variant
+  on conflict (tenant_id, experiment, metric, variant) do update set
+    counted = s.counted + excluded.counted, total = trim_scale(s.total + excluded.total),
+    squares = trim_scale(s.squares + excluded.squares), both_counted = s.both_counted + excluded.both_counted,
+    both_total = trim_scale(s.both_total + excluded.both_total),
+    both_squares = trim_scale(s.both_squares + excluded.both_squares),
+    both_cov_total = trim_scale(s.both_cov_total + excluded.both_cov_total),
+    both_cov_squares = trim_scale(s.both_cov_squares + excluded.both_cov_squares),
+    cross_products = trim_scale(s.cross_products + excluded.cross_products)"""
+
 # Sums and means are taken over exact decimals and rounded to a float once, so that the order of rows does not matter.
-_COUNT_VALUES = statement("""
+_COUNT_VALUES = statement(f"""
 with taken as (
     delete from stale_units where tenant_id = :tenant and unit_hash in (
       select unit_hash from stale_units where tenant_id = :tenant group by unit_hash order by unit_hash limit :batch)
@@ -97,25 +116,8 @@ with taken as (
     select experiment, metric, old_variant, -1, old_value::text::numeric, old_covariate::text::numeric
     from changed where old_value is not null
   ),
-  counted as (
-    insert into metric_sums as s (tenant_id, experiment, metric, variant, counted, total, squares,
-      both_counted, both_total, both_squares, both_cov_total, both_cov_squares, cross_products)
-    select :tenant, experiment, metric, variant, sum(sign), trim_scale(sum(sign * y)), trim_scale(sum(sign * y * y)),
-      coalesce(sum(sign) filter (where x is not null), 0),
-      trim_scale(coalesce(sum(sign * y) filter (where x is not null), 0)),
-      trim_scale(coalesce(sum(sign * y * y) filter (where x is not null), 0)),
-      trim_scale(coalesce(sum(sign * x), 0)), trim_scale(coalesce(sum(sign * x * x), 0)), trim_scale(coalesce(sum(sign * x * y), 0))
-    from moves group by experiment, metric, variant
-    on conflict (tenant_id, experiment, metric, variant) do update set
-      counted = s.counted + excluded.counted, total = trim_scale(s.total + excluded.total),
-      squares = trim_scale(s.squares + excluded.squares), both_counted = s.both_counted + excluded.both_counted,
-      both_total = trim_scale(s.both_total + excluded.both_total),
-      both_squares = trim_scale(s.both_squares + excluded.both_squares),
-      both_cov_total = trim_scale(s.both_cov_total + excluded.both_cov_total),
-      both_cov_squares = trim_scale(s.both_cov_squares + excluded.both_cov_squares),
-      cross_products = trim_scale(s.cross_products + excluded.cross_products)
-  )
-select count(*) from units""").bindparams(bindparam("days", type_=Integer()))
+  counted as ({INTO_SUMS})
+select count(*) from units""").bindparams(bindparam("days", type_=Integer()))  # noqa: S608  constants
 
 _FORGET_VALUES = statement("delete from unit_values where tenant_id = :tenant")
 _EMPTY_SUMS = statement("""

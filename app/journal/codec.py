@@ -8,13 +8,14 @@ the payload aside as unreadable. A stretch of zeros, which a power cut can leave
 
 from __future__ import annotations
 
+from base64 import b64decode, b64encode
 from struct import Struct
 from uuid import UUID
 from zlib import crc32
 
 import orjson
 
-from app.journal.types import PredictionRecord, Record, ShadowRecord
+from app.journal.types import InputRecord, PredictionRecord, Record, ShadowRecord
 
 MAGIC = b"\xa7J"
 MAX_PAYLOAD = 0xFFFF
@@ -26,6 +27,8 @@ _FIELDS = 15
 _SHADOW = "shadow"
 _SHADOW_FORMAT = 1
 _SHADOW_FIELDS = 15
+_INPUT = "input"
+_INPUT_FORMAT = 1
 
 
 class UnreadableRecord(Exception):
@@ -34,7 +37,10 @@ class UnreadableRecord(Exception):
 
 def encode(record: Record) -> bytes:
     """`record` as one frame; raises ValueError where it is longer than a frame can be (64 KiB)."""
-    payload = _of_shadow(record) if isinstance(record, ShadowRecord) else _of_prediction(record)
+    if isinstance(record, PredictionRecord):
+        payload = _of_prediction(record)
+    else:
+        payload = _of_shadow(record) if isinstance(record, ShadowRecord) else _of_input(record)
     size = len(payload)
     if size > MAX_PAYLOAD:
         raise ValueError(f"a record of {size} bytes is longer than a frame can be ({MAX_PAYLOAD})")
@@ -62,6 +68,11 @@ def _of_shadow(record: ShadowRecord) -> bytes:
     )  # fmt: skip
 
 
+def _of_input(record: InputRecord) -> bytes:
+    sealed = b64encode(record.sealed).decode()
+    return orjson.dumps((_INPUT, _INPUT_FORMAT, record.id.hex, record.tenant_id.hex, record.unit_hash, sealed))
+
+
 def decode(payload: bytes) -> Record:
     """The record in one frame's payload; raises UnreadableRecord."""
     try:
@@ -70,6 +81,10 @@ def decode(payload: bytes) -> Record:
             number, prediction_id, tenant_id, *rest = fields
             if number >= _SHADOW_FORMAT and len(rest) >= _SHADOW_FIELDS - 2:
                 return ShadowRecord(UUID(prediction_id), UUID(tenant_id), *rest[: _SHADOW_FIELDS - 2])
+        elif head == _INPUT:
+            number, prediction_id, tenant_id, unit_hash, sealed, *_ = fields
+            if number >= _INPUT_FORMAT:
+                return InputRecord(UUID(prediction_id), UUID(tenant_id), unit_hash, b64decode(sealed, validate=True))
         elif head >= _FORMAT:  # the name of a kind that is not known is no number
             prediction_id, tenant_id, *rest = fields
             if len(rest) >= _FIELDS - 2:

@@ -1,4 +1,4 @@
-"""Where records go for good: the tables of the log, as the role that may insert there and do nothing else."""
+"""Where records go for good: the tables of the log, as the role that may insert there, read who was erased, and do nothing else."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import asyncpg
 
 from app.db.driver import connect
 from app.errors import ConfigurationError, Unavailable
-from app.journal.types import ShadowRecord
+from app.journal.types import ERASURE_GRACE, WHOLE_TENANT, InputRecord, PredictionRecord, ShadowRecord
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -30,22 +30,38 @@ _OF_SHADOWS = {
     "experiment": "text", "unit_hash": "text", "version": "int4", "served_variant": "text", "served_version": "int4",
     "served_label": "text", "served_score": "float8", "label": "text", "score": "float8", "compute_us": "int4",
 }  # fmt: skip
+_OF_INPUTS = {"tenant_id": "uuid", "prediction_id": "uuid", "at": "timestamptz", "unit_hash": "text", "sealed": "bytea"}
+# Of a record `r`, in the statement that inserts it: nobody can be erased between the look and the row.
+_ERASED_UNIT = f"""coalesce((SELECT max(t.at) FROM tombstones t WHERE t.tenant_id = r.tenant_id AND t.unit_hash = r.unit_hash)
+  >= r.at - interval '{ERASURE_GRACE.total_seconds():.0f} seconds', false)"""  # noqa: S608  constants
+_ERASED_TENANT = f"EXISTS (SELECT FROM tombstones t WHERE t.tenant_id = r.tenant_id AND t.unit_hash = '{WHOLE_TENANT}')"
 
 
 class _Table:
-    """One table of the log: what inserts into it, and the records as its columns. `names`: attributes of a record named otherwise."""
+    """One table of the log: what inserts into it, and the records as its columns. `names`: attributes of a record named otherwise.
 
-    def __init__(self, name: str, columns: dict[str, str], names: dict[str, str] | None = None) -> None:
+    `anonymous`: what is left of an erased unit is kept without it; else it is left out.
+    """
+
+    def __init__(self, name: str, columns: dict[str, str], names: dict[str, str] | None = None, *, anonymous: bool = False) -> None:
         arrays = ", ".join(f"${n}::{kind}[]" for n, kind in enumerate(columns.values(), 1))
-        self.insert = f"INSERT INTO {name} ({', '.join(columns)}) SELECT * FROM unnest({arrays}) ON CONFLICT DO NOTHING"  # noqa: S608  constants
+        unit = f"CASE WHEN {_ERASED_UNIT} THEN NULL ELSE r.unit_hash END" if anonymous else "r.unit_hash"
+        values = ", ".join(unit if column == "unit_hash" else f"r.{column}" for column in columns)
+        left_out = _ERASED_TENANT if anonymous else f"{_ERASED_TENANT} OR {_ERASED_UNIT}"
+        self.insert = f"""INSERT INTO {name} ({", ".join(columns)}) SELECT {values}
+          FROM unnest({arrays}) AS r ({", ".join(columns)}) WHERE NOT ({left_out}) ON CONFLICT DO NOTHING"""  # noqa: S608  constants
         self._attributes = [(names or {}).get(column, column) for column in columns]
 
     def columns(self, records: Sequence[Record]) -> list[list[Any]]:
         return [[getattr(record, name) for record in records] for name in self._attributes]
 
 
-_PREDICTIONS = _Table("predictions", _OF_PREDICTIONS)
-_SHADOWS = _Table("shadow_answers", _OF_SHADOWS, {"prediction_id": "id"})
+# In this order: what was answered before what was computed beside it. An answer is usage, whosever it was.
+_TABLES: dict[type[Record], _Table] = {
+    PredictionRecord: _Table("predictions", _OF_PREDICTIONS, anonymous=True),
+    ShadowRecord: _Table("shadow_answers", _OF_SHADOWS, {"prediction_id": "id"}),
+    InputRecord: _Table("captured_inputs", _OF_INPUTS, {"prediction_id": "id"}),
+}
 # SQLSTATE classes that are about the values: data exceptions and violated constraints.
 # Source: PostgreSQL documentation, appendix A.
 _ABOUT_VALUES = ("22", "23")
@@ -65,7 +81,7 @@ class RecordsRefused(Exception):
 
 
 class Sink(Protocol):
-    """Takes records exactly once, however often they are given."""
+    """Takes records exactly once, however often they are given; of what was erased since, only what is not about anybody."""
 
     async def insert(self, records: Sequence[Record]) -> None:
         """Returns when all `records` are committed. Raises SinkUnavailable, PartitionMissing, RecordsRefused."""
@@ -81,13 +97,14 @@ class PostgresSink:
         self._connection: Any = None
 
     async def insert(self, records: Sequence[Record]) -> None:
-        shadows = [record for record in records if isinstance(record, ShadowRecord)]
-        predictions = [record for record in records if not isinstance(record, ShadowRecord)] if shadows else records
+        by_kind: dict[type[Record], list[Record]] = {kind: [] for kind in _TABLES}
+        for record in records:
+            by_kind[type(record)].append(record)
         async with self._translated():
             connection = await self._connected()
-            for table, of in ((_PREDICTIONS, predictions), (_SHADOWS, shadows)):  # what was answered before what was computed beside it
+            for kind, of in by_kind.items():
                 if of:
-                    await connection.execute(table.insert, *table.columns(of))
+                    await connection.execute(_TABLES[kind].insert, *_TABLES[kind].columns(of))
 
     async def close(self) -> None:
         connection, self._connection = self._connection, None

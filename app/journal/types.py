@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from uuid import UUID
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+LARGEST_SEALED = 48_000  # bytes of a captured input: with its name and ids it fills a frame
+WHOLE_TENANT = "*"  # of a tombstone, in place of a unit's pseudonym: nothing of the tenant may land any more
+# What was predicted of a unit up to here after its erasure goes with it: clocks differ, and requests were under way.
+ERASURE_GRACE = timedelta(minutes=1)
 
 
 class Durability(StrEnum):
@@ -83,7 +87,22 @@ class ShadowRecord:
         return _made_at(self.id)
 
 
-Record = PredictionRecord | ShadowRecord
+@dataclass(frozen=True, slots=True)
+class InputRecord:
+    """The features of one prediction, sealed under the tenant's data key before they came here: a row of `captured_inputs`."""
+
+    id: UUID  # of the prediction
+    tenant_id: UUID
+    unit_hash: str | None
+    sealed: bytes  # at most LARGEST_SEALED
+
+    @property
+    def at(self) -> datetime:
+        """When the prediction was made, aware UTC, to the millisecond."""
+        return _made_at(self.id)
+
+
+Record = PredictionRecord | ShadowRecord | InputRecord
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 from hypothesis import strategies as st
 
-from app.journal.types import PredictionRecord, Record, ShadowKind, ShadowRecord
+from app.journal.types import LARGEST_SEALED, InputRecord, PredictionRecord, Record, ShadowKind, ShadowRecord
 from app.kernel.ids import IdMint
 from tests.support.clock import ManualClock
 
@@ -41,6 +41,11 @@ class Records:
             "served_label": "yes", "served_score": 0.75, "label": "no", "score": 0.5, "compute_us": 97,
         }  # fmt: skip
         return ShadowRecord(**(values | changes))  # type: ignore[arg-type]
+
+    def captured(self, of: PredictionRecord | None = None, **changes: object) -> InputRecord:
+        """The sealed features behind `of`."""
+        values: dict[str, object] = {"id": (of or self.one()).id, "tenant_id": self.tenant_id, "unit_hash": "u" * 32, "sealed": b"\0sealed"}
+        return InputRecord(**(values | changes))  # type: ignore[arg-type]
 
     def of_both_kinds(self) -> list[Record]:
         """Three: an answer, what a shadow said beside it, and another answer."""
@@ -94,4 +99,7 @@ any_shadow = st.builds(
     score=st.none() | _number,
     compute_us=st.integers(0, 2**31 - 1),
 )
-any_record = any_prediction | any_shadow
+any_input = st.builds(
+    InputRecord, id=_id, tenant_id=st.uuids(), unit_hash=st.none() | _text, sealed=st.binary(max_size=200) | st.just(b"x" * LARGEST_SEALED)
+)
+any_record = any_prediction | any_shadow | any_input
