@@ -1,11 +1,14 @@
-"""What it takes until the last of four serving processes serves a promotion, beside an empty NOTIFY and a read of the same run.
+"""What it takes until the last of four serving processes serves a promotion, or decides by a changed flag, beside an empty NOTIFY and
+a read of the same run.
 
 By turns, first idle, then while clients keep all serving processes busy:
 - promotion: a promotion, as its answer tells it;
+- flag: a running experiment ramped up or down: flags are compiled, tested on fixed units and swapped;
 - empty: a change of a tenant without models, at the same serving processes: a NOTIFY and a read that find nothing to do;
 - floor: four processes that do nothing but listen and read one number: the least that any service can take that learns of a change
   from PostgreSQL, on a machine that has time for it.
 Time begins when this process, which does nothing else, hears of the commit; what a replica wrote down about itself ends it.
+`--idle` leaves out the busy half.
 """
 
 from __future__ import annotations
@@ -41,6 +44,16 @@ FLOOR_CHANNEL = "bench_floor"
 EMPTY = "bench-empty"
 PROMOTE = """mutation($version: Int!) { promote(model: "tumour", version: $version) {
   appliedEverywhere appliedBy { appliedAt } } }"""
+
+CREATE = "mutation($input: CreateExperimentInput!) { createExperiment(input: $input) { key } }"
+START = 'mutation { startExperiment(key: "bench") { key } }'
+RAMP = 'mutation($rollout: Float!) { rampExperiment(key: "bench", rollout: $rollout) { rollout } }'
+EXPERIMENT = {
+    "key": "bench",
+    "model": "tumour",
+    "variants": [{"name": "control", "version": 1, "control": True}, {"name": "treatment", "version": 2}],
+    "primaryMetric": {"name": "cured", "kind": "PROPORTION"},
+}
 
 ANNOUNCE = """
     with raised as (update routing_generation set generation = generation + 1 returning generation),
@@ -89,13 +102,13 @@ class Floor:
 
 
 class Ear:
-    """Hears commits: when each was heard, seconds since the epoch."""
+    """Hears commits: when the last was heard, seconds since the epoch, and what was said."""
 
     def __init__(self) -> None:
-        self.at = 0.0
+        self.at, self.said = 0.0, ""
 
-    def heard(self, *_told: Any) -> None:
-        self.at = time.time()
+    def heard(self, *told: Any) -> None:
+        self.at, self.said = time.time(), told[-1]
 
 
 @contextlib.asynccontextmanager
@@ -110,21 +123,23 @@ async def listening(url: str) -> AsyncIterator[tuple[Ear, asyncpg.Connection]]:
         await connection.close()
 
 
-async def take_turns(url: str, empty: UUID, port: int, token: str, floor: Floor) -> dict[str, list[float]]:
-    """Milliseconds from the commit to the last process, by turns: a promotion, the floor."""
-    taken: dict[str, list[float]] = {"promotion": [], "empty": [], "floor": []}
+async def take_turns(url: str, full: UUID, empty: UUID, port: int, token: str, floor: Floor) -> dict[str, list[float]]:
+    """Milliseconds from the commit to the last process, by turns."""
+    taken: dict[str, list[float]] = {"promotion": [], "flag": [], "empty": [], "floor": []}
     speaker = await asyncpg.connect(url)
     async with listening(url) as (ear, _):
         for turn in range(TIMES):
-            body = json.dumps({"query": PROMOTE, "variables": {"version": 2 - turn % 2}}).encode()
-            answer = json.loads(await bench.ask(port, bench.request_bytes("/graphql", body, token)))
-            done = answer["data"]["promote"]
-            assert done["appliedEverywhere"], answer
-            assert len(done["appliedBy"]) == WORKERS, answer
+            done = (await ask(port, token, PROMOTE, version=2 - turn % 2))["promote"]
+            assert done["appliedEverywhere"], done
+            assert len(done["appliedBy"]) == WORKERS, done
             last = max(datetime.fromisoformat(ack["appliedAt"]).timestamp() for ack in done["appliedBy"])
             taken["promotion"].append(1000 * (last - ear.at))
             await asyncio.sleep(0.02)
-            last = await change_nothing(speaker, empty)
+            await ask(port, token, RAMP, rollout=100 - 50 * (turn % 2))
+            last = await acknowledged(speaker, full, int(ear.said))
+            taken["flag"].append(1000 * (last - ear.at))
+            await asyncio.sleep(0.02)
+            last = await acknowledged(speaker, empty, await change_nothing(speaker, empty))
             taken["empty"].append(1000 * (last - ear.at))
             await asyncio.sleep(0.02)
             await speaker.execute(f"notify {FLOOR_CHANNEL}, '{turn}'")
@@ -135,6 +150,14 @@ async def take_turns(url: str, empty: UUID, port: int, token: str, floor: Floor)
     return taken
 
 
+async def ask(port: int, token: str, document: str, **variables: Any) -> dict[str, Any]:
+    body = json.dumps({"query": document, "variables": variables}).encode()
+    answer = json.loads(await bench.ask(port, bench.request_bytes("/graphql", body, token)))
+    if "errors" in answer:
+        sys.exit(f"the service refuses: {answer['errors']}")
+    return dict(answer["data"])
+
+
 async def tenant_id(url: str, name: str) -> UUID:
     connection = await asyncpg.connect(url)
     try:
@@ -143,11 +166,15 @@ async def tenant_id(url: str, name: str) -> UUID:
         await connection.close()
 
 
-async def change_nothing(speaker: asyncpg.Connection, tenant: UUID) -> float:
-    """When the last serving process had read a change of a tenant in which there is nothing; seconds since the epoch."""
+async def change_nothing(speaker: asyncpg.Connection, tenant: UUID) -> int:
+    """The generation of a change of a tenant in which there is nothing."""
     async with speaker.transaction():
         await speaker.execute("select set_config('app.tenant_id', $1, true)", str(tenant))
-        generation = await speaker.fetchval(ANNOUNCE, tenant)
+        return int(await speaker.fetchval(ANNOUNCE, tenant))
+
+
+async def acknowledged(speaker: asyncpg.Connection, tenant: UUID, generation: int) -> float:
+    """When the last serving process served the tenant as of this generation; seconds since the epoch."""
     while True:
         async with speaker.transaction():
             await speaker.execute("select set_config('app.tenant_id', $1, true)", str(tenant))
@@ -177,9 +204,10 @@ def show(when: str, taken: dict[str, list[float]]) -> None:
         times.sort()
         halves[name], tails[name] = statistics.median(times), times[int(len(times) * 0.99)]
         print(f"{when:5} {name:10} commit to the last of {WORKERS} processes: p50 {halves[name]:6.2f} ms   p99 {tails[name]:6.2f} ms")
-    for beside in ("empty", "floor"):
-        ratios = [of["promotion"] / of[beside] for of in (halves, tails)]
-        print(f"{when:5} a promotion takes {ratios[0]:.2f} times the {beside} one (p99: {ratios[1]:.2f} times)")
+    for what in ("promotion", "flag"):
+        for beside in ("empty", "floor"):
+            ratios = [of[what] / of[beside] for of in (halves, tails)]
+            print(f"{when:5} a {what} takes {ratios[0]:.2f} times the {beside} one (p99: {ratios[1]:.2f} times)")
     print()
 
 
@@ -205,16 +233,20 @@ def measure(home: Path, port: int, request: bytes) -> None:
     server.start()  # joins the one that runs
     url = server.url(DatabaseRole.RUNTIME)
     bench.make_tenant(home, port, EMPTY)
-    empty = asyncio.run(tenant_id(server.url(DatabaseRole.SYNC), EMPTY))
+    full, empty = (asyncio.run(tenant_id(server.url(DatabaseRole.SYNC), name)) for name in (bench.TENANT, EMPTY))
     token = bench.run(bench.turnout(home, "token", "--subject", "bench", "--tenant", bench.TENANT, "--role", "ADMIN"))
+    asyncio.run(ask(port, token, CREATE, input=EXPERIMENT))
+    asyncio.run(ask(port, token, START))
     floor = Floor(url)
     busy = multiprocessing.Process(target=keep_busy, args=(port, request))
     try:
-        asyncio.run(take_turns(url, empty, port, token, floor))  # a first round, so that everything has been done once
-        show("idle", asyncio.run(take_turns(url, empty, port, token, floor)))
+        asyncio.run(take_turns(url, full, empty, port, token, floor))  # a first round, so that everything has been done once
+        show("idle", asyncio.run(take_turns(url, full, empty, port, token, floor)))
+        if "--idle" in sys.argv:
+            return
         busy.start()
         time.sleep(1.0)
-        show("busy", asyncio.run(take_turns(url, empty, port, token, floor)))
+        show("busy", asyncio.run(take_turns(url, full, empty, port, token, floor)))
     finally:
         if busy.is_alive():
             busy.terminate()

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from app.registry.types import ModelRoute
     from app.tenancy.directory import TenantDirectory
 
+_PROVED_AT_ONCE = 5  # tenants; some milliseconds each, of a thread that hears of changes
 log = structlog.get_logger()
 
 
@@ -76,6 +77,8 @@ class _Kept:
     given: _Given | None = None  # of `flags`
     flags: ServedFlags | None = None
     refused: _Given | None = None  # what the last refusal was about
+    unproved: BuiltFlags | None = None  # `flags`, where they were tested on few units as yet
+    before: tuple[_Given | None, ServedFlags | None] = (None, None)  # what decided before those
 
 
 class FlagBook:
@@ -96,6 +99,7 @@ class FlagBook:
         self._unleash = unleash
         self._shared_flags = shared_flags
         self._kept: dict[UUID, _Kept] = {}
+        self._unproved: set[UUID] = set()
 
     def of(self, tenant_id: UUID, running: Iterable[RunningExperiment], generation: int) -> ServedFlags | None:
         """The tenant's flags now that these experiments run, as of this generation; None where it has none.
@@ -120,25 +124,54 @@ class FlagBook:
                 changed.append((tenant_id, kept.flags))
         return changed
 
+    @property
+    def proved(self) -> bool:
+        """Whether no flags wait for `prove`."""
+        return not self._unproved
+
+    def prove(self) -> list[tuple[UUID, ServedFlags | None]]:
+        """Tests new flags of a few tenants on all fixed units; whose did not pass, and those from before that decide again."""
+        back = []
+        for tenant_id in list(self._unproved)[:_PROVED_AT_ONCE]:
+            self._unproved.discard(tenant_id)
+            kept = self._kept[tenant_id]
+            built, kept.unproved = kept.unproved, None
+            if built is None or kept.given is None:
+                continue
+            try:
+                built.prove()
+            except FlagsRefused as refused:
+                self._refuse(kept.given, kept, refused)
+                kept.given, kept.flags = kept.before
+                back.append((tenant_id, kept.flags))
+        return back
+
     def _renewed(self, tenant_id: UUID, kept: _Kept) -> ServedFlags | None:
         given = self._given(tenant_id, kept.running)
         if given is None:
-            kept.given = kept.flags = kept.refused = None
+            kept.given = kept.flags = kept.refused = kept.unproved = None
         elif (kept.given is None or not given.is_as(kept.given)) and (kept.refused is None or not given.is_as(kept.refused)):
             self._build(given, kept)
+            if kept.unproved is not None:
+                self._unproved.add(tenant_id)
         return kept.flags
 
     def _build(self, given: _Given, kept: _Kept) -> None:
         try:
             built = self._make(given.tenant, given.running, given.holdout_percent, kept.generation, given.document, self._shared_flags)
         except FlagsRefused as refused:
-            kept.refused = given  # not again for each look, and not said again
-            self._telemetry.flags_refused()
-            log.error("flags_refused", tenant=given.tenant, why=refused.message)  # noqa: TRY400  told, not traced
+            self._refuse(given, kept, refused)
             return
-        kept.given, kept.refused, kept.flags = given, None, _served(given, built)
+        if kept.unproved is None:
+            kept.before = (kept.given, kept.flags)
+        kept.given, kept.refused, kept.flags, kept.unproved = given, None, _served(given, built), built
         if built.problems:
             log.warning("flags_with_problems", tenant=given.tenant, problems=built.problems)
+
+    def _refuse(self, given: _Given, kept: _Kept, refused: FlagsRefused) -> None:
+        kept.refused = given  # not again for each look, and not said again
+        self._telemetry.flags_refused()
+        log.error("flags_refused", tenant=given.tenant, why=refused.message)
 
     def _given(self, tenant_id: UUID, running: tuple[RunningExperiment, ...]) -> _Given | None:
         entry = self._directory.by_id(tenant_id)

@@ -58,6 +58,9 @@ class BuiltFlags(Protocol):
     def problems(self) -> Sequence[object]:
         """What is wrong with some of them, and does not keep the others from deciding."""
 
+    def prove(self) -> None:
+        """Returns where they decide as they are written for all fixed units; takes milliseconds. Raises FlagsRefused."""
+
     def decide(self, model: str, unit_hash: str | None, attributes: Mapping[str, str] | None) -> Decision | None:
         """None where no flag concerns the model."""
 
@@ -73,7 +76,7 @@ class FlagBuild(Protocol):
         shared_flags: bool,
         /,
     ) -> BuiltFlags:
-        """The tenant's flags, tested on fixed units; raises FlagsRefused."""
+        """The tenant's flags, tested on a few fixed units; raises FlagsRefused."""
 
 
 class FlagMaker(Protocol):
@@ -87,6 +90,13 @@ class FlagMaker(Protocol):
 
     def again(self) -> list[tuple[UUID, ServedFlags | None]]:
         """The tenants whose flags are others now that the flag server said something new."""
+
+    @property
+    def proved(self) -> bool:
+        """Whether no flags wait for `prove`."""
+
+    def prove(self) -> list[tuple[UUID, ServedFlags | None]]:
+        """Tests new flags of a few tenants on all fixed units; whose did not pass, and those from before that decide again."""
 
 
 class ShadowTelemetry(Protocol):

@@ -42,6 +42,7 @@ _WARM_WITHIN_S = 20.0
 _CATCH_UP_WITHIN_S = 2.0
 _FIRST_RETRY_S, _LONGEST_RETRY_S = 1.0, 60.0
 _TIDY_AFTER_S = 0.05
+_PROVE_AFTER_S = 0.2
 _VERSIONS_WITHIN_S = 2.0  # so long flags that a flag server changed wait for versions that they name for the first time
 log = structlog.get_logger()
 
@@ -77,6 +78,7 @@ class Refresher:
         self._retrying: dict[UUID, asyncio.Task[None]] = {}
         self._tidying: asyncio.TimerHandle | None = None
         self._reflagging: dict[UUID, asyncio.TimerHandle] = {}
+        self._proving: asyncio.TimerHandle | None = None
         self._whole = True  # the next look reads everything
         self._line_was_up = False
         self.refreshed_at: float | None = None  # monotonic seconds of the last look that succeeded
@@ -119,6 +121,7 @@ class Refresher:
                 self._put_flags(tenant_id, flags)
             elif tenant_id not in self._reflagging:
                 self._reflagging[tenant_id] = asyncio.get_running_loop().call_later(_VERSIONS_WITHIN_S, self._put_newest_flags, tenant_id)
+        self._prove_soon()
 
     async def start(self) -> None:
         """The first picture, whole; its versions go on opening. Raises Unavailable where the database does not answer."""
@@ -242,6 +245,17 @@ class Refresher:
             log.warning("versions_still_cold", tenant_id=str(tenant_id))
             return [_Cold(route) for route in routes if self._pool.opened(tenant_id, route) is None]
 
+    def _prove_soon(self) -> None:
+        if self._proving is None and not self._flags.proved:
+            self._proving = asyncio.get_running_loop().call_later(_PROVE_AFTER_S, self._prove_flags)
+
+    def _prove_flags(self) -> None:
+        """Only a few units are waited for when flags change: a test on all of them would hold up each process of a busy machine."""
+        self._proving = None
+        for tenant_id, flags in self._flags.prove():
+            self._put_flags(tenant_id, flags)
+        self._prove_soon()
+
     def _put_newest_flags(self, tenant_id: UUID) -> None:
         self._put_flags(tenant_id, self._flags.newest(tenant_id))
 
@@ -263,6 +277,7 @@ class Refresher:
         ready = {_key(route): RoutedVersion.of(route) for route in change.routes if _key(route) in pointed}
         ready |= {_key(routed.route): routed for routed in kept}
         flags = self._flags.of(tenant_id, change.running, change.generation)
+        self._prove_soon()
         self._table.apply(tenant_id, TenantRoutes.of(models, ready, flags))
         if (waiting := self._reflagging.pop(tenant_id, None)) is not None:
             waiting.cancel()

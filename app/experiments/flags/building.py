@@ -37,7 +37,8 @@ class FlagBuilder:
         """The tenant's flags. `revision` orders the tenant's own documents; `unleash` is the tenant's share of a flag server's.
 
         A model that an experiment of the service runs on is decided by that experiment, and its flag of the flag server is not asked,
-        which is a problem told. Raises FlagsRefused that names flag and field: then those from before go on deciding.
+        which is a problem told. Raises FlagsRefused that names flag and field: then those from before go on deciding. They are tested
+        on the first units; `TenantFlags.prove` tests them on all.
         """
         own = compile_document(running, holdout_percent, revision)
         foreign = None
@@ -58,7 +59,7 @@ class FlagBuilder:
         kept = [document if document is not None and document.flags else None for document in (own, foreign)]
         for document in kept:
             if document is not None:
-                self_test(document, self.engines.of(document), tenant_name)
+                self_test(document, self.engines.of(document), tenant_name, first=True)
         return TenantFlags(tenant_name, revision, running, buckets_of(holdout_percent), (kept[0], kept[1]), unleash, self.engines, problems)
 
 

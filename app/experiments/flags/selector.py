@@ -23,6 +23,7 @@ from app.experiments.flags.compiling import (
     twin_flag,
 )
 from app.experiments.flags.context import context_of
+from app.experiments.flags.selftest import self_test
 from app.experiments.types import BUCKETS, Decision, DecisionReason
 from app.experiments.unleash.deciding import decide as decide_unleash
 
@@ -96,6 +97,12 @@ class TenantFlags:
             return own.decide(unit_hash, lambda flag: engine.ask(flag, context))
         except Unavailable:
             return own.unknown
+
+    def prove(self) -> None:
+        """Returns where the evaluator decides as the reference does for all fixed units; takes milliseconds. Raises FlagsRefused."""
+        for document in (self._own, self._foreign):
+            if document is not None:
+                self_test(document, self._engines.of(document), self.tenant)
 
     def shadows(self, experiment: str) -> tuple[Variant, ...]:
         """The variants that answer beside this experiment's answers; none where it does not run."""

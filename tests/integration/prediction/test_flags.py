@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from app.errors import ModelFailed
+from app.experiments.flags.document import FlagsRefused, Problem
+from app.experiments.flags.selector import TenantFlags
 from app.experiments.unleash.splitting import SplitDocument
 from app.prediction import refresher
 from app.tenancy.keys import MasterKey, new_secret
@@ -119,6 +121,21 @@ async def test_versions_of_arms_are_kept_open_until_the_experiment_ends_and_flag
     await process.lab.service.stop(process.lab.ctx, "new-price", None)
     await process.until(lambda: process.routes.flags is None)
     await process.until(lambda: process.kept_open() == {1})
+
+
+async def test_flags_that_turn_out_wrong_give_way_to_those_from_before(process: Flagged, monkeypatch: pytest.MonkeyPatch) -> None:
+    await process.lab.started(rollout=50)
+    await process.until(lambda: process.routes.flags is not None)
+    before = process.flags()
+
+    def differs(_flags: TenantFlags) -> None:
+        raise FlagsRefused([Problem("experiment.new-price", "", "is not decided as it is written.")])
+
+    process.refresher._prove_flags()
+    monkeypatch.setattr(TenantFlags, "prove", differs)
+    await process.lab.service.ramp(process.lab.ctx, "new-price", 100)
+    await process.until(lambda: process.flags() is not before)
+    await process.until(lambda: process.flags() is before)
 
 
 async def test_a_promotion_leaves_the_flags_as_they_are(process: Flagged) -> None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from app.errors import InvalidInput, ModelUnavailable, NotFound
+from app.experiments.flags.document import FlagsRefused, Problem
+from app.experiments.flags.selector import TenantFlags
 from app.experiments.types import TargetingRule
 from app.prediction.types import RoutingReason
 from app.registry.types import PRODUCTION, VersionStatus
@@ -230,6 +232,24 @@ class TestFlagsOfATenant:
             assert process.book.of(CLINIC, [wrong], generation) is good
         assert process.around.refused == 1, "one change is refused once, however often it is looked at"
         assert process.book.of(CLINIC, [running(CONTROL, TREATMENT)], 10) is good
+
+    async def test_that_turn_out_to_decide_otherwise_than_written_give_way_to_those_from_before(
+        self, process: Process, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        good = process.book.of(CLINIC, [running(CONTROL, TREATMENT)], 7)
+        assert (process.book.proved, process.book.prove(), process.book.proved) == (False, [], True)
+        newer = process.book.of(CLINIC, [running(CONTROL, TREATMENT, rollout=20.0)], 8)
+        newest = process.book.of(CLINIC, [running(CONTROL, TREATMENT, rollout=30.0)], 9)
+        assert len({id(good), id(newer), id(newest)}) == 3
+
+        def differs(_flags: TenantFlags) -> None:
+            raise FlagsRefused([Problem("experiment.colour", "", "is not decided as it is written.")])
+
+        monkeypatch.setattr(TenantFlags, "prove", differs)
+        assert process.book.prove() == [(CLINIC, good)]
+        assert process.around.refused == 1
+        assert process.book.of(CLINIC, [running(CONTROL, TREATMENT, rollout=30.0)], 10) is good, "not again for the same"
+        assert process.book.proved
 
     async def test_say_which_versions_they_need(self, process: Process) -> None:
         flags = process.book.of(CLINIC, [running(CONTROL, TREATMENT, variant("candidate", 3, shadow=True))], 7)
