@@ -60,6 +60,7 @@ from app.registry.artifacts import ArtifactCache, ArtifactUploads
 from app.registry.candidates import VersionCandidates
 from app.registry.comparison import VersionPairs
 from app.registry.compiled_models import CompiledModels
+from app.registry.everywhere import Everywhere
 from app.registry.mismatches import CompiledMismatches
 from app.registry.retention import ArtifactRetention
 from app.registry.routes import VersionLookup
@@ -69,11 +70,15 @@ from app.registry.validation import Validator
 from app.rollouts.service import RolloutService
 from app.settings import ArtifactTrust, Settings
 from app.tenancy.answers import TenantAnswers
+from app.tenancy.changing import Changes
 from app.tenancy.directory import TenantDirectory
 from app.tenancy.identity.gatekeeper import Gatekeeper
 from app.tenancy.identity.trust import build_verifier
 from app.tenancy.keys import MasterKey
+from app.tenancy.life import TenantLife
 from app.tenancy.limits.limiter import RateLimiter
+from app.tenancy.newcomers import Newcomers
+from app.tenancy.revocations import Revocations
 from app.tenancy.service import TenantService
 from app.tenancy.types import TenantLimits
 from app.web.gauges import Gauges
@@ -146,11 +151,14 @@ def build_parts(settings: Settings, telemetry: Telemetry, index: int) -> Parts:
     experiments = ExperimentService(database, clock, candidates, answers, announced)
     counting = Database(_url(settings.database.runtime_url), ROOMY, pool_size=1, max_overflow=2)
     folder = Folder(counting, sync_database, answers, clock)
+    changes = Changes(database, directory, clock, Everywhere(database, announced))
     services = Services(
         predictor=Predictor(directory, chooser, pool, cache, live_proof, shadows, spool, answers, IdMint(clock), telemetry, clock),
         registry=registry,
         comparer=VersionComparer(VersionPairs(database), pool),
-        tenants=TenantService(database, directory, master_key, limiter, clock, follower.caught_up),
+        tenants=TenantService(changes, master_key, limiter),
+        tenant_life=TenantLife(changes),
+        revocations=Revocations(changes, sync_database),
         audit=AuditService(database),
         experiments=experiments,
         outcomes=OutcomeService(database, clock, answers, answers, answers),
@@ -159,7 +167,8 @@ def build_parts(settings: Settings, telemetry: Telemetry, index: int) -> Parts:
     )
     uploads = ArtifactUploads(database, clock, answers, answers, keys)
     retention = ArtifactRetention(database, sync_database, settings.home / ARTIFACTS, clock, settings.registry.artifact_retention_days)
-    gatekeeper = Gatekeeper(build_verifier(settings, clock), directory, clock, follower.caught_up)
+    newcomers = Newcomers(changes, master_key)
+    gatekeeper = Gatekeeper(build_verifier(settings, clock), directory, clock, follower.caught_up, newcomers)
     return Parts(
         database,
         sync_database,
@@ -234,6 +243,7 @@ def create_app(settings: Settings, telemetry: Telemetry, index: int = 0) -> Star
                 asyncio.create_task(task.run())
                 for task in (parts.validator, parts.live_proof, parts.shadows, parts.retention, parts.folder, parts.sentinel, gauges)
             ]
+            tasks.append(asyncio.create_task(parts.services.revocations.run()))
             tasks += [asyncio.create_task(parts.born.run())] if parts.born is not None else []
             tasks.append(asyncio.create_task(parts.follower.join()))  # beside the first answers: it waits for the models
             yield

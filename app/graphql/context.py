@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from app.registry.service import RegistryService
     from app.registry.types import Alias, ModelVersion
     from app.rollouts.service import RolloutService
+    from app.tenancy.life import TenantLife
+    from app.tenancy.revocations import Revocations
     from app.tenancy.service import TenantService
 
 
@@ -38,6 +40,8 @@ class Services:
     registry: RegistryService
     comparer: VersionComparer
     tenants: TenantService
+    tenant_life: TenantLife
+    revocations: Revocations
     audit: AuditService
     experiments: ExperimentService
     outcomes: OutcomeService

@@ -41,6 +41,7 @@ class Action(StrEnum):
     RECORD_OUTCOME = "RECORD_OUTCOME"
     MANAGE_EXPERIMENTS = "MANAGE_EXPERIMENTS"  # concluding with a promotion needs PROMOTE as well
     READ_AUDIT = "READ_AUDIT"
+    REVOKE_TOKENS = "REVOKE_TOKENS"  # an ADMIN's in the own tenant, an operator's in any
     MANAGE_TENANTS = "MANAGE_TENANTS"
 
 

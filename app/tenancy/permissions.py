@@ -39,6 +39,7 @@ PERMISSIONS: Mapping[Action, frozenset[Role]] = MappingProxyType(
         Action.RECORD_OUTCOME: frozenset({Role.PREDICTOR, Role.EXPERIMENTER, Role.ADMIN}),
         Action.MANAGE_EXPERIMENTS: _EXPERIMENTERS,
         Action.READ_AUDIT: _ADMINS,
+        Action.REVOKE_TOKENS: _ADMINS | {Role.OPERATOR},
         Action.MANAGE_TENANTS: frozenset({Role.OPERATOR}),
     }
 )

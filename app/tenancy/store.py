@@ -80,11 +80,11 @@ def stored_tenant(row: Any, names: Iterable[TenantName] = (), denials: Iterable[
     return StoredTenant(tenant, row.wrapped_secret, row.pseudonym_generation, row.assignment_generation, tuple(denials))
 
 
-async def locked_tenant(session: AsyncSession, tenant_id: UUID) -> TenantRow | None:
-    """The tenant's row, held until the transaction ends; None where it was erased."""
+async def locked_tenant(session: AsyncSession, tenant_id: UUID, *, erased: bool = False) -> TenantRow | None:
+    """The tenant's row, held until the transaction ends; None where it was erased, unless that is no matter."""
     query = select(TenantRow).where(TenantRow.tenant_id == tenant_id).with_for_update()
     row = (await session.execute(query)).scalar_one_or_none()
-    return None if row is None or row.status == TenantStatus.ERASED.value else row
+    return None if row is None or (row.status == TenantStatus.ERASED.value and not erased) else row
 
 
 async def names_of(session: AsyncSession, tenant_id: UUID) -> list[TenantName]:

@@ -28,8 +28,7 @@ LATER = {
     # usage
     "Query.usage", "Usage", "ModelUsage",
     # tenant life, erasure and revocation
-    "Mutation.eraseUnit", "Mutation.revokeTokens", "Mutation.updateTenantLimits", "Mutation.updateTenantSettings",
-    "Mutation.suspendTenant", "Mutation.resumeTenant", "Mutation.eraseTenant", "Erasure",
+    "Mutation.eraseUnit",
 }  # fmt: skip
 
 

@@ -29,7 +29,10 @@ SECRET = "zebra-secret"
 ROOTS = [(kind, name) for kind, root in (("query", SCHEMA.query_type), ("mutation", SCHEMA.mutation_type)) for name in root.fields]
 # Fields that answer about the caller alone, or about the platform for operators alone; each is held to that below.
 OWN = {"viewer", "unitHash", "declareMetric"}  # a metric of the same name is another one
-OPERATORS = {"tenants", "tenant", "createTenant"}
+OPERATORS = {
+    "tenants", "tenant", "createTenant", "updateTenantLimits", "updateTenantSettings", "suspendTenant", "resumeTenant", "eraseTenant",
+    "mapTenantName", "unmapTenantName",
+}  # fmt: skip
 LISTS = {"models", "auditLog", "experiments"}
 
 EXPERIMENT = "mutation($input: CreateExperimentInput!) { createExperiment(input: $input) { key } }"
@@ -203,6 +206,17 @@ def test_the_answer_is_word_for_word_that_for_a_thing_that_does_not_exist(victim
 
     assert victim.ask(f'{{ model(name: "{SECRET}") {{ name }} }}') == {"model": {"name": SECRET}}
     assert errors(SECRET) == errors("never-there")
+
+
+def test_tokens_of_another_tenant_cannot_be_revoked_and_the_refusal_does_not_tell_whether_it_is_there(
+    victim: Client, stranger: Client
+) -> None:
+    def error(tenant: str) -> tuple[str, str]:
+        found = stranger.refused(f'mutation {{ revokeTokens(tenant: "{tenant}", subject: "tester", reason: "x") }}')
+        return found["extensions"]["code"], found["message"]
+
+    assert error("isolated-victim") == error("never-there") == ("NOT_FOUND", "There is no such tenant.")
+    assert victim.ask("{ viewer { tenant } }") == {"viewer": {"tenant": "isolated-victim"}}
 
 
 def test_a_foreign_artifact_is_not_there(victim: Client, stranger: Client, foreign: dict[str, Any]) -> None:

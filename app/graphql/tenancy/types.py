@@ -60,6 +60,19 @@ class Viewer:
     quota: QuotaState
 
 
+@strawberry.type(description="By what an issuer's tokens know a tenant.")
+class TenantName:
+    issuer: str
+    external_id: str
+
+
+@strawberry.type(description="Something was erased. `rows`: how many rows are gone so far.")
+class Erasure:
+    id: strawberry.ID
+    at: datetime
+    rows: BigInt
+
+
 @strawberry.type
 class Tenant:
     id: str
@@ -68,6 +81,7 @@ class Tenant:
     limits: TenantLimits
     settings: TenantSettings
     created_at: datetime
+    names: list[TenantName]
 
 
 @strawberry.type

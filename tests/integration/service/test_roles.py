@@ -51,10 +51,22 @@ CALLS = {
     "recordOutcomes": "mutation { recordOutcomes(inputs: []) { recorded { id } } }",
     "declareMetric": 'mutation { declareMetric(input: {name: "NONE", kind: MEAN}) { name } }',
     "createTenant": 'mutation { createTenant(input: {id: "", name: "x"}) { id } }',
+    "updateTenantLimits": 'mutation { updateTenantLimits(tenant: "none", limits: {burst: 1}) { id } }',
+    "updateTenantSettings": 'mutation { updateTenantSettings(tenant: "none", settings: {retentionDays: 1}) { id } }',
+    "suspendTenant": 'mutation { suspendTenant(tenant: "none", reason: "x") { id } }',
+    "resumeTenant": 'mutation { resumeTenant(tenant: "none") { id } }',
+    "eraseTenant": 'mutation { eraseTenant(tenant: "none", confirm: "none", reason: "x") { id } }',
+    "mapTenantName": 'mutation { mapTenantName(tenant: "none", issuer: "i", externalId: "e") { id } }',
+    "unmapTenantName": 'mutation { unmapTenantName(tenant: "none", issuer: "i", externalId: "e") { id } }',
+    "revokeTokens": 'mutation { revokeTokens(reason: "x") }',
 }
 # From the contract's table of roles, written out by hand: the permission table is held to it.
 READ = {"model", "models", "promotionBlockers", "compareModelVersions", "unitHash", "experiment", "experiments", "experimentPower"}
 OUTCOMES = {"recordOutcome", "recordOutcomes"}
+TENANTS = {
+    "tenants", "tenant", "createTenant", "updateTenantLimits", "updateTenantSettings", "suspendTenant", "resumeTenant", "eraseTenant",
+    "mapTenantName", "unmapTenantName",
+}  # fmt: skip
 MAY = {
     "READER": READ | {"viewer"},
     "PREDICTOR": {"viewer", "predict", "predictBatch"} | OUTCOMES,
@@ -63,8 +75,8 @@ MAY = {
     | {name for name in CALLS if name.endswith("Experiment")}
     | {"viewer", "predict", "predictBatch", "declareMetric"}
     | OUTCOMES,
-    "ADMIN": set(CALLS) - {"tenants", "tenant", "createTenant"},
-    "OPERATOR": {"viewer", "tenants", "tenant", "createTenant"},
+    "ADMIN": set(CALLS) - TENANTS,
+    "OPERATOR": {"viewer", "revokeTokens"} | TENANTS,
 }
 
 

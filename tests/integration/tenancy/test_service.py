@@ -13,6 +13,7 @@ from app.db.together import Together
 from app.errors import Conflict, InvalidInput, NotFound, PermissionDenied, Unavailable
 from app.kernel.clock import Deadline
 from app.kernel.context import RequestContext, Role
+from app.tenancy.changing import Changes
 from app.tenancy.directory import TenantDirectory, stored_tenant, tenants_query
 from app.tenancy.identity.gatekeeper import NO_TENANT
 from app.tenancy.keys import MasterKey
@@ -51,10 +52,13 @@ class House:
         self.database, self.sync = Database(urls.runtime), SyncDatabase(urls.sync)
         self.directory, self.limiter = TenantDirectory(MASTER), RateLimiter(home / "limits.bin", self.clock)
         self.refreshed = 0
-        self.service = TenantService(self.database, self.directory, MASTER, self.limiter, self.clock, self._refresh)
+        self.service = TenantService(Changes(self.database, self.directory, self.clock, self), MASTER, self.limiter)
 
-    async def _refresh(self) -> None:
+    async def caught_up(self, tenant_id: UUID | None = None) -> None:
         self.refreshed += 1
+
+    async def served(self, tenant_id: UUID, generation: int) -> bool:
+        return True
 
     async def stored(self, since: int | None = None) -> list[Any]:
         """All tenants, or those that changed after this generation."""
@@ -111,10 +115,10 @@ async def test_of_two_who_take_one_id_at_once_one_is_told_so(house: House) -> No
 
 
 async def test_a_refresh_that_fails_does_not_unmake_the_tenant(house: House) -> None:
-    async def away() -> None:
+    async def away(tenant_id: UUID | None = None) -> None:
         raise Unavailable("away")
 
-    house.service._refresh = away
+    house.caught_up = away
     assert (await house.service.create_tenant(OPERATOR, "clinic", "Clinic")).id == "clinic"
 
 

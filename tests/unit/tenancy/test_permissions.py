@@ -30,7 +30,7 @@ MAY = {
         Action.RECORD_OUTCOME,
     },
     Role.ADMIN: set(Action) - {Action.MANAGE_TENANTS},
-    Role.OPERATOR: {Action.VIEW_SELF, Action.MANAGE_TENANTS},
+    Role.OPERATOR: {Action.VIEW_SELF, Action.REVOKE_TOKENS, Action.MANAGE_TENANTS},
 }
 
 

@@ -1,0 +1,18 @@
+"""What tenancy needs from outside; `main.py` hands over who answers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+
+class Replicas(Protocol):
+    """Told and asked after a commit."""
+
+    async def caught_up(self, tenant_id: UUID | None = None) -> None:
+        """Returns when this process serves what was committed before the call; bounded. Raises Unavailable."""
+
+    async def served(self, tenant_id: UUID, generation: int) -> bool:
+        """Whether every replica serves the tenant's change of this generation; bounded, so False may mean: not yet."""
