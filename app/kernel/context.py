@@ -42,6 +42,11 @@ class Action(StrEnum):
     MANAGE_EXPERIMENTS = "MANAGE_EXPERIMENTS"  # concluding with a promotion needs PROMOTE as well
     READ_AUDIT = "READ_AUDIT"
     REVOKE_TOKENS = "REVOKE_TOKENS"  # an ADMIN's in the own tenant, an operator's in any
+    READ_DOCUMENTS = "READ_DOCUMENTS"
+    MANAGE_DOCUMENTS = "MANAGE_DOCUMENTS"
+    MANAGE_PLATFORM_DOCUMENTS = "MANAGE_PLATFORM_DOCUMENTS"  # those for all tenants
+    ERASE = "ERASE"  # a unit, for good
+    READ_INPUTS = "READ_INPUTS"  # what was sent to be predicted, where it is kept
     MANAGE_TENANTS = "MANAGE_TENANTS"
 
 

@@ -10,6 +10,7 @@ from app.db.together import Together
 from app.experiments.running import needed_versions, running_of, running_queries
 from app.registry.routes import distrusted_of, models_of, needed_of, pending_of, route_queries, withdrawn_of
 from app.tenancy.directory import tenant_queries, tenants_of
+from app.tenancy.documents.store import FOR_ALL, document_queries, shelf_for_all, shelves_of
 from app.tenancy.types import TenantStatus
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from app.experiments.types import RunningExperiment
     from app.registry.types import ModelRoute, PendingValidation
+    from app.tenancy.documents.types import Shelf
     from app.tenancy.types import StoredTenant
 
 T = TypeVar("T")
@@ -37,10 +39,12 @@ class Picture:
     changed: set[UUID]  # tenants that changed since the generation asked for
     running: dict[UUID, list[RunningExperiment]]  # by tenant; the service's own
     needed: set[tuple[UUID, int]]  # (model, number) of versions that a running experiment may ask
+    documents: dict[UUID, Shelf]  # by tenant; the registered ones
+    documents_for_all: Shelf | None  # None: not changed
 
 
 def _together(of: Select[UUID] | None) -> Together:
-    told = {"news": news(), "changed": changed_tenants(), **tenant_queries(of)}
+    told = {"news": news(), "changed": changed_tenants(), **tenant_queries(of), **document_queries(of)}
     return Together({**told, **route_queries(of, needed_versions(of)), **running_queries(of)})
 
 
@@ -71,8 +75,10 @@ async def read_picture(connection: Any, since: int, *, whole: bool) -> Picture:
         changed,
         _without(erased, running_of(rows)),
         needed_of(rows),
+        _without(erased, shelves_of(rows)),
+        shelf_for_all(rows) if whole or FOR_ALL in changed else None,
     )
 
 
-def _without(erased: set[UUID], by_tenant: dict[UUID, list[T]]) -> dict[UUID, list[T]]:
+def _without(erased: set[UUID], by_tenant: dict[UUID, T]) -> dict[UUID, T]:
     return {tenant_id: found for tenant_id, found in by_tenant.items() if tenant_id not in erased} if erased else by_tenant

@@ -163,6 +163,8 @@ class Refresher:
             self._whole = self._whole or whole
             raise
         self._directory.apply(picture.tenants)
+        tenants = [stored.tenant.tenant_id for stored in picture.tenants]
+        self._directory.documents.apply(tenants, picture.documents, picture.documents_for_all)
         for stored in picture.tenants:
             tenant_id = stored.tenant.tenant_id
             if self._table.distrust(tenant_id, picture.distrusted) and not first:

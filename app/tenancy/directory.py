@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from app.errors import ConfigurationError
+from app.tenancy.documents.book import DocumentBook
 from app.tenancy.keys import TenantKeys, UnreadableSecret
 from app.tenancy.store import stored_tenant, tenant_queries, tenants_of, tenants_query
 from app.tenancy.types import TenantStatus
@@ -72,6 +73,7 @@ class TenantDirectory:
 
     def __init__(self, master_key: MasterKey) -> None:
         self._master_key = master_key
+        self.documents = DocumentBook()
         self._by_slug: dict[str, TenantEntry] = {}
         self._by_id: dict[UUID, TenantEntry] = {}
         self._by_name: dict[tuple[str, str], TenantEntry] = {}  # by issuer and external id

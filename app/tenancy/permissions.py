@@ -40,6 +40,11 @@ PERMISSIONS: Mapping[Action, frozenset[Role]] = MappingProxyType(
         Action.MANAGE_EXPERIMENTS: _EXPERIMENTERS,
         Action.READ_AUDIT: _ADMINS,
         Action.REVOKE_TOKENS: _ADMINS | {Role.OPERATOR},
+        Action.READ_DOCUMENTS: _READERS,
+        Action.MANAGE_DOCUMENTS: _ADMINS,
+        Action.MANAGE_PLATFORM_DOCUMENTS: frozenset({Role.OPERATOR}),
+        Action.ERASE: _ADMINS,
+        Action.READ_INPUTS: _ADMINS,
         Action.MANAGE_TENANTS: frozenset({Role.OPERATOR}),
     }
 )

@@ -101,12 +101,12 @@ async def test_suspending_takes_effect_on_tokens_already_seen() -> None:
 async def test_an_operator_is_admitted_before_the_first_tenant_exists_and_gets_the_platform_alone() -> None:
     context = await admit(gatekeeper(), "Bearer " + good_token(roles=["OPERATOR", "ADMIN"]))
     assert (context.tenant_id, context.roles) == (NO_TENANT, {Role.OPERATOR})
-    assert context.allowed == {Action.MANAGE_TENANTS, Action.REVOKE_TOKENS, Action.VIEW_SELF}
+    assert context.allowed == {Action.MANAGE_TENANTS, Action.REVOKE_TOKENS, Action.MANAGE_PLATFORM_DOCUMENTS, Action.VIEW_SELF}
 
 
 async def test_an_operators_token_gives_no_tenant_data_without_a_tenant_role() -> None:
     context = await admit(gatekeeper(stored()), "Bearer " + good_token(roles=["OPERATOR"]))
-    assert context.allowed == {Action.MANAGE_TENANTS, Action.REVOKE_TOKENS, Action.VIEW_SELF}
+    assert context.allowed == {Action.MANAGE_TENANTS, Action.REVOKE_TOKENS, Action.MANAGE_PLATFORM_DOCUMENTS, Action.VIEW_SELF}
     assert context.tenant_id == ACME
 
 

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.unit
 
 MAY = {
     Role.PREDICTOR: {Action.VIEW_SELF, Action.PREDICT, Action.RECORD_OUTCOME},
-    Role.READER: {Action.VIEW_SELF, Action.READ_REGISTRY, Action.HASH_UNIT, Action.READ_EXPERIMENTS},
+    Role.READER: {Action.VIEW_SELF, Action.READ_REGISTRY, Action.HASH_UNIT, Action.READ_EXPERIMENTS, Action.READ_DOCUMENTS},
     Role.PUBLISHER: {
         Action.VIEW_SELF,
         Action.CHOOSE_VERSION,
@@ -28,9 +28,10 @@ MAY = {
         Action.READ_EXPERIMENTS,
         Action.MANAGE_EXPERIMENTS,
         Action.RECORD_OUTCOME,
+        Action.READ_DOCUMENTS,
     },
-    Role.ADMIN: set(Action) - {Action.MANAGE_TENANTS},
-    Role.OPERATOR: {Action.VIEW_SELF, Action.REVOKE_TOKENS, Action.MANAGE_TENANTS},
+    Role.ADMIN: set(Action) - {Action.MANAGE_TENANTS, Action.MANAGE_PLATFORM_DOCUMENTS},
+    Role.OPERATOR: {Action.VIEW_SELF, Action.REVOKE_TOKENS, Action.MANAGE_TENANTS, Action.MANAGE_PLATFORM_DOCUMENTS},
 }
 
 
