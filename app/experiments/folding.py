@@ -16,9 +16,9 @@ import structlog
 from sqlalchemy import text
 
 from app.db.engine import Timeouts
+from app.db.leading import leading
 from app.errors import AppError
 from app.experiments.exposures import count_covariates, count_exposures, statement
-from app.experiments.leading import leading
 from app.experiments.looks import freeze_due
 from app.experiments.values import count_values, join_pending
 

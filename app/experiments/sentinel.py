@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 import structlog
 from sqlalchemy import select
 
+from app.db.leading import leading
 from app.errors import AppError
 from app.experiments import store
 from app.experiments.analysing import Evidence, analysis_of, comparable
 from app.experiments.halting import halt_in
-from app.experiments.leading import leading
 from app.experiments.rows import ExperimentRow
 from app.experiments.sums import read_sums
 from app.experiments.types import ExperimentSource, ExperimentStatus, MetricRole
