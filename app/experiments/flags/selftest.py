@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 UNITS = tuple(hashlib.sha256(f"self-test {number}".encode()).hexdigest() for number in range(200))
 _MOST_QUESTIONS = 400  # of the flags of one document that decide: they share them
 _LEAST_UNITS = 20  # of each flag, those that only lead to a decision among them
-_FIRST_QUESTIONS, _FIRST_UNITS = 40, 6  # the same before it decides
+_FIRST_QUESTIONS, _FIRST_UNITS = 24, 4  # the same before it decides
 _TRIED = 10  # values of one condition
 _NOON = "2026-01-01T12:00:00.000Z"  # the same moment for both where a flag looks at the clock
 
