@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Index, text
+from sqlalchemy import Index, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db.base import OF_TENANT, Base, Bigint, Jsonb
@@ -14,7 +14,10 @@ class AuditEntryRow(Base):
     """Who changed what; append-only for the service. It refers to nothing: it outlives what it names."""
 
     __tablename__ = "audit_entries"
-    __table_args__ = (Index("ix_audit_entries_newest_first", "tenant_id", text("at DESC"), text("id DESC")),)
+    __table_args__ = (
+        Index("ix_audit_entries_newest_first", "tenant_id", text("at DESC"), text("id DESC")),
+        UniqueConstraint("tenant_id", "sequence"),
+    )
 
     tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
     id: Mapped[UUID] = mapped_column(primary_key=True)  # UUIDv7

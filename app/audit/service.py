@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from app.audit import store
+from app.audit.types import AuditFilter
 from app.kernel.context import Action
 from app.kernel.paging import page_request
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from app.audit.types import AuditEntry
     from app.db.session import Database
     from app.kernel.context import RequestContext
@@ -21,9 +24,24 @@ class AuditService:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def entries(self, ctx: RequestContext, first: int, after: str | None = None, subject: str | None = None) -> Page[AuditEntry]:
-        """A page, newest first; of one `subject` ("model:churn") where it is named. Raises PermissionDenied, InvalidInput."""
+    async def entries(
+        self,
+        ctx: RequestContext,
+        first: int,
+        after: str | None = None,
+        subject: str | None = None,
+        *,
+        actor: str | None = None,
+        action: str | None = None,
+        start: datetime | None = None,
+        end: datetime | None = None,
+    ) -> Page[AuditEntry]:
+        """A page, newest first; of one `subject` ("model:churn"), actor or action where these are named, from `start` to before `end`.
+
+        `actor`: a name, or the pseudonym of somebody whose name was cut. Raises PermissionDenied, InvalidInput.
+        """
         ctx.require(Action.READ_AUDIT)
         request = page_request(store.KIND, first, after)
+        wanted = AuditFilter(subject, actor, action, start, end)
         async with self._database.tenant_tx(ctx.tenant_id) as session:
-            return await store.entries(session, request, subject)
+            return await store.entries(session, request, wanted)

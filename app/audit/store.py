@@ -7,14 +7,19 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from sqlalchemy import insert, select, tuple_
+from sqlalchemy import insert, or_, select, tuple_, update
 
-from app.audit.rows import AuditEntryRow
-from app.audit.types import AuditEntry
+from app.audit.chain import is_pseudonym
+from app.audit.rows import AuditEntryRow, AuditPersonRow
+from app.audit.sealing import write
+from app.audit.types import AuditEntry, AuditFilter
 from app.errors import InvalidInput
 from app.kernel.paging import make_page
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from sqlalchemy import Select
     from sqlalchemy.ext.asyncio import AsyncSession
 
     from app.kernel.clock import Clock
@@ -27,6 +32,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _V7 = 0x7 << 76
 _VARIANT = 0b10 << 62
+_EVERYTHING = AuditFilter()
 
 
 async def record(
@@ -58,6 +64,7 @@ async def record_by(
 ) -> None:
     """As `record`, by `actor` and for the transaction's tenant: for the service itself, and for operators' changes to a tenant.
 
+    The tenant's log is held until the transaction ends, so that its entries are in one order: record late, announce after it.
     Raises InvalidInput for a reason that no text column can hold.
     """
     if reason is not None and not _storable(reason):
@@ -74,24 +81,78 @@ async def record_by(
         "after": after,
         "reason": reason,
     }
-    await session.execute(insert(AuditEntryRow).values(row))
+    if not await write(session, row):
+        await session.execute(insert(AuditEntryRow).values(row))
 
 
-async def entries(session: AsyncSession, request: PageRequest, subject: str | None = None) -> Page[AuditEntry]:
-    """A page of the transaction's tenant, newest first; of one `subject` where it is named."""
-    if subject is not None and (len(subject) > _LONGEST_SUBJECT or not _storable(subject)):
+async def entries(session: AsyncSession, request: PageRequest, wanted: AuditFilter = _EVERYTHING) -> Page[AuditEntry]:
+    """A page of the transaction's tenant, newest first; people by their names, where these were not cut."""
+    if any(
+        len(text) > _LONGEST_SUBJECT or not _storable(text) for text in (wanted.subject, wanted.actor, wanted.action) if text is not None
+    ):
         return make_page(KIND, request, [])
-    query = select(AuditEntryRow).order_by(AuditEntryRow.at.desc(), AuditEntryRow.id.desc()).limit(request.first + 1)
+    query = _wanted(wanted).order_by(AuditEntryRow.at.desc(), AuditEntryRow.id.desc()).limit(request.first + 1)
     if request.after is not None:
         query = query.where(tuple_(AuditEntryRow.at, AuditEntryRow.id) < _position(request.after))
-    if subject is not None:
-        query = query.where(AuditEntryRow.subject == subject)
-    rows = (await session.execute(query)).scalars()
-    return make_page(KIND, request, [(((row.at - _EPOCH) // _MICROSECOND, row.id.hex), _value(row)) for row in rows])
+    rows = list((await session.execute(query)).scalars())
+    names = await _names(session, rows)
+    return make_page(KIND, request, [(((row.at - _EPOCH) // _MICROSECOND, row.id.hex), _value(row, names)) for row in rows])
 
 
-def _value(row: AuditEntryRow) -> AuditEntry:
-    return AuditEntry(row.id, row.at, row.actor, row.action, row.subject, row.before, row.after, row.reason)
+async def forget_person(session: AsyncSession, tenant_id: UUID, subject: str) -> int:
+    """How many pseudonyms of the tenant's log nobody can tell any more whose they are: 1, or 0 where `subject` is not in it.
+
+    The entries and their chain stay whole. What the person does later stays without a name, too.
+    """
+    these = (AuditPersonRow.tenant_id == tenant_id, AuditPersonRow.subject == subject)
+    cut = update(AuditPersonRow).where(*these).values(subject=None).returning(AuditPersonRow.pseudonym)
+    return len((await session.execute(cut)).all())
+
+
+def _wanted(wanted: AuditFilter) -> Select[AuditEntryRow]:
+    query = select(AuditEntryRow)
+    if wanted.subject is not None:
+        query = query.where(AuditEntryRow.subject == wanted.subject)
+    if wanted.actor is not None:
+        known = select(AuditPersonRow.pseudonym).where(AuditPersonRow.subject == wanted.actor)
+        query = query.where(or_(AuditEntryRow.actor == wanted.actor, AuditEntryRow.actor.in_(known)))
+    if wanted.action is not None:
+        query = query.where(AuditEntryRow.action == wanted.action)
+    if wanted.start is not None:
+        query = query.where(AuditEntryRow.at >= wanted.start)
+    if wanted.end is not None:
+        query = query.where(AuditEntryRow.at < wanted.end)
+    return query
+
+
+async def _names(session: AsyncSession, rows: Iterable[AuditEntryRow]) -> dict[str, str]:
+    found = {text for row in rows for text in _pseudonyms([row.actor, row.before, row.after])}
+    if not found:
+        return {}
+    query = select(AuditPersonRow.pseudonym, AuditPersonRow.subject).where(AuditPersonRow.pseudonym.in_(found))
+    return {pseudonym: subject for pseudonym, subject in await session.execute(query) if subject is not None}
+
+
+def _pseudonyms(value: Any) -> set[str]:
+    """All of them in a JSON value."""
+    if isinstance(value, str):
+        return {value} if is_pseudonym(value) else set()
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return set().union(*(_pseudonyms(each) for each in inner))
+
+
+def _named(value: Any, names: Mapping[str, str]) -> Any:
+    """The JSON value with names for pseudonyms."""
+    if isinstance(value, str):
+        return names.get(value, value)
+    if isinstance(value, dict):
+        return {key: _named(each, names) for key, each in value.items()}
+    return [_named(each, names) for each in value] if isinstance(value, list) else value
+
+
+def _value(row: AuditEntryRow, names: Mapping[str, str]) -> AuditEntry:
+    before, after = _named(row.before, names), _named(row.after, names)
+    return AuditEntry(row.id, row.at, names.get(row.actor, row.actor), row.action, row.subject, before, after, row.reason)
 
 
 def _position(after: tuple[str | int, ...]) -> tuple[datetime, UUID]:

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from app.db.engine import Timeouts, is_outage, make_engine, translated
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
 
     from sqlalchemy import Connection
 
@@ -37,8 +37,18 @@ def _name_tenant(session: Session, _transaction: Any, connection: Connection) ->
 class Database:
     """PostgreSQL as the runtime role sees it; one a process."""
 
-    def __init__(self, url: str, timeouts: Timeouts | None = None, *, pool_size: int = 5, max_overflow: int = 5) -> None:
+    def __init__(
+        self,
+        url: str,
+        timeouts: Timeouts | None = None,
+        *,
+        pool_size: int = 5,
+        max_overflow: int = 5,
+        info: Mapping[str, Any] | None = None,
+    ) -> None:
+        """`info`: what rooms find in `session.info`, each under a key of its own."""
         timeouts = timeouts or Timeouts()
+        self._info = dict(info or {})
         self._engine = make_engine(
             url, timeouts, pool_size=pool_size, max_overflow=max_overflow, pool_timeout=timeouts.pool_s, pool_recycle=1800
         )
@@ -63,7 +73,7 @@ class Database:
     async def _begin(self, tenant_id: UUID) -> AsyncSession:
         """A session whose transaction has begun. A pooled connection may have died unseen: nothing was asked yet, so once more."""
         for attempt in (1, 2):
-            session = self._session(info={"tenant_id": tenant_id})
+            session = self._session(info={**self._info, "tenant_id": tenant_id})
             try:
                 await session.connection()
             except DBAPIError as error:

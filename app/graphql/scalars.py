@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, NewType
 
 import strawberry
 from strawberry.types.scalar import ScalarDefinition
+
+from app.errors import InvalidInput
 
 FeatureRow = NewType("FeatureRow", object)
 FeatureMatrix = NewType("FeatureMatrix", object)
@@ -68,3 +71,12 @@ SCALARS: dict[object, ScalarDefinition] = {
 def given(value: Any) -> Any:
     """An optional argument as the services take it: None where it was left out."""
     return None if value is strawberry.UNSET else value
+
+
+def moment(name: str, value: datetime | None) -> Any:
+    """An optional time argument as the services take it: aware, None where it was left out. Raises InvalidInput without a UTC offset."""
+    if given(value) is None:
+        return None
+    if value is None or value.utcoffset() is None:
+        raise InvalidInput(f"{name} needs a UTC offset, like 2026-03-01T00:00:00Z.")
+    return value

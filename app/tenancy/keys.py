@@ -119,6 +119,16 @@ class TenantKeys:
         """The key of unit pseudonyms of this generation."""
         return self._generation("pseudonyms", generation)
 
+    @property
+    def audit_chain(self) -> bytes:
+        """The key that seals the tenant's audit log."""
+        return self._generation("audit-chain", 1)
+
+    @property
+    def audit_people(self) -> bytes:
+        """The key of the pseudonyms of people in the audit log."""
+        return self._generation("audit-people", 1)
+
     def assignment(self, generation: int) -> bytes:
         """The key that assigns units to variants; its generation stays while an experiment runs."""
         return self._generation("assignment", generation)
@@ -130,6 +140,28 @@ class TenantKeys:
         """
         key = self._generation("pseudonyms", self.pseudonym_generation if generation is None else generation)
         return hmac.digest(key, unit.encode(), "sha256")[: PSEUDONYM_LENGTH // 2].hex()
+
+    def unit_pseudonyms(self, unit: str) -> list[str]:
+        """All names that `unit` has had, of every generation up to the current one."""
+        return [self.unit_pseudonym(unit, generation) for generation in range(1, self.pseudonym_generation + 1)]
+
+    def seal(self, data: bytes, about: bytes) -> bytes:
+        """`data` under the tenant's data key, readable again for the same `about` alone; 28 bytes longer.
+
+        `about` names one thing, once: each has a key of its own, so that no number of things is too many for one key.
+        """
+        nonce = secrets.token_bytes(_NONCE_BYTES)
+        return nonce + self._sealing(about).encrypt(nonce, data, about)
+
+    def unseal(self, sealed: bytes, about: bytes) -> bytes:
+        """What `seal` was given; raises UnreadableSecret for another tenant's, another thing's or one changed byte."""
+        try:
+            return self._sealing(about).decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], about)
+        except (InvalidTag, ValueError):
+            raise UnreadableSecret("the sealed data was changed, or is something else's") from None
+
+    def _sealing(self, about: bytes) -> AESGCM:
+        return AESGCM(hmac.digest(self.data, b"turnout/seal/1" + self.tenant_id.bytes + about, "sha256"))
 
     def artifact_mac(self, digest: str, size_bytes: int) -> bytes:
         """32 bytes that prove that this service stored `digest` (sha256 hex) of `size_bytes` for this tenant."""

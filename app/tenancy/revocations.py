@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from app.audit.types import Person
 from app.errors import InvalidInput, QuotaExceeded
 from app.kernel.context import Action, Role
 from app.tenancy import store
@@ -53,7 +54,7 @@ class Revocations:
         check_reason(reason)
         now = self._changes.clock.now()
         if subject is not None:
-            denial, shown = TokenDenial(None, check_claim("subject", subject), now.timestamp()), {"subject": subject}
+            denial, shown = TokenDenial(None, check_claim("subject", subject), now.timestamp()), {"subject": Person(subject)}
         else:
             denial, shown = TokenDenial(check_claim("jti", str(jti)), None, now.timestamp()), {"jti": str(jti)}
         async with self._changes.of(tenant_id, ctx) as change:

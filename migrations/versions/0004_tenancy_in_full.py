@@ -118,7 +118,8 @@ create table audit_people (
 
 alter table audit_entries
   add column sequence bigint,
-  add column seal bytea;
+  add column seal bytea,
+  add constraint uq_audit_entries_tenant_id_sequence unique (tenant_id, sequence);
 
 alter table model_versions add column origin jsonb
 """

@@ -1,0 +1,155 @@
+"""Writing an entry as the next link of its tenant's chain, and verifying the whole chain."""
+
+from __future__ import annotations
+
+import hmac
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Text, bindparam, cast, insert, null, select, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+
+from app.audit.chain import Link, pseudonym, seal, start
+from app.audit.ports import SEALS
+from app.audit.rows import AuditEntryRow, AuditHeadRow, AuditPersonRow
+from app.audit.types import Break, Person, Verdict
+from app.db.base import Jsonb
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from uuid import UUID
+
+    from sqlalchemy import Select
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+    from app.audit.ports import Seals
+    from app.audit.types import AuditKeys
+
+_PAGE = 1_000
+# The head is held until the transaction ends. What the database makes of the JSON is what is sealed: it is what can be read again.
+_HEAD = (
+    select(
+        AuditHeadRow.sequence,
+        AuditHeadRow.seal,
+        cast(bindparam("before", type_=Jsonb), Text).label("before"),
+        cast(bindparam("after", type_=Jsonb), Text).label("after"),
+    )
+    .where(AuditHeadRow.tenant_id == bindparam("tenant"))
+    .with_for_update()
+)
+
+
+async def write(session: AsyncSession, row: dict[str, Any]) -> bool:
+    """Whether the entry was written, sealed; False where nothing seals (a tenant that is erased, a tool without keys): not written.
+
+    `row`: the columns of an entry with plain names of people. Raises Unavailable where the tenant's keys cannot be read.
+    """
+    seals: Seals | None = session.info.get(SEALS)
+    keys = None if seals is None else await seals.keys(session, row["tenant_id"])
+    if keys is None:
+        return False
+    people: dict[str, str] = {}
+    sealed = {**row, **{name: _hidden(row[name], keys, people) for name in ("before", "after")}}
+    sealed["actor"] = _hidden(Person(row["actor"]), keys, people)
+    tenant_id, values = row["tenant_id"], {"tenant": row["tenant_id"], "before": sealed["before"], "after": sealed["after"]}
+    head = (await session.execute(_HEAD, values)).one_or_none()
+    if head is None:
+        await _begin(session, tenant_id, keys)
+        head = (await session.execute(_HEAD, values)).one()
+    fields = {name: sealed[name] for name in ("id", "at", "actor", "action", "subject", "reason")}
+    link = Link(sequence=head.sequence + 1, before=head.before, after=head.after, **fields)
+    sealed |= {"sequence": link.sequence, "seal": seal(keys.chain, head.seal, link)}
+    named = [{"tenant_id": tenant_id, "pseudonym": name, "subject": subject} for name, subject in people.items()]
+    moved = update(AuditHeadRow).where(AuditHeadRow.tenant_id == tenant_id).values(sequence=link.sequence, seal=sealed["seal"])
+    met = upsert(AuditPersonRow).values(named).on_conflict_do_nothing()
+    await session.execute(insert(AuditEntryRow).values(sealed).add_cte(moved.cte("moved"), met.cte("met")))  # one journey
+    return True
+
+
+async def verify(session: AsyncSession, tenant_id: UUID, keys: AuditKeys) -> Verdict:
+    """What holds of the tenant's log, read in the tenant's own transaction. Entries that are written meanwhile are no break."""
+    head = (await session.execute(select(AuditHeadRow.sequence, AuditHeadRow.seal))).one_or_none()
+    older = [link async for link in _older(session)]
+    if head is None:
+        lost = (await session.execute(_sealed().limit(1))).first()
+        return Verdict(0, len(older), None if lost is None else Break(0, "is missing: the head of the chain was taken away"))
+    previous, number = start(keys.chain, tenant_id, older), 0
+    async for link in _links(session, head.sequence):
+        if link.sequence != number + 1:
+            return Verdict(number, len(older), _gap(number, link))
+        expected = seal(keys.chain, previous, link)
+        if not hmac.compare_digest(link.seal or b"", expected):
+            return Verdict(number, len(older), _changed(link, len(older)))
+        previous, number = expected, number + 1
+    if number != head.sequence:
+        return Verdict(number, len(older), Break(number + 1, f"is missing: the log ends too early, its head says {head.sequence}"))
+    if not hmac.compare_digest(previous, head.seal):
+        return Verdict(number, len(older), Break(number, "does not bear the seal that the head of the chain has"))
+    return Verdict(number, len(older), await _beyond(session))
+
+
+def _hidden(value: Any, keys: AuditKeys, people: dict[str, str]) -> Any:
+    """The JSON value with pseudonyms for people, who are noted in `people` by theirs."""
+    if isinstance(value, Person):
+        name = pseudonym(keys.people, value)
+        people[name] = str(value)
+        return name
+    if isinstance(value, dict):
+        return {key: _hidden(each, keys, people) for key, each in value.items()}
+    return [_hidden(each, keys, people) for each in value] if isinstance(value, (list, tuple)) else value
+
+
+async def _begin(session: AsyncSession, tenant_id: UUID, keys: AuditKeys) -> None:
+    """The head of a chain without a link; two that come first at once make the same one."""
+    seal_before = start(keys.chain, tenant_id, [link async for link in _older(session)])
+    first = {"tenant_id": tenant_id, "sequence": 0, "seal": seal_before}
+    await session.execute(upsert(AuditHeadRow).values(first).on_conflict_do_nothing())
+
+
+def _sealed() -> Select[*tuple[Any, ...]]:
+    row = AuditEntryRow
+    before, after = cast(row.before, Text).label("before"), cast(row.after, Text).label("after")
+    columns = (row.sequence, row.id, row.at, row.actor, row.action, row.subject, before, after, row.reason, row.seal)
+    return select(*columns).where(row.sequence.is_not(None)).order_by(row.sequence, row.id)
+
+
+async def _links(session: AsyncSession, last: int) -> AsyncIterator[Link]:
+    """The sealed entries up to the number `last`, in order."""
+    after = -(2**62)
+    while True:
+        query = _sealed().where(AuditEntryRow.sequence > after, AuditEntryRow.sequence <= last).limit(_PAGE)
+        rows = (await session.execute(query)).all()
+        for row in rows:
+            yield Link(*row)
+        if len(rows) < _PAGE:
+            return
+        after = rows[-1].sequence
+
+
+async def _older(session: AsyncSession) -> AsyncIterator[Link]:
+    row = AuditEntryRow
+    before, after = cast(row.before, Text), cast(row.after, Text)
+    columns = (row.sequence, row.id, row.at, row.actor, row.action, row.subject, before, after, row.reason, null())
+    query: Select[*tuple[Any, ...]] = select(*columns).where(row.sequence.is_(None)).order_by(row.at, row.id)
+    for found in (await session.execute(query)).all():
+        yield Link(*found)
+
+
+def _gap(number: int, link: Link) -> Break:
+    if link.sequence is not None and link.sequence <= number:
+        return Break(link.sequence, "has a number that no entry has, or another one has", link.id)
+    return Break(number + 1, f"is missing: entry {link.sequence} follows")
+
+
+def _changed(link: Link, older: int) -> Break:
+    if link.sequence == 1:
+        what = f"was changed, or one of the {older} entries from before the chain was changed, taken out or put in"
+    else:
+        what = "was changed, or does not stand where it stood"
+    return Break(link.sequence or 0, what, link.id)
+
+
+async def _beyond(session: AsyncSession) -> Break | None:
+    """An entry after the head, both as they are at one moment: nobody of ours wrote it."""
+    last = select(AuditHeadRow.sequence).scalar_subquery()
+    extra = (await session.execute(_sealed().where(AuditEntryRow.sequence > last).limit(1))).first()
+    return None if extra is None else Break(extra.sequence, "was put in: the chain ends before it", extra.id)

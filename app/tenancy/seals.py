@@ -1,0 +1,42 @@
+"""The keys of a tenant's audit log, for the room that writes it and may not know tenants."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from sqlalchemy import select
+
+from app.audit.types import AuditKeys
+from app.errors import Unavailable
+from app.tenancy.keys import TenantKeys, UnreadableSecret
+from app.tenancy.rows import TenantRow
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+    from app.tenancy.keys import MasterKey
+
+_log = logging.getLogger(__name__)
+
+
+class TenantSeals:
+    """One a process. Nothing is remembered: with an erased tenant's secret its audit keys are gone, too."""
+
+    def __init__(self, master_key: MasterKey) -> None:
+        self._master_key = master_key
+
+    async def keys(self, session: AsyncSession, tenant_id: UUID) -> AuditKeys | None:
+        """The tenant's audit keys, also of one that this transaction makes; None for an erased or unknown tenant. Raises Unavailable."""
+        query = select(TenantRow.wrapped_secret).where(TenantRow.tenant_id == tenant_id)
+        wrapped = (await session.execute(query)).scalar_one_or_none()
+        if not wrapped:
+            return None
+        try:
+            keys = TenantKeys.derive(tenant_id, self._master_key.unwrap(tenant_id, wrapped))
+        except UnreadableSecret as error:
+            _log.error("a tenant's audit keys cannot be read", extra={"tenant_id": str(tenant_id), "reason": str(error)})
+            raise Unavailable("The tenant's keys cannot be read on this machine: see its log.") from None
+        return AuditKeys(keys.audit_chain, keys.audit_people)
