@@ -62,6 +62,7 @@ from app.registry.comparison import VersionPairs
 from app.registry.compiled_models import CompiledModels
 from app.registry.everywhere import Everywhere
 from app.registry.mismatches import CompiledMismatches
+from app.registry.publishing import PublishingService
 from app.registry.retention import ArtifactRetention
 from app.registry.routes import VersionLookup
 from app.registry.service import RegistryService
@@ -152,9 +153,13 @@ def build_parts(settings: Settings, telemetry: Telemetry, index: int) -> Parts:
     counting = Database(_url(settings.database.runtime_url), ROOMY, pool_size=1, max_overflow=2)
     folder = Folder(counting, sync_database, answers, clock)
     changes = Changes(database, directory, clock, Everywhere(database, announced))
+    uploads = ArtifactUploads(database, clock, answers, answers, keys)
+    newcomers = Newcomers(changes, master_key)
+    gatekeeper = Gatekeeper(build_verifier(settings, clock), directory, clock, follower.caught_up, newcomers)
     services = Services(
         predictor=Predictor(directory, chooser, pool, cache, live_proof, shadows, spool, answers, IdMint(clock), telemetry, clock),
         registry=registry,
+        publishing=PublishingService(database, clock, registry, uploads, artifacts, gatekeeper),
         comparer=VersionComparer(VersionPairs(database), pool),
         tenants=TenantService(changes, master_key, limiter),
         tenant_life=TenantLife(changes),
@@ -165,10 +170,7 @@ def build_parts(settings: Settings, telemetry: Telemetry, index: int) -> Parts:
         results=ResultsService(counting, folder, candidates, clock),
         rollouts=RolloutService(database, experiments, registry),
     )
-    uploads = ArtifactUploads(database, clock, answers, answers, keys)
     retention = ArtifactRetention(database, sync_database, settings.home / ARTIFACTS, clock, settings.registry.artifact_retention_days)
-    newcomers = Newcomers(changes, master_key)
-    gatekeeper = Gatekeeper(build_verifier(settings, clock), directory, clock, follower.caught_up, newcomers)
     return Parts(
         database,
         sync_database,

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from app.experiments.types import Experiment
     from app.prediction.comparison import VersionComparer
     from app.prediction.service import Predictor
+    from app.registry.publishing import PublishingService
     from app.registry.service import RegistryService
     from app.registry.types import Alias, ModelVersion
     from app.rollouts.service import RolloutService
@@ -38,6 +39,7 @@ class Services:
 
     predictor: Predictor
     registry: RegistryService
+    publishing: PublishingService
     comparer: VersionComparer
     tenants: TenantService
     tenant_life: TenantLife

@@ -33,6 +33,7 @@ class Action(StrEnum):
     HASH_UNIT = "HASH_UNIT"
     UPLOAD_ARTIFACT = "UPLOAD_ARTIFACT"
     REGISTER_VERSION = "REGISTER_VERSION"
+    PUBLISH_VERSION = "PUBLISH_VERSION"  # into another tenant, of which the caller proves to be an ADMIN as well
     UPDATE_MODEL = "UPDATE_MODEL"
     PROMOTE = "PROMOTE"
     WITHDRAW_VERSION = "WITHDRAW_VERSION"

@@ -84,6 +84,11 @@ def stamp_of(row: ArtifactRow) -> Stamp | None:
     return None if row.signer is None or row.signature is None else Stamp(row.signer, row.signature)
 
 
+async def find(session: AsyncSession, tenant_id: UUID, digest: str) -> ArtifactRow | None:
+    """The artifact's record, be its bytes there or not."""
+    return await session.get(ArtifactRow, (tenant_id, digest))
+
+
 async def stored_bytes(session: AsyncSession, tenant_id: UUID) -> int:
     total = select(func.coalesce(func.sum(ArtifactRow.size_bytes), 0))
     total = total.where(ArtifactRow.tenant_id == tenant_id, ArtifactRow.removed_at.is_(None))

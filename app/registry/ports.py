@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncSession
 
+    from app.kernel.clock import Deadline
+    from app.kernel.context import RequestContext
     from app.kernel.inspection import InspectionReport, InspectionRequest
     from app.kernel.proof import Compiled
     from app.kernel.signature import Signature, Task
@@ -52,6 +54,13 @@ class Allowances(Protocol):
     def max_models(self, tenant_id: UUID) -> int: ...
     def max_artifact_bytes(self, tenant_id: UUID) -> int: ...
     def max_stored_bytes(self, tenant_id: UUID) -> int: ...
+
+
+class Door(Protocol):
+    """By which every caller comes in."""
+
+    async def admit(self, authorization: str | None, request_id: str, deadline: Deadline) -> RequestContext:
+        """Whom the header's token names; raises Unauthenticated, TenantSuspended, Unavailable or DeadlineExceeded."""
 
 
 class Confinement(Protocol):

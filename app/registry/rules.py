@@ -173,6 +173,8 @@ def registration_hash(registration: VersionRegistration) -> str:
     parts += [registration.metrics, registration.tags, registration.description]
     if registration.lineage is not None:  # not a null where there is none: fingerprints of earlier registrations stay what they are
         parts.append(registration.lineage.to_json())
+    if registration.origin is not None:
+        parts.append({"origin": registration.origin.to_json()})
     return hashlib.sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 

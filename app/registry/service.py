@@ -119,11 +119,19 @@ class RegistryService:
             await life.check_parent(session, model, registration)
             row = await store.add_version(session, model, registration, artifact, fingerprint, ctx.subject, self._clock.now())
             version = store.version_value(row, model.name)
-            after = {"status": version.status.value, "artifactDigest": artifact.digest}
+            after: dict[str, Any] = {"status": version.status.value, "artifactDigest": artifact.digest}
+            after |= {} if version.origin is None else {"origin": version.origin.to_json()}
             await self._record(session, ctx, "registerModelVersion", _subject(model, row.number), None, after, None)
             await announce(session, ctx.tenant_id)
         self._announced.wake()
         return version
+
+    async def registered(self, ctx: RequestContext, registration: VersionRegistration) -> ModelVersion | None:
+        """The version that the same registration made before, whose bytes are still there; or None."""
+        fingerprint = await asyncio.to_thread(rules.registration_hash, registration)
+        async with self._database.tenant_tx(ctx.tenant_id) as session:
+            found = await store.registered(session, ctx.tenant_id, registration.model, fingerprint)
+            return None if found is None else store.version_value(found, registration.model)
 
     async def update_model(self, ctx: RequestContext, name: str, changes: dict[str, Any]) -> Model:
         """The model with its changes: description, fallback (a Fallback), cache_seconds; what is left out stays."""

@@ -22,6 +22,7 @@ from app.registry.types import (
     Lineage,
     Model,
     ModelVersion,
+    Origin,
     Promotion,
     RuntimeKind,
     VersionEnvironment,
@@ -74,6 +75,7 @@ def version_value(row: ModelVersionRow, model: str) -> ModelVersion:
         warning=row.warning,
         artifact_deleted_at=row.artifact_deleted_at,
         proof=None if row.proof is None else Proof.from_json(row.proof),
+        origin=None if row.origin is None else Origin.from_json(row.origin),
     )
 
 
@@ -186,6 +188,14 @@ async def same_registration(session: AsyncSession, model: ModelRow, fingerprint:
     return (await session.execute(query)).scalars().first()
 
 
+async def registered(session: AsyncSession, tenant_id: UUID, model: str, fingerprint: str) -> ModelVersionRow | None:
+    """As `same_registration`, of a model that may not be there; none where retention deleted its bytes."""
+    query = select(ModelRow).where(ModelRow.tenant_id == tenant_id, ModelRow.name == model)
+    row = (await session.execute(query)).scalar_one_or_none()
+    found = None if row is None else await same_registration(session, row, fingerprint)
+    return None if found is None or found.artifact_deleted_at is not None else found
+
+
 async def find_artifact(session: AsyncSession, tenant_id: UUID, digest: str, keys: TrustedKeys) -> Artifact:
     """The uploaded artifact, whose bytes stay until the transaction ends; raises NotFound, or InvalidInput for want of a signature.
 
@@ -220,6 +230,7 @@ async def add_version(
         tags=registration.tags,
         description=registration.description,
         lineage=None if registration.lineage is None else registration.lineage.to_json(),
+        origin=None if registration.origin is None else registration.origin.to_json(),
         created_at=at,
         created_by=by,
     )

@@ -86,6 +86,23 @@ class Lineage:
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """The version of another tenant that this one was published from."""
+
+    tenant: str
+    model: str
+    version: int
+    artifact_digest: str  # sha256, hex
+
+    def to_json(self) -> dict[str, Any]:
+        return {"tenant": self.tenant, "model": self.model, "version": self.version, "artifactDigest": self.artifact_digest}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Origin:
+        return cls(data["tenant"], data["model"], data["version"], data["artifactDigest"])
+
+
+@dataclass(frozen=True, slots=True)
 class VersionEnvironment:
     """What was found out at inspection: the versions that serve, the scikit-learn that trained, the estimator."""
 
@@ -124,6 +141,7 @@ class ModelVersion:
     warning: str | None = None
     artifact_deleted_at: datetime | None = None  # by retention; the record stays
     proof: Proof | None = None  # set once READY
+    origin: Origin | None = None  # where another tenant published it here
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +207,7 @@ class VersionRegistration:
     tags: Any
     description: str | None
     lineage: Lineage | None = None
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ PERMISSIONS: Mapping[Action, frozenset[Role]] = MappingProxyType(
         Action.HASH_UNIT: _READERS,
         Action.UPLOAD_ARTIFACT: _PUBLISHERS,
         Action.REGISTER_VERSION: _PUBLISHERS,
+        Action.PUBLISH_VERSION: _ADMINS,
         Action.UPDATE_MODEL: _ADMINS,
         Action.PROMOTE: _ADMINS,
         Action.WITHDRAW_VERSION: _ADMINS,

@@ -23,6 +23,19 @@ class RegistryMutation:
     async def register_model_version(self, info: Info, input: RegisterModelVersionInput) -> types.ModelVersion:  # noqa: A002  the contract's
         return await info.context.services.registry.register(info.context.request, input.value())
 
+    @root_mutation(
+        Action.PUBLISH_VERSION,
+        "Copy a READY version into another tenant, as a new VALIDATING version there with its origin; the bytes keep their digest. "
+        "targetToken: a token of an ADMIN of toTenant, for the request's own token speaks for one tenant. Send it as a variable. "
+        "The same again: the same version.",
+        graphql_type=ModelVersion | None,
+    )
+    async def publish_model_version(
+        self, info: Info, model: str, version: int, to_tenant: str, to_model: str, target_token: str
+    ) -> types.ModelVersion:
+        publishing = info.context.services.publishing
+        return await publishing.publish(info.context.request, model, version, to_tenant, to_model, target_token)
+
     @root_mutation(Action.UPDATE_MODEL, "Change a model's description, fallback or cache.", graphql_type=Model | None)
     async def update_model(self, info: Info, name: str, input: UpdateModelInput) -> types.Model:  # noqa: A002  the contract's name
         return await info.context.services.registry.update_model(info.context.request, name, input.changes())

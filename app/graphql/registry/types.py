@@ -46,6 +46,14 @@ class Lineage:
     parent_version: int | None
 
 
+@strawberry.type(description="The version of another tenant that this one was published from.")
+class VersionOrigin:
+    tenant: str
+    model: str
+    version: int
+    artifact_digest: str
+
+
 @strawberry.type(description="What the inspection found: the versions that serve here, and the scikit-learn that trained the artifact.")
 class VersionEnvironment:
     python: str | None
@@ -94,6 +102,7 @@ class ModelVersion:
     )
 
     proof: CompilationProof | None = strawberry.field(description="Null until the version is READY.")
+    origin: VersionOrigin | None = strawberry.field(description="Null unless another tenant published this version here.")
 
     @strawberry.field(graphql_type=list[Column], description="Empty until the version is READY, unless it was given.")
     def signature(self, root: strawberry.Parent[types.ModelVersion]) -> list[signature.Column]:

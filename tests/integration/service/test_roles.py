@@ -32,6 +32,8 @@ CALLS = {
     "tenant": '{ tenant(id: "none") { id } }',
     "registerModelVersion": 'mutation { registerModelVersion(input: {model: "none", task: REGRESSION, artifactDigest: "%s"}) { number } }'
     % ("0" * 64),
+    "publishModelVersion": """mutation { publishModelVersion(model: "none", version: 1, toTenant: "none", toModel: "", targetToken: "x") {
+        number } }""",
     "updateModel": 'mutation { updateModel(name: "none", input: {description: "x"}) { name } }',
     "promote": 'mutation { promote(model: "none", version: 1) { revision } }',
     "rollback": 'mutation { rollback(model: "none") { revision } }',
