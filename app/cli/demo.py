@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from app.cli import registry
+from app.cli import registry, tenants
 from app.cli.artifact import KEY_FILE
 from app.cli.client import Client, Refused
 from app.cli.demo_plan import EXAMPLE, EXAMPLE_KEY, MODELS, TENANTS, DemoModel
 from app.cli.minting import mint
 from app.cli.options import load_settings, local_url
 from app.cli.output import note
-from app.cli.tenant import CREATE_TENANT
 from app.kernel.context import Role
 from app.kernel.home import DEMO_ARTIFACTS
 from app.registry.signing import SIGNED_ALONE, private_key, sign
@@ -39,9 +38,6 @@ if TYPE_CHECKING:
 _SEEDING_TTL_S = 900
 _SHOWN_TTL_S = 12 * 3600
 _KNOWN_WITHIN_S = 10.0
-_TENANTS = (
-    "query Tenants($after: String) { tenants(first: 100, after: $after) { edges { node { id } } pageInfo { endCursor hasNextPage } } }"
-)
 _CURL_DOCUMENT = """query($row: FeatureRow!) { predict(model: "tumour", features: $row, unit: "p-1") { label probability version id } }"""
 _EXAMPLE = "demo-example.json"
 _HOW_TO_SIGN = f"""{SIGNED_ALONE} (TURNOUT_ARTIFACT_TRUST=signed-only), so the demo's models must be signed:
@@ -92,22 +88,11 @@ def _token(settings: Settings, tenant: str, ttl_s: int) -> str:
 
 def _make_tenants(settings: Settings, url: str) -> None:
     with Client(url, mint(settings, None, "demo", (Role.OPERATOR,), _SEEDING_TTL_S)) as client:
-        there = _tenant_ids(client)
+        there = {found["id"] for found in tenants.listed(client)}
         for tenant, name in TENANTS.items():
             if tenant not in there:
                 note(f"demo: making tenant {tenant}")
-                client.query(CREATE_TENANT, input={"id": tenant, "name": name})
-
-
-def _tenant_ids(client: Client) -> set[str]:
-    found: set[str] = set()
-    after = None
-    while True:
-        page = client.query(_TENANTS, after=after)["tenants"]
-        found.update(edge["node"]["id"] for edge in page["edges"])
-        if not page["pageInfo"]["hasNextPage"]:
-            return found
-        after = page["pageInfo"]["endCursor"]
+                tenants.create(client, tenant, name)
 
 
 def _until_known(client: Client) -> None:

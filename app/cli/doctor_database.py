@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from app.cli.database import known_urls
 from app.cli.findings import Finding, Level
 from app.db.driver import connect, run_blocking, translated
-from app.db.embedded.server import EmbeddedPostgres
 from app.db.privileges import DatabaseRole
 from app.db.roles import check_roles, server_warnings
 from app.errors import AppError, ConfigurationError
@@ -16,7 +16,6 @@ from app.registry.liveness import Listed, listed_replicas
 from app.supervisor.database import is_embedded
 from app.supervisor.lock import holder
 from app.supervisor.revision import is_current
-from app.supervisor.role_file import read_role_urls
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -32,7 +31,7 @@ def database_findings(settings: Settings) -> Iterator[Finding]:
         yield Finding("database", Level.NOTE, "embedded; it runs while the service runs, and is examined then")
         return
     try:
-        urls = _urls(settings)
+        urls = known_urls(settings)
         if not urls:
             yield Finding("database", Level.NOTE, "configured, without roles yet: turnout migrate makes them")
             return
@@ -81,24 +80,6 @@ async def _replicas(url: str) -> list[Listed]:
             return await listed_replicas(connection)
     finally:
         await connection.close()
-
-
-def _urls(settings: Settings) -> dict[DatabaseRole, str]:
-    if is_embedded(settings):
-        server = EmbeddedPostgres(settings.home)
-        if not server.join():
-            raise ConfigurationError("embedded, and does not answer though the service runs: see what that prints")
-        return {role: server.url(role) for role in DatabaseRole}
-    given = settings.database
-    secrets = {
-        DatabaseRole.RUNTIME: given.runtime_url,
-        DatabaseRole.LOG: given.log_url,
-        DatabaseRole.SYNC: given.sync_url,
-    }
-    urls = {role: secret.value for role, secret in secrets.items() if secret} or read_role_urls(settings.home) or {}
-    if urls and given.owner_url:
-        urls[DatabaseRole.OWNER] = given.owner_url.value
-    return urls
 
 
 async def _server_version(url: str) -> str:
