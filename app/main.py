@@ -73,6 +73,8 @@ from app.settings import ArtifactTrust, Settings
 from app.tenancy.answers import TenantAnswers
 from app.tenancy.changing import Changes
 from app.tenancy.directory import TenantDirectory
+from app.tenancy.documents.book import DocumentPolicy
+from app.tenancy.documents.service import DocumentService
 from app.tenancy.identity.gatekeeper import Gatekeeper
 from app.tenancy.identity.trust import build_verifier
 from app.tenancy.keys import MasterKey
@@ -164,6 +166,7 @@ def build_parts(settings: Settings, telemetry: Telemetry, index: int) -> Parts:
         tenants=TenantService(changes, master_key, limiter),
         tenant_life=TenantLife(changes),
         revocations=Revocations(changes, sync_database),
+        documents=DocumentService(changes),
         audit=AuditService(database),
         experiments=experiments,
         outcomes=OutcomeService(database, clock, answers, answers, answers),
@@ -212,6 +215,7 @@ def create_app(settings: Settings, telemetry: Telemetry, index: int = 0) -> Star
         throttle=parts.answers,
         telemetry=telemetry,
         context_factory=lambda ctx: GraphQLContext(ctx, parts.services),
+        registered=DocumentPolicy(parts.directory.documents, settings.http.documents_only, development=settings.development),
         options=options,
     )
     uploads = UploadEndpoint(parts.uploads, parts.gatekeeper, parts.answers, settings.http.cors_origins)

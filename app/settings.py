@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from app.errors import ConfigurationError
+from app.kernel.context import Role
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -86,6 +87,7 @@ class HttpSettings:
     cors_origins: tuple[str, ...]
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...]
     metrics_token: Secret | None
+    documents_only: frozenset[Role] | None  # roles that run registered documents alone; None: the default
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +168,7 @@ class Settings:
                 cors_origins=read.strings("TURNOUT_CORS_ORIGINS"),
                 trusted_proxies=tuple(read.networks("TURNOUT_TRUSTED_PROXIES")),
                 metrics_token=read.secret("TURNOUT_METRICS_TOKEN"),
+                documents_only=read.restricted_roles("TURNOUT_DOCUMENTS_ONLY"),
             ),
             journal=JournalSettings(
                 spool_max_bytes=read.integer("TURNOUT_SPOOL_MAX_BYTES", 1024 * MIB, MIB, 1024 * 1024 * MIB),
@@ -225,6 +228,15 @@ class _Reader:
             return tuple(data)
         raise ConfigurationError(f'{name} must be a JSON list of strings, like ["https://app.example.org"].')
 
+    def restricted_roles(self, name: str) -> frozenset[Role] | None:
+        """None where nothing is set. An ADMIN and an OPERATOR cannot be among them: they register."""
+        if not self.text(name, ""):
+            return None
+        roles = frozenset(self.strings(name))
+        if roles <= _RESTRICTED:
+            return frozenset(map(Role, roles))
+        raise ConfigurationError(f'{name} must be a JSON list out of {", ".join(sorted(_RESTRICTED))}, like ["PREDICTOR"].')
+
     def networks(self, name: str) -> list[IPv4Network | IPv6Network]:
         try:
             return [ip_network(item) for item in self.strings(name)]
@@ -280,6 +292,7 @@ def _unleash(read: _Reader) -> UnleashSettings | None:
     return UnleashSettings(url if url.endswith("/api") else f"{url}/api", token, shared, refresh_s)
 
 
+_RESTRICTED = frozenset(Role) - {Role.ADMIN, Role.OPERATOR}
 _SWITCH = {"on": True, "true": True, "1": True, "off": False, "false": False, "0": False}
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from app.registry.service import RegistryService
     from app.registry.types import Alias, ModelVersion
     from app.rollouts.service import RolloutService
+    from app.tenancy.documents.service import DocumentService
     from app.tenancy.life import TenantLife
     from app.tenancy.revocations import Revocations
     from app.tenancy.service import TenantService
@@ -44,6 +45,7 @@ class Services:
     tenants: TenantService
     tenant_life: TenantLife
     revocations: Revocations
+    documents: DocumentService
     audit: AuditService
     experiments: ExperimentService
     outcomes: OutcomeService

@@ -8,60 +8,22 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from graphql import (
-    DocumentNode,
-    GraphQLError,
-    GraphQLSyntaxError,
-    OperationDefinitionNode,
-    OperationType,
-    parse,
-    print_schema,
-    specified_rules,
-    validate,
-)
-from graphql.validation.validate import ValidationAbortedError
-from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRule
-from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
+from graphql import print_schema
 
-from app.graphql.errors import MAX_DOCUMENT_ERRORS, ErrorMapper, IntrospectionDisabled, OperationNotFound, Problem, too_complex
-from app.graphql.limits import Limits, exceeded, measure
+from app.graphql.errors import IntrospectionDisabled
+from app.graphql.examining import Document, Examiner
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from uuid import UUID
 
     from graphql import GraphQLSchema
 
-_OVERHEAD = 200  # characters: what the smallest document costs to keep
-_NOTHING = DocumentNode(definitions=())
-_RULES = (*specified_rules, MaybeNullValidationRule, OneOfInputValidationRule)
+    from app.graphql.errors import ErrorMapper
+    from app.graphql.limits import Limits
 
-
-@dataclass(frozen=True, slots=True)
-class Document:
-    """A document that was looked at once. `problems` empty: it may be run; else `ast` holds nothing."""
-
-    digest: str
-    ast: DocumentNode
-    problems: tuple[Problem, ...]
-    introspects: bool
-    operations: Mapping[str | None, OperationType]
-    weight: int  # characters of text, which memory follows: some 120 to 270 bytes each
-
-    def kind(self, operation_name: str | None) -> OperationType:
-        """Of the operation that a request means; raises OperationNotFound."""
-        if operation_name is None:
-            if len(self.operations) == 1:
-                return next(iter(self.operations.values()))
-            raise OperationNotFound("The document has no or several operations: name one of them in operationName.")
-        kind = self.operations.get(operation_name)
-        if kind is None:
-            shown = operation_name if len(operation_name) <= 80 else operation_name[:80] + "…"
-            raise OperationNotFound(f"The document has no operation named {shown!r}.")
-        return kind
+__all__ = ["Document", "DocumentCache", "DocumentStore"]
 
 
 class DocumentCache:
@@ -143,12 +105,9 @@ class DocumentStore:
     """Documents for one schema."""
 
     def __init__(self, schema: GraphQLSchema, *, limits: Limits, mapper: ErrorMapper, cache: DocumentCache, suggestions: bool) -> None:
-        self._schema = schema
         self._schema_digest = hashlib.sha256(print_schema(schema).encode()).hexdigest()[:32]
-        self._limits = limits
-        self._mapper = mapper
+        self._examiner = Examiner(schema, limits, mapper, suggestions=suggestions)
         self._cache = cache
-        self._suggestions = suggestions
 
     def find(self, tenant: UUID, sha256: str) -> Document | None:
         """The document of this text digest, where this very tenant sent its text before."""
@@ -160,45 +119,8 @@ class DocumentStore:
         Raises IntrospectionDisabled before any validation, so that nobody pays for what will not be run.
         """
         digest = self._schema_digest + sha256
-        document = self._cache.shared(digest) or self._look_at(digest, text, request_id, may_introspect=may_introspect)
+        document = self._cache.shared(digest) or self._examiner.look_at(digest, text, request_id, may_introspect=may_introspect)
         if document.introspects and not may_introspect:
             raise IntrospectionDisabled("The schema may be asked for by operators only.")
         self._cache.keep(tenant, document)
         return document
-
-    def _look_at(self, digest: str, text: str, request_id: str, *, may_introspect: bool) -> Document:
-        limits = self._limits
-        if len(text) > limits.characters:
-            return _refused(digest, [too_complex(f"The document has {len(text)} characters; at most {limits.characters} are taken.")])
-        try:
-            ast = parse(text, max_lexical_tokens=limits.tokens, max_comments=limits.comments, max_source_length=limits.characters)
-        except GraphQLSyntaxError as error:
-            return _refused(digest, [self._mapper.syntax(error)])
-        measurement = measure(ast)
-        if over := exceeded(measurement, limits):
-            return _refused(digest, [too_complex(over)])
-        if measurement.introspects and not may_introspect:
-            return Document(digest, _NOTHING, (), True, {}, 0)  # the caller raises before it is kept
-        problems = self._problems(ast, request_id)
-        if problems:
-            return _refused(digest, problems)
-        operations = {
-            node.name.value if node.name else None: node.operation for node in ast.definitions if isinstance(node, OperationDefinitionNode)
-        }
-        return Document(digest, ast, (), measurement.introspects, operations, len(text) + _OVERHEAD)
-
-    def _problems(self, ast: DocumentNode, request_id: str) -> list[Problem]:
-        try:
-            errors = validate(self._schema, ast, _RULES, MAX_DOCUMENT_ERRORS, hide_suggestions=not self._suggestions)
-        except RecursionError:
-            return [too_complex("The document is nested too deeply.")]
-        except GraphQLError as error:
-            errors = [error]
-        told = [error for error in errors if not (isinstance(error, ValidationAbortedError) and error.message.startswith("Too many"))]
-        return [self._mapper.validation(error, request_id) for error in told]
-
-
-def _refused(digest: str, problems: list[Problem]) -> Document:
-    """Kept too: a client that sends the same broken text all day is told so from memory."""
-    weight = _OVERHEAD + sum(len(problem.message) for problem in problems)
-    return Document(digest, _NOTHING, tuple(problems), False, {}, weight)

@@ -16,17 +16,18 @@ from app.graphql.registry.comparison import ComparisonQuery
 from app.graphql.registry.mutations import RegistryMutation
 from app.graphql.registry.queries import RegistryQuery
 from app.graphql.scalars import SCALARS
+from app.graphql.tenancy.documents import DocumentMutation, DocumentQuery
 from app.graphql.tenancy.mutations import TenancyMutation
 from app.graphql.tenancy.queries import TenancyQuery
 
 
 @strawberry.type
-class Query(TenancyQuery, PredictionQuery, RegistryQuery, ComparisonQuery, ExperimentQuery, ResultsQuery, AuditQuery):
+class Query(TenancyQuery, DocumentQuery, PredictionQuery, RegistryQuery, ComparisonQuery, ExperimentQuery, ResultsQuery, AuditQuery):
     pass
 
 
 @strawberry.type
-class Mutation(RegistryMutation, ExperimentMutation, OutcomeMutation, TenancyMutation):
+class Mutation(RegistryMutation, ExperimentMutation, OutcomeMutation, TenancyMutation, DocumentMutation):
     pass
 
 

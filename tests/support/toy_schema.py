@@ -1,7 +1,9 @@
 """A small schema that fails in every way a resolver can, and the ports of the GraphQL endpoint answered from memory."""
 
 import asyncio
+import hashlib
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from uuid import NAMESPACE_DNS, uuid5
 
 import numpy as np
@@ -215,6 +217,26 @@ def caller(tenant="clinic", role=Role.READER, request_id="request-1", deadline=N
     )  # fmt: skip
 
 
+@dataclass
+class ToyDocuments:
+    """Registered texts by tenant's uuid and id; `only`: roles that may run nothing else."""
+
+    texts: dict = field(default_factory=dict)
+    only: frozenset = frozenset()
+
+    def register(self, tenant, text, name=None):
+        sha256 = hashlib.sha256(text.encode()).hexdigest()
+        document = SimpleNamespace(text=text, sha256=sha256)
+        self.texts[uuid5(NAMESPACE_DNS, tenant), name or sha256] = document
+        return sha256
+
+    def find(self, tenant_id, sent):
+        return self.texts.get((tenant_id, sent.removeprefix("sha256:")))
+
+    def alone(self, ctx):
+        return ctx.roles <= self.only
+
+
 class ToyTelemetry:
     def __init__(self):
         self.requests = []
@@ -234,6 +256,7 @@ class Toy:
     throttle: ToyThrottle = field(default_factory=ToyThrottle)
     gatekeeper: ToyGatekeeper = field(default_factory=ToyGatekeeper)
     telemetry: ToyTelemetry = field(default_factory=ToyTelemetry)
+    documents: ToyDocuments = field(default_factory=ToyDocuments)
     events: list = field(default_factory=list)
     schema: strawberry.Schema = field(default_factory=toy_schema)
     endpoint: GraphQLEndpoint = field(init=False)
@@ -245,5 +268,6 @@ class Toy:
             throttle=self.throttle,
             telemetry=self.telemetry,
             context_factory=lambda ctx: {"request": ctx, "events": self.events},
+            registered=self.documents,
             options=self.options,
         )

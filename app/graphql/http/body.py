@@ -34,12 +34,13 @@ class ClientGone(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """A well-formed request. `sha256` names the document: of the text where there is one, else what the client gave for it."""
+    """A well-formed request. `document` names the document: the sha256 of the text where there is one, else what the client gave for it."""
 
     text: str | None
-    sha256: str
+    document: str
     operation_name: str | None
     variables: dict[str, Any] | None
+    registered: bool = False  # the client takes it for registered: no text of its own would do
 
 
 async def read_body(receive: Receive, content_length: bytes | None, most: int) -> bytes:
@@ -100,16 +101,19 @@ def _parameters(get: Callable[[str], Any]) -> Parameters:
     operation_name = _typed(get("operationName"), str, "operationName", "a string")
     variables = _typed(get("variables"), dict, "variables", "an object")
     extensions = _typed(get("extensions"), dict, "extensions", "an object")
-    if get("documentId") is not None:
-        raise PersistedQueryNotSupported("Trusted documents (documentId) are not served; send the document in `query`.")
+    document_id = _typed(get("documentId"), str, "documentId", "a string")
     _check_lists(variables or {})
     claimed = _persisted(extensions) if extensions else None
+    if document_id is not None:
+        if text is not None:
+            raise BadRequest("Send `query` or `documentId`, not both.")
+        return Parameters(None, document_id, operation_name, variables, registered=True)
     if text is None:
         if claimed is None:
-            raise BadRequest("The document is missing: send it as `query`.")
-        return Parameters(None, claimed, operation_name, variables)
+            raise BadRequest("The document is missing: send it as `query`, or the id under which it is registered as `documentId`.")
+        return Parameters(None, claimed, operation_name, variables, registered=not _SHA256.fullmatch(claimed))
     sha256 = hashlib.sha256(text.encode()).hexdigest()
-    if claimed is not None and claimed != sha256:
+    if claimed is not None and claimed != sha256 and _SHA256.fullmatch(claimed):
         raise BadRequest("extensions.persistedQuery.sha256Hash is not the SHA-256 of `query`.")
     return Parameters(text, sha256, operation_name, variables)
 
@@ -131,9 +135,9 @@ def _too_long(name: str, size: int, most: int) -> InvalidInput:
 
 
 def _persisted(extensions: dict[str, Any]) -> str | None:
-    """The digest that an automatic persisted query claims.
+    """The digest that an automatic persisted query claims, or the id under which its document is registered.
 
-    Source: Apollo's automatic persisted queries, version 1.
+    Source: Apollo's automatic persisted queries, version 1; its clients send the ids of a manifest in the same place.
     """
     persisted = _typed(extensions.get("persistedQuery"), dict, "extensions.persistedQuery", "an object")
     if persisted is None:
@@ -142,9 +146,9 @@ def _persisted(extensions: dict[str, Any]) -> str | None:
     if version != 1 or isinstance(version, bool):
         raise PersistedQueryNotSupported("Only version 1 of persisted queries is served.")
     claimed = persisted.get("sha256Hash")
-    if not isinstance(claimed, str) or not _SHA256.fullmatch(claimed.lower()):
-        raise BadRequest("extensions.persistedQuery.sha256Hash must be 64 hexadecimal digits.")
-    return claimed.lower()
+    if not isinstance(claimed, str) or not claimed:
+        raise BadRequest("extensions.persistedQuery.sha256Hash must be 64 hexadecimal digits, or the id of a registered document.")
+    return claimed.lower() if _SHA256.fullmatch(claimed.lower()) else claimed
 
 
 def _typed(value: Any, kind: type, name: str, what: str) -> Any:

@@ -22,6 +22,7 @@ from app.graphql.errors import (
     ErrorMapper,
     IntrospectionDisabled,
     PersistedQueryNotFound,
+    PersistedQueryNotSupported,
     Problem,
     problem_of,
     unforeseen,
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
     from app.graphql.http.cors import Headers
     from app.graphql.http.options import EndpointOptions
-    from app.graphql.http.ports import ContextFactory, Decision, Gatekeeper, Telemetry, Throttle
+    from app.graphql.http.ports import ContextFactory, Decision, Gatekeeper, RegisteredDocuments, Telemetry, Throttle
     from app.kernel.context import RequestContext
 
 log = structlog.get_logger(__name__)
@@ -62,6 +63,7 @@ class GraphQLEndpoint:
         throttle: Throttle,
         telemetry: Telemetry,
         context_factory: ContextFactory,
+        registered: RegisteredDocuments,
         options: EndpointOptions,
     ) -> None:
         if schema.get_extensions():
@@ -71,6 +73,7 @@ class GraphQLEndpoint:
         self._throttle = throttle
         self._telemetry = telemetry
         self._context_factory = context_factory
+        self._registered = registered
         self._options = options
         self._cors = CorsPolicy(options.cors_origins)
         self._mapper = ErrorMapper(suggestions=options.development)
@@ -176,19 +179,33 @@ class GraphQLEndpoint:
     def _document(self, exchange: Exchange, ctx: RequestContext, parameters: Parameters) -> Document:
         """A document that may be run; one that this tenant has not sent before costs more."""
         allowed = may_introspect(ctx, development=self._options.development)
-        document = self._documents.find(ctx.tenant_id, parameters.sha256)
+        text, sha256 = self._meant(ctx, parameters)
+        document = self._documents.find(ctx.tenant_id, sha256)
         if document is None:
-            if parameters.text is None:
+            if text is None:
                 raise PersistedQueryNotFound("PersistedQueryNotFound")
             self._take_more(exchange, ctx)
-            document = self._documents.prepare(
-                ctx.tenant_id, parameters.text, parameters.sha256, exchange.request_id, may_introspect=allowed
-            )
+            document = self._documents.prepare(ctx.tenant_id, text, sha256, exchange.request_id, may_introspect=allowed)
         elif document.introspects and not allowed:
             raise IntrospectionDisabled("The schema may be asked for by operators only.")
         if document.problems:
             raise DocumentRefused(document.problems)
         return document
+
+    def _meant(self, ctx: RequestContext, parameters: Parameters) -> tuple[str | None, str]:
+        """Text and sha256 of a registered document, else of what was sent, where the caller may send anything."""
+        found = self._registered.find(ctx.tenant_id, parameters.document)
+        if found is not None:
+            return found.text, found.sha256
+        if parameters.registered:
+            shown = parameters.document[:128]
+            raise PersistedQueryNotFound(f"No document is registered under the id {shown!r}: `turnout documents push` registers documents.")
+        if self._registered.alone(ctx):
+            raise PersistedQueryNotSupported(
+                "With your roles only registered documents run, and this one is not registered. Register it with `turnout documents push`, "
+                "then send its id as `documentId`, or its text unchanged."
+            )
+        return parameters.text, parameters.document
 
     def _take_more(self, exchange: Exchange, ctx: RequestContext) -> None:
         # A limit that is smaller than the price would never let a new document in.

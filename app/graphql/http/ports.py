@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from app.kernel.clock import Deadline
     from app.kernel.context import RequestContext
 
@@ -41,6 +43,22 @@ class Throttle(Protocol):
 
     def take(self, ctx: RequestContext, cost: int) -> Decision: ...
     def take_failure(self, address: str) -> Decision: ...  # one failed authentication from this address
+
+
+class Registered(Protocol):
+    """A registered document; `sha256` is of its text."""
+
+    @property
+    def text(self) -> str: ...
+    @property
+    def sha256(self) -> str: ...
+
+
+class RegisteredDocuments(Protocol):
+    """Looked up in memory. `sent`: an id or a sha256, as the client wrote it."""
+
+    def find(self, tenant_id: UUID, sent: str) -> Registered | None: ...
+    def alone(self, ctx: RequestContext) -> bool: ...  # whether the caller may run nothing else
 
 
 class Telemetry(Protocol):

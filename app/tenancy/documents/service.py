@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import TYPE_CHECKING
 
 from app.audit import store as audit
 from app.db.outbox import announce
-from app.errors import Unavailable
 from app.kernel.context import Action
 from app.kernel.paging import Page, make_page, page_request
 from app.tenancy.documents import store
@@ -21,22 +19,19 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncSession
 
-    from app.db.session import Database
-    from app.kernel.clock import Clock
     from app.kernel.context import RequestContext
+    from app.tenancy.changing import Changes
     from app.tenancy.documents.types import DocumentText, RegisteredDocument
-    from app.tenancy.ports import Replicas
 
 KIND = "documents"
-_PATIENCE_S = 2.0
 _log = logging.getLogger(__name__)
 
 
 class DocumentService:
     """One a process. Texts come here checked against the schema, which this room does not know."""
 
-    def __init__(self, database: Database, clock: Clock, replicas: Replicas) -> None:
-        self._database, self._clock, self._replicas = database, clock, replicas
+    def __init__(self, changes: Changes) -> None:
+        self._changes, self._database, self._clock = changes, changes.database, changes.clock
 
     def may_register(self, ctx: RequestContext, *, for_all: bool) -> None:
         """Raises PermissionDenied where the caller may not change these documents."""
@@ -103,12 +98,7 @@ class DocumentService:
         """Returns when the change is served; of what is for all tenants no replica gives notice, so that this process must do."""
         if generation is None:
             return
-        try:
-            async with asyncio.timeout(_PATIENCE_S):
-                await self._replicas.caught_up(None if of == FOR_ALL else of)
-        except (Unavailable, TimeoutError) as error:
-            # The change is committed and announced: the next look finds it.
-            _log.warning("the picture was not refreshed after a change", extra={"error": type(error).__name__})
-            return
-        if of != FOR_ALL and not await self._replicas.served(of, generation):
-            _log.warning("documents are not yet known to every replica", extra={"tenant_id": str(of)})
+        if of == FOR_ALL:
+            await self._changes.catch_up()
+        else:
+            await self._changes.take_effect(of, generation)

@@ -139,7 +139,7 @@ def test_introspection_is_refused_before_validation_and_not_kept():
 
 
 def test_a_document_over_a_limit_is_never_validated(monkeypatch):
-    import app.graphql.documents as module
+    import app.graphql.examining as module
 
     monkeypatch.setattr(module, "validate", lambda *_, **__: pytest.fail("validated"))
     found = prepare(store(fields=5), "{prediction{id id id id id id}}")

@@ -308,8 +308,9 @@ async def test_the_schema_may_not_have_extensions_which_would_be_left_out_withou
     )
     with pytest.raises(ConfigurationError, match="extensions"):
         GraphQLEndpoint(
-            schema, gatekeeper=toy.gatekeeper, throttle=toy.throttle, telemetry=toy.telemetry, context_factory=dict, options=toy.options
-        )
+            schema, gatekeeper=toy.gatekeeper, throttle=toy.throttle, telemetry=toy.telemetry, context_factory=dict,
+            registered=toy.documents, options=toy.options,
+        )  # fmt: skip
     assert Query is not None
 
 
