@@ -37,6 +37,7 @@ from app.journal.spool import Spool
 from app.kernel.clock import SystemClock
 from app.kernel.home import ARTIFACTS, LIMITS, MASTER_KEY, MODEL_HOST_SOCKET, SPOOL
 from app.kernel.ids import IdMint
+from app.kernel.machine import machine_name
 from app.kernel.version import VERSION
 from app.observability import logs
 from app.observability.exposition import METRICS_FOLDER, exposition
@@ -61,6 +62,7 @@ from app.registry.candidates import VersionCandidates
 from app.registry.comparison import VersionPairs
 from app.registry.compiled_models import CompiledModels
 from app.registry.everywhere import Everywhere
+from app.registry.liveness import live_machines
 from app.registry.mismatches import CompiledMismatches
 from app.registry.publishing import PublishingService
 from app.registry.retention import ArtifactRetention
@@ -79,7 +81,9 @@ from app.tenancy.identity.gatekeeper import Gatekeeper
 from app.tenancy.identity.trust import build_verifier
 from app.tenancy.keys import MasterKey
 from app.tenancy.life import TenantLife
+from app.tenancy.limits.budgets import Budgets, Machines
 from app.tenancy.limits.limiter import RateLimiter
+from app.tenancy.limits.shared_store import SharedStore
 from app.tenancy.newcomers import Newcomers
 from app.tenancy.revocations import Revocations
 from app.tenancy.service import TenantService
@@ -104,6 +108,7 @@ class Parts:
     directory: TenantDirectory
     gatekeeper: Gatekeeper
     limiter: RateLimiter
+    budgets: Budgets
     answers: TenantAnswers
     host: ModelHost
     pool: RuntimePool
@@ -130,7 +135,8 @@ def build_parts(settings: Settings, telemetry: Telemetry, index: int) -> Parts:
     master_key = MasterKey.load(settings.master_key_file or settings.home / MASTER_KEY)
     directory = TenantDirectory(master_key)
     limiter = RateLimiter(settings.home / LIMITS, clock)
-    answers = TenantAnswers(directory, limiter, TenantLimits())
+    budgets = _budgets(settings, limiter, sync_database, telemetry, clock)
+    answers = TenantAnswers(directory, budgets, TenantLimits())
     host = ModelHost(runtime_dir(settings.home) / MODEL_HOST_SOCKET, telemetry.worker_died)
     gate = ConfinementGate(host, settings.home)
     keys = TrustedKeys.read(settings.registry.artifact_keys, required=settings.registry.artifact_trust is ArtifactTrust.SIGNED_ONLY)
@@ -143,7 +149,8 @@ def build_parts(settings: Settings, telemetry: Telemetry, index: int) -> Parts:
     live_proof = LiveProof(pool, table, CompiledMismatches(database, clock, announced), telemetry, settings.serving.live_proof_share)
     compiler = Compiler(runtime_dir(settings.home) / MODEL_HOST_SOCKET, settings.serving.compiled_tolerance)
     validator = Validator(database, artifacts, host, compiler, compiled, gate, clock, announced, settings.registry.validation_timeout_s)
-    urls, name = (_url(settings.database.sync_url), _url(settings.database.runtime_url)), f"{socket.gethostname()}/{os.getpid()}-{index}"
+    urls = (_url(settings.database.sync_url), _url(settings.database.runtime_url))
+    name = f"{machine_name(settings.home)}/{os.getpid()}-{index}"
     flag_server = _flag_server(settings, database, sync_database, telemetry, clock)
     flags = FlagBook(directory, FlagBuilder(), telemetry, flag_server)
     announced.follower = follower = Follower(*urls, name, directory, table, pool, validator, flags, clock)
@@ -157,13 +164,13 @@ def build_parts(settings: Settings, telemetry: Telemetry, index: int) -> Parts:
     changes = Changes(database, directory, clock, Everywhere(database, announced))
     uploads = ArtifactUploads(database, clock, answers, answers, keys)
     newcomers = Newcomers(changes, master_key)
-    gatekeeper = Gatekeeper(build_verifier(settings, clock), directory, clock, follower.caught_up, newcomers)
+    gatekeeper = Gatekeeper(build_verifier(settings, clock), directory, clock, follower.caught_up, newcomers, limiter)
     services = Services(
         predictor=Predictor(directory, chooser, pool, cache, live_proof, shadows, spool, answers, IdMint(clock), telemetry, clock),
         registry=registry,
         publishing=PublishingService(database, clock, registry, uploads, artifacts, gatekeeper),
         comparer=VersionComparer(VersionPairs(database), pool),
-        tenants=TenantService(changes, master_key, limiter),
+        tenants=TenantService(changes, master_key, budgets),
         tenant_life=TenantLife(changes),
         revocations=Revocations(changes, sync_database),
         documents=DocumentService(changes),
@@ -180,6 +187,7 @@ def build_parts(settings: Settings, telemetry: Telemetry, index: int) -> Parts:
         directory,
         gatekeeper,
         limiter,
+        budgets,
         answers,
         host,
         pool,
@@ -250,6 +258,7 @@ def create_app(settings: Settings, telemetry: Telemetry, index: int = 0) -> Star
                 for task in (parts.validator, parts.live_proof, parts.shadows, parts.retention, parts.folder, parts.sentinel, gauges)
             ]
             tasks.append(asyncio.create_task(parts.services.revocations.run()))
+            tasks.append(asyncio.create_task(parts.budgets.run()))
             tasks += [asyncio.create_task(parts.born.run())] if parts.born is not None else []
             tasks.append(asyncio.create_task(parts.follower.join()))  # beside the first answers: it waits for the models
             yield
@@ -273,6 +282,17 @@ async def _stop(parts: Parts, tasks: list[asyncio.Task[None]]) -> None:
     await parts.database.close()
     await parts.sync_database.close()
     parts.limiter.close()
+
+
+def _budgets(settings: Settings, limiter: RateLimiter, sync_database: SyncDatabase, telemetry: Telemetry, clock: SystemClock) -> Budgets:
+    if settings.limits.redis_url is None:
+        return Budgets(limiter)
+
+    async def count() -> int:
+        async with sync_database.driver_connection() as connection:
+            return await live_machines(connection)
+
+    return Budgets(limiter, SharedStore(settings.limits.redis_url.value, clock, telemetry), Machines(count))
 
 
 def _flag_server(

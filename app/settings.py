@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from app.errors import ConfigurationError
 from app.kernel.context import Role
+from app.kernel.issuers import Issuer, read_issuer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -46,24 +47,6 @@ class Secret:
 
 
 @dataclass(frozen=True, slots=True)
-class Issuer:
-    """One trusted token issuer. The claims are dotted paths; an exact name wins over a path."""
-
-    issuer: str
-    audience: str
-    algorithms: tuple[str, ...]
-    jwks_url: str | None
-    key_file: Path | None
-    tenant_claim: str
-    subject_claim: str
-    roles_claim: str
-    unit_claim: str | None
-    role_map: Mapping[str, str]  # the issuer's word for a role -> ours; empty: the words are ours
-    own_tenant_names: bool = True  # a name that is not mapped may be one of our tenants' ids
-    creates_tenants: bool = False  # a good token of a tenant that is not there makes it
-
-
-@dataclass(frozen=True, slots=True)
 class DatabaseSettings:
     """All four None: the embedded server, or the one on which migrate made roles. The owner's is for the parent and `turnout migrate`."""
 
@@ -88,6 +71,11 @@ class HttpSettings:
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...]
     metrics_token: Secret | None
     documents_only: frozenset[Role] | None  # roles that run registered documents alone; None: the default
+
+
+@dataclass(frozen=True, slots=True)
+class LimitSettings:
+    redis_url: Secret | None  # redis://, rediss:// or unix://; None: each machine holds its limits by itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +121,7 @@ class Settings:
     master_key_file: Path | None
     database: DatabaseSettings
     http: HttpSettings
+    limits: LimitSettings
     journal: JournalSettings
     registry: RegistrySettings
     serving: ServingSettings
@@ -170,6 +159,7 @@ class Settings:
                 metrics_token=read.secret("TURNOUT_METRICS_TOKEN"),
                 documents_only=read.restricted_roles("TURNOUT_DOCUMENTS_ONLY"),
             ),
+            limits=_limits(read),
             journal=JournalSettings(
                 spool_max_bytes=read.integer("TURNOUT_SPOOL_MAX_BYTES", 1024 * MIB, MIB, 1024 * 1024 * MIB),
                 retention_days=read.integer("TURNOUT_LOG_RETENTION_DAYS", 90, 1, 3650),
@@ -247,7 +237,7 @@ class _Reader:
         data = self._json(name)
         if not isinstance(data, list):
             raise ConfigurationError(f"{name} must be a JSON list of issuers; docs/settings.md shows one.")
-        return [_issuer(f"{name}[{index}]", item) for index, item in enumerate(data)]
+        return [read_issuer(f"{name}[{index}]", item) for index, item in enumerate(data)]
 
     def unread(self) -> tuple[str, ...]:
         return tuple(sorted(name for name in self._environ if name.startswith("TURNOUT_") and name not in self._read | _READ_ELSEWHERE))
@@ -267,6 +257,16 @@ class _Reader:
         if not low <= value <= high:
             raise ConfigurationError(f"{name} is {text!r}; it must be {what} from {low} to {high}.")
         return value
+
+
+def _limits(read: _Reader) -> LimitSettings:
+    """Valkey's own names for the schemes are taken, too."""
+    url = read.text("TURNOUT_REDIS_URL", "")
+    scheme, separator, rest = url.partition("://")
+    known = {"valkey": "redis", "valkeys": "rediss", "redis": "redis", "rediss": "rediss", "unix": "unix"}
+    if url and (not separator or not rest or scheme not in known):
+        raise ConfigurationError("TURNOUT_REDIS_URL must be like redis://limits.example.org:6379/0, or rediss:// or unix:///a/socket.")
+    return LimitSettings(Secret(f"{known[scheme]}://{rest}") if url else None)
 
 
 def _registry(read: _Reader) -> RegistrySettings:
@@ -307,52 +307,3 @@ def _serving(read: _Reader) -> ServingSettings:
 
 
 _READ_ELSEWHERE = {"TURNOUT_TOKEN"}  # the command line's own
-_ISSUER_FIELDS = {
-    "issuer", "audience", "algorithms", "jwksUrl", "keyFile", "tenantClaim", "subjectClaim", "rolesClaim", "unitClaim", "roleMap",
-    "tenantNames", "createTenants",
-}  # fmt: skip
-_ALGORITHMS = {"RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "HS256", "HS384", "HS512"}
-
-
-def _issuer(where: str, data: Any) -> Issuer:
-    if not isinstance(data, dict):
-        raise ConfigurationError(f"{where} must be a JSON object; docs/settings.md shows one.")
-    if unknown := sorted(set(data) - _ISSUER_FIELDS):
-        raise ConfigurationError(f"{where} has no field {unknown[0]!r}; it has {', '.join(sorted(_ISSUER_FIELDS))}.")
-    for name in ("issuer", "audience"):
-        if not isinstance(data.get(name), str) or not data[name]:
-            raise ConfigurationError(f"{where}.{name} must be a text that is not empty.")
-    algorithms = data.get("algorithms", ["RS256"])
-    if not isinstance(algorithms, list) or not algorithms or not set(map(str, algorithms)) <= _ALGORITHMS:
-        raise ConfigurationError(f"{where}.algorithms must be a list out of {', '.join(sorted(_ALGORITHMS))}.")
-    if len({str(name)[:2] == "HS" for name in algorithms}) > 1:
-        raise ConfigurationError(f"{where}.algorithms mixes HS* with RS* or ES*: a public key would pass for a shared secret.")
-    if ("jwksUrl" in data) == ("keyFile" in data):
-        raise ConfigurationError(f"{where} must have exactly one of jwksUrl and keyFile.")
-    if "jwksUrl" in data and str(algorithms[0]).startswith("HS"):
-        raise ConfigurationError(f"{where} takes HS* from a jwksUrl: a shared secret is never public; use keyFile.")
-    role_map = data.get("roleMap", {})
-    if not isinstance(role_map, dict):
-        raise ConfigurationError(f"{where}.roleMap must be an object: the issuer's word to one of our roles.")
-    _check_tenant_names(where, data)
-    return Issuer(
-        issuer=data["issuer"],
-        audience=data["audience"],
-        algorithms=tuple(algorithms),
-        jwks_url=data.get("jwksUrl"),
-        key_file=Path(data["keyFile"]).absolute() if "keyFile" in data else None,
-        tenant_claim=data.get("tenantClaim", "tenant"),
-        subject_claim=data.get("subjectClaim", "sub"),
-        roles_claim=data.get("rolesClaim", "roles"),
-        unit_claim=data.get("unitClaim"),
-        role_map=role_map,
-        own_tenant_names=data.get("tenantNames", "own") == "own",
-        creates_tenants=data.get("createTenants", False),
-    )
-
-
-def _check_tenant_names(where: str, data: Mapping[str, Any]) -> None:
-    if data.get("tenantNames", "own") not in ("own", "mapped"):
-        raise ConfigurationError(f"{where}.tenantNames must be 'own' or 'mapped'.")
-    if not isinstance(data.get("createTenants", False), bool):
-        raise ConfigurationError(f"{where}.createTenants must be true or false.")

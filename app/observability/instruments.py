@@ -44,6 +44,7 @@ _ALL = (
         "turnout_unleash_heard_timestamp_seconds", Kind.LOWEST, "Unix time of the Unleash server's last good word, the oldest process's."
     ),
     Instrument("turnout_unleash_refused_total", Kind.COUNTER, "Answers of the Unleash server that are no document of flags."),
+    Instrument("turnout_shared_limits_total", Kind.COUNTER, "Budgets that were to be asked of the shared store.", ("outcome",)),
     Instrument("turnout_shadow_total", Kind.COUNTER, "Answers that were to be given beside experiments'.", ("kind", "outcome")),
     Instrument("turnout_model_worker_deaths_total", Kind.COUNTER, "Model workers that ended under a serving process.", ("reason",)),
     Instrument("turnout_snapshot_confirmed_timestamp_seconds", Kind.LOWEST, "Unix time at which the oldest routing table was known fresh."),

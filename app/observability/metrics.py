@@ -33,6 +33,7 @@ class Telemetry:
         self._live_proofs = _Bounded(_MAX_SERIES, lambda outcome: made["turnout_live_proofs_total"].labels(outcome).inc)
         self._fallbacks = _Bounded(_MAX_SERIES, lambda reason: made["turnout_flag_fallbacks_total"].labels(reason).inc)
         self._shadows = _Bounded(_MAX_SERIES, lambda *labels: made["turnout_shadow_total"].labels(*labels).inc)
+        self._shared_limits = _Bounded(_MAX_SERIES, lambda outcome: made["turnout_shared_limits_total"].labels(outcome).inc)
         self._flags_refused = made["turnout_flags_refused_total"]
         self._unleash_heard = made["turnout_unleash_heard_timestamp_seconds"]
         self._unleash_refused = made["turnout_unleash_refused_total"]
@@ -95,6 +96,10 @@ class Telemetry:
     def unleash_refused(self) -> None:
         """The Unleash server gave something that is no document of flags."""
         self._unleash_refused.inc()
+
+    def shared_limit(self, outcome: str) -> None:
+        """One budget that was to be asked of the store that machines share: "answered", "late" or "away"."""
+        self._shared_limits.of(outcome)(1)
 
     def shadow(self, kind: str, outcome: str) -> None:
         """One answer that was to be given beside another: "SHADOW" or "COVARIATE", and "answered", "refused", "missing", "not_open",

@@ -130,7 +130,7 @@ class CompiledGraphs(Protocol):
 
 
 class RowBudget(Protocol):
-    def charge(self, tenant_id: UUID, rows: int) -> None:
+    async def charge(self, tenant_id: UUID, rows: int) -> None:
         """Counts `rows` against the tenant's day; raises QuotaExceeded."""
 
 

@@ -103,7 +103,7 @@ class Predictor:
         entry, chosen = asked.entry, asked.chosen
         durability = entry.tenant.settings.durability
         self._journal.check_room(durability)
-        self._budget.charge(ctx.tenant_id, batch.rows)
+        await self._budget.charge(ctx.tenant_id, batch.rows)
         scores, seconds, served_by = await self._scores(ctx, chosen, batch)
         keys = entry.keys
         prediction_id = self._mint.mint(keys.ids)

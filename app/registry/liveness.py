@@ -10,6 +10,10 @@ _LISTED = """
     select name, extract(epoch from now() - seen_at)::float8 as silent_s from replicas
     where left_at is null and seen_at > now() - interval '10 minutes' order by name"""
 
+_MACHINES = f"""
+    select count(distinct split_part(name, '/', 1)) from replicas
+    where left_at is null and seen_at > now() - interval '{SILENT_AFTER_S} seconds'"""  # noqa: S608  a number of ours
+
 
 @dataclass(frozen=True, slots=True)
 class Listed:
@@ -28,3 +32,8 @@ async def listed_replicas(connection: Any) -> list[Listed]:
     if await connection.fetchval("select to_regclass('replicas')") is None:  # a database that was not migrated yet
         return []
     return [Listed(row["name"], row["silent_s"]) for row in await connection.fetch(_LISTED)]
+
+
+async def live_machines(connection: Any) -> int:
+    """How many machines serve: distinct first parts of the names of replicas that were heard of in the last seconds."""
+    return int(await connection.fetchval(_MACHINES) or 0)

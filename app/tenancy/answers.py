@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
     from app.kernel.context import RequestContext
     from app.tenancy.directory import TenantDirectory, TenantEntry
-    from app.tenancy.limits.limiter import Decision, RateLimiter
+    from app.tenancy.limits.budgets import Budgets, SharedTake
+    from app.tenancy.limits.limiter import Decision
     from app.tenancy.types import TenantLimits
 
 _NO_TENANT_YET = "There is no such tenant."
@@ -21,9 +22,9 @@ _NO_TENANT_YET = "There is no such tenant."
 class TenantAnswers:
     """Reads the directory, in memory; one a process."""
 
-    def __init__(self, directory: TenantDirectory, limiter: RateLimiter, operator_limits: TenantLimits) -> None:
+    def __init__(self, directory: TenantDirectory, budgets: Budgets, operator_limits: TenantLimits) -> None:
         self._directory = directory
-        self._limiter = limiter
+        self._budgets = budgets
         self._operator_limits = operator_limits
 
     def max_models(self, tenant_id: UUID) -> int:
@@ -49,19 +50,21 @@ class TenantAnswers:
         """The pseudonym of `unit` in flags, logs and exports, of the current generation."""
         return self._entry(tenant_id).keys.unit_pseudonym(unit)
 
-    def charge(self, tenant_id: UUID, rows: int) -> None:
-        """Counts predicted rows against the tenant's day; raises QuotaExceeded."""
-        self._limiter.charge_rows(tenant_id, self._entry(tenant_id).tenant.limits, rows)
+    async def charge(self, tenant_id: UUID, rows: int) -> None:
+        """Counts predicted rows against the tenant's day; raises QuotaExceeded. Waits for nobody where no store is configured."""
+        await self._budgets.charge_rows(tenant_id, self._entry(tenant_id).tenant.limits, rows)
 
     def take(self, ctx: RequestContext, cost: int) -> Decision:
-        """Spends request tokens of the caller's tenant; a refused cost is not spent."""
-        entry = self._directory.by_id(ctx.tenant_id)
-        limits = self._operator_limits if entry is None else entry.tenant.limits
-        return self._limiter.take(ctx.tenant_id, limits, cost)
+        """Spends request tokens of the caller's tenant on this machine; a refused cost is not spent."""
+        return self._budgets.take(ctx.tenant_id, self._limits(ctx), cost)
 
-    def take_failure(self, address: str) -> Decision:
-        """One failed authentication from this address."""
-        return self._limiter.take_failure(address)
+    def shared(self, ctx: RequestContext, cost: int, here: Decision) -> SharedTake | None:
+        """Begins to spend on all machines what `take` has just allowed on this one; None where there is nobody to ask."""
+        return self._budgets.shared(ctx.tenant_id, self._limits(ctx), cost, here)
+
+    def _limits(self, ctx: RequestContext) -> TenantLimits:
+        entry = self._directory.by_id(ctx.tenant_id)
+        return self._operator_limits if entry is None else entry.tenant.limits
 
     def _entry(self, tenant_id: UUID) -> TenantEntry:
         entry = self._directory.by_id(tenant_id)

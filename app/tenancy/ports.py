@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from uuid import UUID
 
+    from app.tenancy.types import QuotaState, TenantLimits
+
 
 class Replicas(Protocol):
     """Told and asked after a commit."""
@@ -16,3 +18,8 @@ class Replicas(Protocol):
 
     async def served(self, tenant_id: UUID, generation: int) -> bool:
         """Whether every replica serves the tenant's change of this generation; bounded, so False may mean: not yet."""
+
+
+class Quotas(Protocol):
+    def peek(self, tenant_id: UUID, limits: TenantLimits) -> QuotaState:
+        """What is left of the tenant's limits; takes nothing and asks nobody."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from app.kernel.context import RequestContext
     from app.tenancy.changing import Changes
     from app.tenancy.keys import MasterKey
-    from app.tenancy.limits.limiter import RateLimiter
+    from app.tenancy.ports import Quotas
 
 KIND = "tenants"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -30,9 +30,9 @@ _MICROSECOND = timedelta(microseconds=1)
 class TenantService:
     """One a process."""
 
-    def __init__(self, changes: Changes, master_key: MasterKey, limiter: RateLimiter) -> None:
+    def __init__(self, changes: Changes, master_key: MasterKey, quotas: Quotas) -> None:
         self._changes, self._directory, self._clock = changes, changes.directory, changes.clock
-        self._master_key, self._limiter = master_key, limiter
+        self._master_key, self._quotas = master_key, quotas
 
     async def create_tenant(
         self, ctx: RequestContext, slug: str, name: str, limits: TenantLimits | None = None, settings: TenantSettings | None = None
@@ -85,7 +85,7 @@ class TenantService:
             unit=ctx.unit,
             roles=tuple(role for role in Role if role in ctx.roles),
             limits=limits,
-            quota=self._limiter.peek(ctx.tenant_id, limits),
+            quota=self._quotas.peek(ctx.tenant_id, limits),
         )
 
     def unit_hash(self, ctx: RequestContext, unit: str) -> str:

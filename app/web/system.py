@@ -90,8 +90,9 @@ class SystemPages:
         authorization = request.headers.get("authorization")
         if authorization is None:
             return False
+        address = "unknown" if request.client is None else request.client.host
         try:
-            ctx = await self._gatekeeper.admit(authorization, "health", Deadline.after(PROBE_TIMEOUT_S))
+            ctx = await self._gatekeeper.admit(authorization, "health", Deadline.after(PROBE_TIMEOUT_S), address)
         except AppError:
             return False
         return Role.OPERATOR in ctx.roles

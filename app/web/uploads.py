@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import orjson
 import structlog
 
-from app.errors import AppError, BadRequest, DeadlineExceeded, PayloadTooLarge, RateLimited, Unauthenticated
+from app.errors import AppError, BadRequest, DeadlineExceeded, PayloadTooLarge, RateLimited
 from app.graphql.errors import problem_of, unforeseen
 from app.graphql.http.body import ClientGone
 from app.graphql.http.cors import CorsPolicy
@@ -87,13 +87,7 @@ class UploadEndpoint:
     async def _admit(self, exchange: Exchange) -> RequestContext:
         authorization = exchange.headers.get(b"authorization")
         text = None if authorization is None else authorization.decode("latin-1")
-        try:
-            return await self._gatekeeper.admit(text, exchange.request_id, exchange.deadline)
-        except Unauthenticated:
-            decision = self._throttle.take_failure(exchange.client_address)
-            if not decision.allowed:
-                raise RateLimited("Too many failed attempts.", retry_after_ms=decision.retry_after_ms or 1000) from None
-            raise
+        return await self._gatekeeper.admit(text, exchange.request_id, exchange.deadline, exchange.client_address)
 
 
 def _check_length(exchange: Exchange, most: int) -> None:

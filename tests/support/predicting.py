@@ -60,7 +60,7 @@ class Around:
     full: bool = False
 
     def by_id(self, tenant_id: UUID) -> Any:
-        settings = SimpleNamespace(durability="DURABLE", holdout_percent=self.holdout_percent)
+        settings = SimpleNamespace(durability="DURABLE", capture_inputs=False, holdout_percent=self.holdout_percent)
         return SimpleNamespace(tenant=SimpleNamespace(id="clinic", settings=settings), keys=TenantKeys.derive(tenant_id, b"s" * 32))
 
     def check_room(self, _durability: Any) -> None:
@@ -74,7 +74,7 @@ class Around:
         assert durability == "BUFFERED"
         self.said.append(record)
 
-    def charge(self, _tenant_id: UUID, rows: int) -> None:
+    async def charge(self, _tenant_id: UUID, rows: int) -> None:
         self.charged += rows
 
     def prediction(self, *, runtime: str, **_: Any) -> None:

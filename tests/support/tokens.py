@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from app.settings import Issuer
+from app.kernel.issuers import Issuer
 
 if TYPE_CHECKING:
     from collections.abc import Callable

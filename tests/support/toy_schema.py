@@ -176,9 +176,6 @@ class ToyThrottle:
     def take(self, ctx, cost):
         return self._take(ctx.tenant, cost)
 
-    def take_failure(self, address):
-        return self._take(f"address {address}", 1)
-
     def _take(self, who, cost):
         spent = self.spent.get(who, 0)
         if spent + cost > self.budget:
@@ -192,15 +189,19 @@ class ToyGatekeeper:
 
     def __init__(self):
         self.asked = 0
+        self.addresses = []
 
-    async def admit(self, authorization, request_id, deadline):
-        from app.errors import TenantSuspended, Unavailable
+    async def admit(self, authorization, request_id, deadline, address):
+        from app.errors import RateLimited, TenantSuspended, Unavailable
 
         self.asked += 1
+        self.addresses.append(address)
         scheme, _, token = (authorization or "").partition(" ")
         tenant, _, role = token.partition(":")
         if scheme != "Bearer" or not tenant.isalnum() or not tenant.isascii() or (role and role not in set(Role)):
             raise Unauthenticated(SECRET)
+        if tenant == "hammering":
+            raise RateLimited("Too many failed attempts.", retry_after_ms=1500)
         if tenant == "suspended":
             raise TenantSuspended("This tenant is suspended.")
         if tenant == "away":

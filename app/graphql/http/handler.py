@@ -13,7 +13,7 @@ import structlog
 from graphql import ExecutionResult, OperationType, execute
 from strawberry.execution import optimized_is_awaitable
 
-from app.errors import AppError, BadRequest, ConfigurationError, DeadlineExceeded, RateLimited, Unauthenticated
+from app.errors import AppError, BadRequest, ConfigurationError, DeadlineExceeded, RateLimited
 from app.graphql.documents import Document, DocumentCache, DocumentStore
 from app.graphql.errors import (
     MAX_DOCUMENT_ERRORS,
@@ -160,12 +160,7 @@ class GraphQLEndpoint:
     async def _admit(self, exchange: Exchange) -> RequestContext:
         authorization = exchange.headers.get(b"authorization")
         text = None if authorization is None else authorization.decode("latin-1")
-        try:
-            return await self._gatekeeper.admit(text, exchange.request_id, exchange.deadline)
-        except Unauthenticated as error:
-            _check(self._throttle.take_failure(exchange.client_address))
-            log.info("token_refused", reason=error.reason)  # here alone: the caller hears one text for every bad token
-            raise
+        return await self._gatekeeper.admit(text, exchange.request_id, exchange.deadline, exchange.client_address)
 
     async def _parameters(self, exchange: Exchange) -> Parameters:
         if exchange.method == "GET":

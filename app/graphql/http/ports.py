@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 
 class Gatekeeper(Protocol):
-    """Who is calling. `authorization` is the header as it came, None where there is none.
+    """Who is calling. `authorization` is the header as it came, None where there is none; `address`: where the caller is.
 
-    Raises Unauthenticated, TenantSuspended, or Unavailable where it cannot tell.
+    Raises Unauthenticated, RateLimited where that address failed too often, TenantSuspended, or Unavailable where it cannot tell.
     """
 
-    async def admit(self, authorization: str | None, request_id: str, deadline: Deadline) -> RequestContext: ...
+    async def admit(self, authorization: str | None, request_id: str, deadline: Deadline, address: str) -> RequestContext: ...
 
 
 class Decision(Protocol):
@@ -42,7 +42,6 @@ class Throttle(Protocol):
     """Spends from memory, at once; a refused cost is not spent."""
 
     def take(self, ctx: RequestContext, cost: int) -> Decision: ...
-    def take_failure(self, address: str) -> Decision: ...  # one failed authentication from this address
 
 
 class Registered(Protocol):

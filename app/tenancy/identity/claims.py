@@ -27,6 +27,12 @@ def claim_at(claims: Any, path: str) -> Any:
     return None
 
 
+def has_value(claims: Mapping[str, Any], path: str, value: object) -> bool:
+    """Whether the claim is there with exactly this value; 1 is not true."""
+    found = claim_at(claims, path)
+    return type(found) is type(value) and found == value
+
+
 def tenant_of(claims: Mapping[str, Any], path: str) -> str:
     """The one tenant that the claim names: a text, a list of one text, or an organisation map of one, {"acme": {...}}.
 

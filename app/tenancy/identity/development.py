@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from app.errors import ConfigurationError, InvalidInput
 from app.kernel.home import DEVELOPMENT_ISSUER
-from app.settings import Issuer
+from app.kernel.issuers import Issuer
 from app.tenancy.identity.keysets import StaticKeys
 from app.tenancy.identity.verifier import LONGEST_LIFETIME_S, TrustedIssuer, build_key, sign
 from app.tenancy.private_files import create_private, read_private

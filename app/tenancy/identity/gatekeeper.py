@@ -7,7 +7,9 @@ import math
 from typing import TYPE_CHECKING, Protocol
 from uuid import UUID
 
-from app.errors import DeadlineExceeded, TenantSuspended
+import structlog
+
+from app.errors import DeadlineExceeded, RateLimited, TenantSuspended, Unauthenticated
 from app.kernel.clock import SystemClock
 from app.kernel.context import RequestContext, Role
 from app.tenancy.identity.refusals import Refusal, refused
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 NO_TENANT = UUID(int=0)
 _REFRESH_EVERY_S = 1.0
 _OPERATOR = frozenset({Role.OPERATOR})
+log = structlog.get_logger(__name__)
 
 
 class TenantMaker(Protocol):
@@ -32,6 +35,25 @@ class TenantMaker(Protocol):
 
     async def make(self, issuer: str, external_id: str, *, own_name: bool) -> None:
         """Returns when the directory has the tenant, or it cannot be made. Raises Unavailable."""
+
+
+class Word(Protocol):
+    """What a limiter says."""
+
+    @property
+    def allowed(self) -> bool: ...
+    @property
+    def retry_after_ms(self) -> int | None: ...
+
+
+class Attempts(Protocol):
+    """How often a caller's address may fail."""
+
+    def may_try(self, address: str) -> Word:
+        """Whether it may present a token that nobody knows yet; takes nothing."""
+
+    def take_failure(self, address: str) -> Word:
+        """Counts one failed authentication."""
 
 
 class Gatekeeper:
@@ -44,26 +66,40 @@ class Gatekeeper:
         clock: Clock | None = None,
         refresh: Callable[[], Awaitable[None]] | None = None,
         maker: TenantMaker | None = None,
+        attempts: Attempts | None = None,
     ) -> None:
         """`refresh` is asked, at most once a second, when a good token names a tenant that this process has not heard of.
 
-        `maker`: after that, where the token's issuer may have tenants made.
+        `maker`: after that, where the token's issuer may have tenants made. `attempts`: failures are counted by address, and who has
+        failed too often is refused before anything of an unknown token is looked at.
         """
         self._verifier, self._directory = verifier, directory
         self._clock, self._refresh, self._maker = clock or SystemClock(), refresh, maker
+        self._attempts = attempts
         self._refreshed_at = -math.inf
 
-    async def admit(self, authorization: str | None, request_id: str, deadline: Deadline) -> RequestContext:
-        """The caller's context. A token seen before costs under 3 µs and awaits nothing.
+    async def admit(self, authorization: str | None, request_id: str, deadline: Deadline, address: str = "unknown") -> RequestContext:
+        """The caller's context. A token seen before costs under 3 µs and awaits nothing. `address`: where the caller is.
 
         Whether the tenant is suspended and the token revoked is looked up each time.
 
-        Raises Unauthenticated (one text for every bad token and for a tenant that does not exist), TenantSuspended,
-        and Unavailable or DeadlineExceeded while the issuer's keys cannot be had.
+        Raises Unauthenticated (one text for every bad token and for a tenant that does not exist), RateLimited for an address that
+        failed too often, TenantSuspended, and Unavailable or DeadlineExceeded while the issuer's keys cannot be had.
         """
+        try:
+            return await self._admit(authorization, request_id, deadline, address)
+        except Unauthenticated as error:
+            log.info("token_refused", reason=error.reason)  # here alone: the caller hears one text for every bad token
+            if self._attempts is not None:
+                _check(self._attempts.take_failure(address))
+            raise
+
+    async def _admit(self, authorization: str | None, request_id: str, deadline: Deadline, address: str) -> RequestContext:
         token = _bearer(authorization)
         principal = self._verifier.known(token)
         if principal is None:
+            if self._attempts is not None:
+                _check(self._attempts.may_try(address))
             principal = await self._verify(token, deadline)
         entry = self._find(principal) or await self._look_again(principal)
         if entry is None:
@@ -106,6 +142,11 @@ class Gatekeeper:
                 return await self._verifier.verify(token)
         except TimeoutError:
             raise DeadlineExceeded("The token could not be verified in time.") from None
+
+
+def _check(word: Word) -> None:
+    if not word.allowed:
+        raise RateLimited("Too many failed attempts from your address. Wait, then try again.", retry_after_ms=word.retry_after_ms or 1000)
 
 
 def _bearer(authorization: str | None) -> str:

@@ -22,8 +22,9 @@ class Refusal(StrEnum):
     NOT_YET_VALID = "not_yet_valid"
     LIFETIME = "lifetime"  # longer than any token may live
     AUDIENCE = "audience"
+    CLAIM = "claim"  # one that the issuer must set, and to which value, is otherwise
     SUBJECT = "subject"
-    TENANT = "tenant"  # claim missing, ambiguous or not a name
+    TENANT = "tenant"  # claim missing, ambiguous, not a name, or none that this issuer may name
     UNIT = "unit"
     UNKNOWN_TENANT = "unknown_tenant"
     REVOKED = "revoked"

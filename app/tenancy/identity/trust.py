@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from app.kernel.clock import Clock
-    from app.settings import Issuer, Settings
+    from app.kernel.issuers import Issuer
+    from app.settings import Settings
     from app.tenancy.identity.keysets import VerificationKey
 
 _CURVE_OF = {"ES256": "secp256r1", "ES384": "secp384r1", "ES512": "secp521r1"}

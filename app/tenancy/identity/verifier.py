@@ -18,7 +18,7 @@ from jose import jwk, jws
 from jose.exceptions import JOSEError
 
 from app.errors import AppError, ConfigurationError
-from app.tenancy.identity.claims import roles_of, subject_of, tenant_of, token_id_of, unit_of
+from app.tenancy.identity.claims import claim_at, has_value, roles_of, subject_of, tenant_of, token_id_of, unit_of
 from app.tenancy.identity.refusals import Refusal, refused
 from app.tenancy.identity.tokens import LONGEST_TOKEN, parse_token
 from app.tenancy.permissions import actions_of
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from app.kernel.clock import Clock
-    from app.settings import Issuer
+    from app.kernel.issuers import Issuer
     from app.tenancy.identity.keysets import KeySource, VerificationKey
 
 LEEWAY_S = 30.0  # clocks of issuers and ours
@@ -54,6 +54,7 @@ class Verifier:
         self._issuers = {trusted.issuer.issuer: trusted for trusted in issuers}
         if len(self._issuers) != len(issuers):
             raise ConfigurationError("TURNOUT_JWT_ISSUERS names one issuer twice.")
+        self._templates = [trusted for trusted in issuers if trusted.issuer.is_template]
         self._clock, self._capacity = clock, remember
         self._seen: OrderedDict[bytes, tuple[Principal, float]] = OrderedDict()  # by sha256: no token lies in memory
 
@@ -89,7 +90,7 @@ class Verifier:
 
     async def _verify(self, token: str) -> Principal:
         parsed = parse_token(token)
-        trusted = self._issuers.get(parsed.issuer)
+        trusted = self._trusted(parsed.issuer)
         if trusted is None:
             raise refused(Refusal.ISSUER)
         if parsed.algorithm not in trusted.issuer.algorithms:
@@ -103,6 +104,13 @@ class Verifier:
             raise refused(Refusal.SIGNATURE) from None
         expires_at_s, issued_at_s = _check_times(parsed.claims, self._clock.time_ms() / 1000)
         return _principal(trusted, parsed.claims, expires_at_s, issued_at_s)
+
+    def _trusted(self, issuer: str) -> TrustedIssuer | None:
+        """By its exact name; a template stands for as many as it fits."""
+        exact = self._issuers.get(issuer)
+        if exact is not None:
+            return None if exact.issuer.is_template else exact
+        return next((trusted for trusted in self._templates if trusted.issuer.trusts(issuer)), None)
 
     def _remember(self, token: str, principal: Principal) -> None:
         until_ms = min(principal.expires_at_s * 1000, self._clock.time_ms() + REMEMBERED_S * 1000)
@@ -149,15 +157,22 @@ def _instant(claims: Mapping[str, Any], name: str) -> float | None:
 
 def _principal(trusted: TrustedIssuer, claims: Mapping[str, Any], expires_at_s: float, issued_at_s: float | None) -> Principal:
     issuer = trusted.issuer
-    audiences = claims.get("aud")
+    audiences = claim_at(claims, issuer.audience_claim)
     if issuer.audience not in (audiences if isinstance(audiences, list) else [audiences]):
         raise refused(Refusal.AUDIENCE)
+    if not all(has_value(claims, path, value) for path, value in issuer.required_claims.items()):
+        raise refused(Refusal.CLAIM)
+    tenant = tenant_of(claims, issuer.tenant_claim)
+    if issuer.allowed_tenants is not None and tenant not in issuer.allowed_tenants:
+        raise refused(Refusal.TENANT)
+    if issuer.is_template and tenant != issuer.tenant_in(claims["iss"]):
+        raise refused(Refusal.TENANT)
     unit = unit_of(claims, issuer.unit_claim) if issuer.unit_claim else None
     if unit is None and issuer.unit_claim and trusted.unit_required:
         raise refused(Refusal.UNIT)
     roles = roles_of(claims, issuer.roles_claim, issuer.role_map)
     return Principal(
-        tenant=tenant_of(claims, issuer.tenant_claim),
+        tenant=tenant,
         subject=subject_of(claims, issuer.subject_claim),
         roles=roles,
         allowed=actions_of(roles),

@@ -49,6 +49,14 @@ class Budget(RateLimitItemPerSecond):
         self.period_ns = period_ns(rate_per_s)
         self.window_ns = burst * self.period_ns
 
+    def share_of(self, machines: int) -> Budget:
+        """One machine's part where so many hold one budget and cannot ask each other; at least one unit at once."""
+        share = Budget.__new__(Budget)
+        RateLimitItemPerSecond.__init__(share, max(1, self.amount // machines), namespace=self.namespace)
+        share.period_ns = self.period_ns * machines
+        share.window_ns = share.amount * share.period_ns
+        return share
+
     def key_for(self, *identifiers: bytes | str | float) -> str:
         return f"{self.namespace}/{str(identifiers[0]) if len(identifiers) == 1 else '/'.join(map(str, identifiers))}"
 
@@ -93,6 +101,14 @@ class SharedMemoryStorage(Storage):
                 return False, total
             table.write(place, name, total + amount, until_ms)
             return True, total + amount
+
+    def put(self, key: str, value: int, until_ms: int) -> int:
+        """Sets the counter; returns what it was."""
+        table, name = self.memory.table(COUNTERS), self.key(key)
+        with self.memory:
+            place, before, _ = table.find(name, self.clock.time_ms())
+            table.write(place, name, value, until_ms)
+        return before
 
     def incr(self, key: str, expiry: int, amount: int = 1) -> int:
         table, name, now = self.memory.table(COUNTERS), self.key(key), self.clock.time_ms()
