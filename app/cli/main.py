@@ -14,6 +14,7 @@ _COMMANDS = {
     "demo": "app.cli.demo:demo",
     "migrate": "app.cli.migrate:migrate",
     "tenant": "app.cli.tenant:tenant",
+    "documents": "app.cli.documents:documents",
     "token": "app.cli.token:token",
     "artifact": "app.cli.artifact:artifact",
     "model": "app.cli.model:model",
