@@ -21,6 +21,7 @@ from app.db.sync import SyncDatabase
 from app.errors import ConfigurationError
 from app.experiments.flags.building import FlagBuilder
 from app.experiments.folding import ROOMY, Folder
+from app.experiments.forgetting import UnitForgetter
 from app.experiments.guards import ExperimentsOfVersions
 from app.experiments.outcomes import OutcomeService
 from app.experiments.results import ResultsService
@@ -43,6 +44,7 @@ from app.observability import logs
 from app.observability.exposition import METRICS_FOLDER, exposition
 from app.observability.metrics import Telemetry
 from app.prediction.cache import PredictionCache
+from app.prediction.captures import CapturedInputs
 from app.prediction.choosing import Chooser
 from app.prediction.comparison import VersionComparer
 from app.prediction.confinement import ConfinementGate
@@ -75,6 +77,7 @@ from app.settings import ArtifactTrust, Settings
 from app.tenancy.answers import TenantAnswers
 from app.tenancy.changing import Changes
 from app.tenancy.directory import TenantDirectory
+from app.tenancy.erasures import ErasureService
 from app.tenancy.documents.book import DocumentPolicy
 from app.tenancy.documents.service import DocumentService
 from app.tenancy.identity.gatekeeper import Gatekeeper
@@ -179,6 +182,8 @@ def build_parts(settings: Settings, telemetry: Telemetry, index: int) -> Parts:
         outcomes=OutcomeService(database, clock, answers, answers, answers),
         results=ResultsService(counting, folder, candidates, clock),
         rollouts=RolloutService(database, experiments, registry),
+        erasures=ErasureService(counting, directory, UnitForgetter(), changes),
+        captured=CapturedInputs(database, directory),
     )
     retention = ArtifactRetention(database, sync_database, settings.home / ARTIFACTS, clock, settings.registry.artifact_retention_days)
     return Parts(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import ARRAY, DateTime, Text, bindparam
+from sqlalchemy import ARRAY, DateTime, Text, Uuid, bindparam
 
 from app.experiments.exposures import INTO_TALLIES, statement
 from app.experiments.folding import hold
+from app.experiments.outcome_rules import first_outcome_id
 from app.experiments.values import AT_OF, INTO_SUMS
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import TextClause
     from sqlalchemy.ext.asyncio import AsyncSession
+
+_BATCH = 2_000
 
 
 def _of_units(sql: str) -> TextClause:
@@ -55,11 +58,13 @@ with gone as (
   counted as ({INTO_TALLIES})
 select count(*) from gone""")  # noqa: S608  constants
 
-_OUTCOMES = _of_units("""
+_OUTCOMES = _of_units(f"""
 with gone as (
-    delete from outcomes where tenant_id = :tenant and unit_hash = any (:hashes) and least(occurred_at, recorded_at) <= :until returning 1
+    delete from outcomes where tenant_id = :tenant and unit_hash = any (:hashes)
+      and least(occurred_at, recorded_at, {AT_OF.format("prediction_id")}) <= :until
+    returning 1
   )
-select count(*) from gone""")
+select count(*) from gone""")  # noqa: S608  constants
 
 # A unit that came back since is counted anew from what is left of it.
 _STALE = _of_units("delete from stale_units where tenant_id = :tenant and unit_hash = any (:hashes)")
@@ -79,6 +84,14 @@ with changed as (
 select count(*) from changed""")
 
 
+_EXPIRE = statement("""
+with gone as (
+    delete from outcomes o using (select id from outcomes where tenant_id = :tenant and id < :first order by id limit :batch) old
+    where o.tenant_id = :tenant and o.id = old.id returning 1
+  )
+select count(*) from gone""").bindparams(bindparam("first", type_=Uuid()))
+
+
 async def forget_units(session: AsyncSession, tenant_id: UUID, hashes: Collection[str], until: datetime) -> int:
     """How many rows went with the units of these pseudonyms: exposures, outcomes, values, what waits to be counted, overrides.
 
@@ -93,6 +106,16 @@ async def forget_units(session: AsyncSession, tenant_id: UUID, hashes: Collectio
     await session.execute(_STALE, units)
     await session.execute(_COUNT_AGAIN, units)
     return rows + int((await session.execute(_OVERRIDES, units)).scalar_one())
+
+
+async def expire_outcomes(session: AsyncSession, tenant_id: UUID, before: datetime, batch: int = _BATCH) -> tuple[int, bool]:
+    """How many outcomes that were recorded before `before` went, and whether there may be more; at most `batch` at once.
+
+    Nothing counts them any more, but all that they had added to the sums stays: a rebuild reaches back as far as outcomes do.
+    """
+    given = {"tenant": tenant_id, "first": first_outcome_id(before), "batch": batch}
+    rows = int((await session.execute(_EXPIRE, given)).scalar_one())
+    return rows, rows >= batch
 
 
 class UnitForgetter:

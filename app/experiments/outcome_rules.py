@@ -113,6 +113,11 @@ def outcome_id(now: datetime, index: int) -> UUID:
     return UUID(int=(milliseconds << 80) | _V7 | (index << 64) | _VARIANT | secrets.randbits(62))
 
 
+def first_outcome_id(at: datetime) -> UUID:
+    """Before every id that was made at `at` or later, behind all that were made earlier, to the millisecond."""
+    return UUID(int=((at - _EPOCH) // timedelta(milliseconds=1)) << 80)
+
+
 def _prediction_id(text: str, is_own: Callable[[UUID], bool]) -> UUID:
     try:
         prediction_id = UUID(text)

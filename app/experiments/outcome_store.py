@@ -10,6 +10,8 @@ from sqlalchemy import ARRAY, Boolean, DateTime, Double, Integer, Text, Uuid, bi
 from app.experiments.exposures import statement
 from app.experiments.outcome_rules import predicted_at
 from app.experiments.rows import MetricRow, OutcomeRow
+from app.experiments.values import AT_OF
+from app.journal.types import ERASURE_GRACE
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -28,11 +30,16 @@ _COLUMNS: dict[str, Any] = {
     "id": Uuid(), "metric": Text(), "value": Double(), "occurred_at": DateTime(timezone=True), "prediction_id": Uuid(), "row": Integer(),
     "unit_hash": Text(), "pending": Boolean(), "dedup_key": Text(),
 }  # fmt: skip
+# What happened to a unit before it was erased is nobody's; asked in the statement that keeps it, so that none slips past.
+_UNIT = f"""case when (select max(t.at) from tombstones t where t.tenant_id = :tenant and t.unit_hash = g.unit_hash)
+  + interval '{ERASURE_GRACE.total_seconds():.0f} seconds' >= least(g.occurred_at, {AT_OF.format("g.prediction_id")})
+  then null else g.unit_hash end"""  # noqa: S608  constants
 # In the order of the keys, so that two calls with the same ones wait for each other and never both.
 _KEEP = statement(f"""
 with fresh as (
     insert into outcomes (tenant_id, {", ".join(_COLUMNS)})
-    select :tenant, g.* from unnest({", ".join(f":{name}" for name in _COLUMNS)}) as g ({", ".join(_COLUMNS)}) order by g.dedup_key
+    select :tenant, {", ".join(_UNIT if name == "unit_hash" else f"g.{name}" for name in _COLUMNS)}
+    from unnest({", ".join(f":{name}" for name in _COLUMNS)}) as g ({", ".join(_COLUMNS)}) order by g.dedup_key
     on conflict (tenant_id, dedup_key) do nothing
     returning id, unit_hash, pending
   ),

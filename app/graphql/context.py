@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from app.experiments.results import ResultsService
     from app.experiments.service import ExperimentService
     from app.experiments.types import Experiment
+    from app.prediction.captures import CapturedInputs
     from app.prediction.comparison import VersionComparer
     from app.prediction.service import Predictor
     from app.registry.publishing import PublishingService
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from app.registry.types import Alias, ModelVersion
     from app.rollouts.service import RolloutService
     from app.tenancy.documents.service import DocumentService
+    from app.tenancy.erasures import ErasureService
     from app.tenancy.life import TenantLife
     from app.tenancy.revocations import Revocations
     from app.tenancy.service import TenantService
@@ -51,6 +53,8 @@ class Services:
     outcomes: OutcomeService
     results: ResultsService
     rollouts: RolloutService
+    erasures: ErasureService
+    captured: CapturedInputs
 
 
 @dataclass(slots=True)

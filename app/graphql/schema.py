@@ -11,23 +11,27 @@ from app.graphql.experiments.mutations import ExperimentMutation
 from app.graphql.experiments.outcomes import OutcomeMutation
 from app.graphql.experiments.queries import ExperimentQuery
 from app.graphql.experiments.results import ResultsQuery
+from app.graphql.prediction.captures import CaptureQuery
 from app.graphql.prediction.queries import PredictionQuery
 from app.graphql.registry.comparison import ComparisonQuery
 from app.graphql.registry.mutations import RegistryMutation
 from app.graphql.registry.queries import RegistryQuery
 from app.graphql.scalars import SCALARS
 from app.graphql.tenancy.documents import DocumentMutation, DocumentQuery
+from app.graphql.tenancy.erasures import ErasureMutation
 from app.graphql.tenancy.mutations import TenancyMutation
 from app.graphql.tenancy.queries import TenancyQuery
 
 
 @strawberry.type
-class Query(TenancyQuery, DocumentQuery, PredictionQuery, RegistryQuery, ComparisonQuery, ExperimentQuery, ResultsQuery, AuditQuery):
+class Query(
+    TenancyQuery, DocumentQuery, PredictionQuery, RegistryQuery, ComparisonQuery, ExperimentQuery, ResultsQuery, AuditQuery, CaptureQuery
+):
     pass
 
 
 @strawberry.type
-class Mutation(RegistryMutation, ExperimentMutation, OutcomeMutation, TenancyMutation, DocumentMutation):
+class Mutation(RegistryMutation, ExperimentMutation, OutcomeMutation, TenancyMutation, DocumentMutation, ErasureMutation):
     pass
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from app.errors import AppError
     from app.experiments.types import Decision, RunningExperiment
     from app.experiments.unleash.types import UnleashDocument
-    from app.journal.types import Durability, PredictionRecord, ShadowRecord
+    from app.journal.types import Durability, InputRecord, PredictionRecord, ShadowRecord
     from app.prediction.flags import ServedFlags
     from app.prediction.pool import Key
     from app.registry.types import PendingValidation, VersionRoute
@@ -24,7 +24,7 @@ class Journal(Protocol):
     def check_room(self, durability: Durability) -> None:
         """Returns where there is room for a record; raises LogUnavailable."""
 
-    async def append(self, record: PredictionRecord, durability: Durability) -> None:
+    async def append(self, record: PredictionRecord | InputRecord, durability: Durability) -> None:
         """Returns when the record is as safe as `durability` says; raises LogUnavailable."""
 
 

@@ -12,6 +12,7 @@ from app.kernel.context import Action
 from app.kernel.names import check_unit
 from app.prediction import said
 from app.prediction.cache import cache_key
+from app.prediction.captures import captured
 from app.prediction.features import LARGEST_ANSWER_CELLS, LARGEST_BATCH
 from app.prediction.routing import check_pin
 from app.prediction.types import BatchRows, RoutingReason
@@ -109,6 +110,8 @@ class Predictor:
         prediction_id = self._mint.mint(keys.ids)
         record = said.record(ctx.tenant_id, prediction_id, chosen, asked.unit_hash, keys.pseudonym_generation, batch, scores, seconds)
         await self._journal.append(record, durability)
+        if entry.tenant.settings.capture_inputs:
+            await self._journal.append(await captured(keys, record, chosen.routed.route.signature, batch), durability)
         self._telemetry.prediction(
             tenant=ctx.tenant, model=record.model, version=record.version, seconds=seconds, rows=batch.rows, runtime=served_by
         )

@@ -18,6 +18,7 @@ from app.supervisor.console import say, step
 from app.supervisor.environment import DatabaseUrls
 from app.supervisor.revision import is_current
 from app.supervisor.role_file import has_role_file, read_role_urls, write_role_urls
+from app.supervisor.tending import Tender
 
 if TYPE_CHECKING:
     from app.settings import Settings
@@ -42,6 +43,12 @@ class Database(Protocol):
     def maintain(self) -> None:
         """Once an hour: partitions made ahead, expired ones dropped, old news trimmed. Failures are said, not raised."""
 
+    def tend(self) -> None:
+        """Several times a second: one slice of what the erased leave behind, and of what is older than its tenant keeps."""
+
+    def tend_all(self) -> None:
+        """Everything that `maintain` and `tend` would do by and by, now; for `turnout maintain`. Raises Unavailable, ConfigurationError."""
+
     def stop(self) -> None:
         """Ends cleanly what `start` or `migrate` began."""
 
@@ -62,6 +69,7 @@ class EmbeddedDatabase:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._server = EmbeddedPostgres(settings.home)
+        self._tender: Tender | None = None
 
     def start(self) -> DatabaseUrls:
         self.migrate()
@@ -77,6 +85,8 @@ class EmbeddedDatabase:
         if not run_blocking(is_current(owner)):
             _migrate(owner)
         _keep_partitions(owner, self._settings.journal.retention_days)
+        self._tender = Tender(owner, self._settings.home, SystemClock())
+        self._tender.stand_again()
 
     def check(self) -> None:
         if self._server.check():
@@ -85,12 +95,23 @@ class EmbeddedDatabase:
     def maintain(self) -> None:
         _maintain(self._server.url(DatabaseRole.OWNER), self._settings.journal.retention_days)
 
+    def tend(self) -> None:
+        if self._tender:
+            self._tender.tend()
+
+    def tend_all(self) -> None:
+        self.migrate()
+        if self._tender:
+            _tend_all(self._tender, self._server.url(DatabaseRole.OWNER))
+
     def stop(self) -> None:
+        if self._tender:
+            self._tender.close()
         self._server.stop()
 
 
 class ExternalDatabase:
-    """A PostgreSQL that somebody else runs. Without the owner's URL, migrations and partitions are `turnout migrate`'s to make."""
+    """A PostgreSQL that somebody else runs. Without the owner's URL, partitions, sweeps and retention are `turnout maintain`'s."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -100,6 +121,7 @@ class ExternalDatabase:
         if any(given) and not all(given):
             raise ConfigurationError(f"{_CONFIGURED} belong together: set all three, or none and TURNOUT_DATABASE_OWNER_URL alone.")
         self._given = [secret.value for secret in given if secret]
+        self._tender = Tender(self._owner, settings.home, SystemClock()) if self._owner else None
 
     def start(self) -> DatabaseUrls:
         say("using the configured PostgreSQL")
@@ -109,8 +131,9 @@ class ExternalDatabase:
         assert_roles(urls | ({DatabaseRole.OWNER: self._owner} if self._owner else {}))
         for warning in server_warnings(urls[DatabaseRole.RUNTIME]):
             say(f"warning: {warning}")
-        if self._owner:
+        if self._owner and self._tender:
             _keep_partitions(self._owner, self._settings.journal.retention_days)
+            self._tender.stand_again()
         else:
             _warn_of_few_partitions(urls[DatabaseRole.LOG])
         return _serving(urls)
@@ -126,6 +149,8 @@ class ExternalDatabase:
             _migrate(self._owner)
         _keep_partitions(self._owner, self._settings.journal.retention_days)
         assert_roles(self._urls() | {DatabaseRole.OWNER: self._owner})
+        if self._tender:
+            self._tender.stand_again()
         say("the database is up to date")
 
     def check(self) -> None:
@@ -135,8 +160,21 @@ class ExternalDatabase:
         if self._owner:
             _maintain(self._owner, self._settings.journal.retention_days)
 
+    def tend(self) -> None:
+        """Without the owner's URL nothing: what the service may not delete waits for `turnout maintain`."""
+        if self._tender:
+            self._tender.tend()
+
+    def tend_all(self) -> None:
+        if self._owner is None or self._tender is None:
+            raise ConfigurationError("turnout maintain works as the owner of the tables: set TURNOUT_DATABASE_OWNER_URL.")
+        _keep_partitions(self._owner, self._settings.journal.retention_days)
+        _tend_all(self._tender, self._owner)
+
     def stop(self) -> None:
-        """Nothing of ours runs."""
+        """Nothing of ours runs but a connection."""
+        if self._tender:
+            self._tender.close()
 
     def _urls(self) -> dict[DatabaseRole, str]:
         if self._given:
@@ -176,6 +214,12 @@ def _maintain(owner_url: str, retention_days: int) -> None:
         say(f"the database could not be tended ({error}); the next try is in an hour")
 
 
+def _tend_all(tender: Tender, owner_url: str) -> None:
+    _trim_outbox(owner_url)
+    rows = tender.finish()
+    say(f"{rows} rows of the erased, or older than their tenants keep, are gone" if rows else "nothing was left to delete")
+
+
 def _trim_outbox(owner_url: str) -> None:
     """A replica that was away for longer than the outbox reaches back reads every tenant anew."""
     from app.db.outbox import trim
@@ -193,5 +237,5 @@ def _warn_of_few_partitions(log_url: str) -> None:
     if ahead < _FEW_DAYS:
         say(
             f"warning: the prediction log has room for {max(ahead, 0)} more days, and this process may not make any: "
-            "run turnout migrate daily, or give the parent TURNOUT_DATABASE_OWNER_URL"
+            "run turnout maintain every hour, or give the parent TURNOUT_DATABASE_OWNER_URL"
         )

@@ -130,6 +130,8 @@ class Supervisor:
             if self._database and now >= check_at:
                 check_at = now + _CHECK_EVERY_S
                 self._database.check()
+            if self._database:
+                self._database.tend()
             if self._database and now >= maintain_at:
                 maintain_at = now + _MAINTAIN_EVERY_S
                 self._database.maintain()

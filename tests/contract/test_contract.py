@@ -27,8 +27,6 @@ COMMITTED = HERE.parent.parent / "app" / "graphql" / "schema.graphql"
 LATER = {
     # usage
     "Query.usage", "Usage", "ModelUsage",
-    # tenant life, erasure and revocation
-    "Mutation.eraseUnit",
 }  # fmt: skip
 
 
