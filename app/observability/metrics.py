@@ -97,9 +97,9 @@ class Telemetry:
         """The Unleash server gave something that is no document of flags."""
         self._unleash_refused.inc()
 
-    def shared_limit(self, outcome: str) -> None:
-        """One budget that was to be asked of the store that machines share: "answered", "late" or "away"."""
-        self._shared_limits.of(outcome)(1)
+    def shared_limit(self, outcome: str, count: int = 1) -> None:
+        """So many budgets that were to be asked of the store that machines share: "answered", "late" or "away"."""
+        self._shared_limits.of(outcome)(count)
 
     def shadow(self, kind: str, outcome: str) -> None:
         """One answer that was to be given beside another: "SHADOW" or "COVARIATE", and "answered", "refused", "missing", "not_open",

@@ -73,7 +73,10 @@ class Budgets:
         if answer is None:
             self._heard.pop(tenant_id, None)
             machines = self._machines.count
-            return here if machines == 1 else self._limiter.take(tenant_id, limits, cost, machines)
+            if machines == 1:
+                return here
+            self._limiter.give_back(tenant_id, limits, cost)
+            return self._limiter.take(tenant_id, limits, cost, machines)
         period_us, window_us = self._limiter.shape(tenant_id, limits)
         left = max(0, int((window_us - answer.value) // period_us))
         self._heard[tenant_id] = left

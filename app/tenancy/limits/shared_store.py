@@ -83,8 +83,8 @@ class Answer(NamedTuple):
 
 
 class SharedLimitTelemetry(Protocol):
-    def shared_limit(self, outcome: str) -> None:
-        """One budget that was to be asked of the shared store: "answered", "late" or "away"."""
+    def shared_limit(self, outcome: str, count: int = 1) -> None:
+        """So many budgets that were to be asked of the shared store: "answered", "late" or "away"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +145,7 @@ class SharedStore:
             return None
         loop = asyncio.get_running_loop()
         asked = _Asked(question, loop.create_future())
-        asked.timer = loop.call_later(PATIENCE_S - _GRACE_S, self._almost_late, loop, asked)
+        asked.timer = loop.call_later(PATIENCE_S - _GRACE_S, self._almost_late, loop, asked, loop.time() + PATIENCE_S)
         self._waiting.append(asked)
         self._news.set()
         return asked.future
@@ -203,11 +203,12 @@ class SharedStore:
         return batch
 
     async def _in_time(self, batch: list[_Asked]) -> None:
-        asking = asyncio.create_task(self._question(batch))
+        asking, loop = asyncio.create_task(self._question(batch)), asyncio.get_running_loop()
+        due = loop.time() + PATIENCE_S
         try:
             await asyncio.wait({asking}, timeout=PATIENCE_S - _GRACE_S)
             if not asking.done():
-                await asyncio.wait({asking}, timeout=_GRACE_S)
+                await asyncio.wait({asking}, timeout=_GRACE_S if loop.time() < due else PATIENCE_S)
             if not asking.done():
                 self._stop_asking()
                 for asked in batch:
@@ -228,9 +229,9 @@ class SharedStore:
         except NoScriptError:  # somebody flushed the scripts
             said = await self._command("EVAL", SCRIPT, *arguments)
         self._answered_at = self._clock.monotonic()
+        self._telemetry.shared_limit("answered", sum(not asked.future.done() for asked in batch))
         for place, asked in enumerate(batch):
             if not asked.future.done():
-                self._telemetry.shared_limit("answered")
                 asked.settle(Answer(said[2 * place] == 1, said[2 * place + 1]))
 
     async def _command(self, *arguments: Any) -> Any:
@@ -250,8 +251,9 @@ class SharedStore:
         while self._waiting:
             self._waiting.popleft().settle(None)
 
-    def _almost_late(self, loop: asyncio.AbstractEventLoop, asked: _Asked) -> None:
-        asked.timer = loop.call_later(_GRACE_S, self._late, asked)
+    def _almost_late(self, loop: asyncio.AbstractEventLoop, asked: _Asked, due: float) -> None:
+        """A loop that was itself held up has not waited for the server: the answer, or the question, is still on its way through it."""
+        asked.timer = loop.call_later(_GRACE_S if loop.time() < due else PATIENCE_S, self._late, asked)
 
     def _late(self, asked: _Asked) -> None:
         if not asked.future.done():
