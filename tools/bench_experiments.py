@@ -49,7 +49,8 @@ _ARMS = [
 ]
 _SEED = (
     """insert into exposures select $1, 'bench', lpad(to_hex(1000000 + n), 32, '0'),
-         case n % 2 when 0 then 'control' else 'blue' end, 1 + n % 2, now() - interval '1 hour', gen_random_uuid(), 1, 0.5, n % 1000 / 1000.0 from generate_series(1, $2::int) n""",
+         case n % 2 when 0 then 'control' else 'blue' end, 1 + n % 2, now()
+         - interval '1 hour', gen_random_uuid(), 1, 0.5, n % 1000 / 1000.0 from generate_series(1, $2::int) n""",
     """insert into outcomes (tenant_id, id, metric, value, occurred_at, unit_hash, pending, dedup_key)
          select $1, gen_random_uuid(), 'spent', n % 100 + n % 7 / 10.0, now(), lpad(to_hex(1000000 + n), 32, '0'), false, n::text
          from generate_series(1, $2::int / 10) n""",
