@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from graphql import (
@@ -42,6 +42,13 @@ class Document:
     introspects: bool
     operations: Mapping[str | None, OperationType]
     weight: int  # characters of text, which memory follows: some 120 to 270 bytes each
+    costs: Mapping[str | None, int] = field(default_factory=dict)
+
+    def cost(self, operation_name: str | None) -> int:
+        """Tokens of the operation that a request means: one for each field at its root."""
+        if operation_name is None:
+            return next(iter(self.costs.values()), 1)
+        return self.costs.get(operation_name, 1)
 
     def kind(self, operation_name: str | None) -> OperationType:
         """Of the operation that a request means; raises OperationNotFound."""
@@ -79,10 +86,11 @@ class Examiner:
         problems = self._problems(ast, request_id)
         if problems:
             return _refused(digest, problems)
-        operations = {
-            node.name.value if node.name else None: node.operation for node in ast.definitions if isinstance(node, OperationDefinitionNode)
-        }
-        return Document(digest, ast, (), measurement.introspects, operations, len(text) + _OVERHEAD)
+        nodes = [node for node in ast.definitions if isinstance(node, OperationDefinitionNode)]
+        names = [node.name.value if node.name else None for node in nodes]
+        operations = dict(zip(names, (node.operation for node in nodes), strict=True))
+        costs = dict(zip(names, (counts.cost for counts in measurement.operations), strict=True))
+        return Document(digest, ast, (), measurement.introspects, operations, len(text) + _OVERHEAD, costs)
 
     def _problems(self, ast: DocumentNode, request_id: str) -> list[Problem]:
         try:

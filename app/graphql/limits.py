@@ -40,6 +40,12 @@ class Counts:
     fields: int = 0
     aliases: int = 0
     directives: int = 0
+    charged: int = 0  # fields at the root that are work
+
+    @property
+    def cost(self) -> int:
+        """Tokens of the request that runs it: one for each field at the root, at least one. Fields left out by a directive cost too."""
+        return max(1, self.charged)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +144,7 @@ class _Walk:
         self.introspects |= introspection
         counts.aliases += node.alias is not None
         counts.root_fields += at_root
+        counts.charged += at_root and name != "__typename"
         if not (exempt or introspection or name == "__typename"):
             counts.fields += 1
             counts.depth = max(counts.depth, depth + 1)
@@ -165,6 +172,7 @@ class _Walk:
 
     def total(self, own: _Own, fragments: dict[str, Counts]) -> Counts:
         total = Counts(own.counts.depth, own.counts.root_fields, own.counts.fields, own.counts.aliases, own.counts.directives)
+        total.charged = own.counts.charged
         for spread in own.spreads:
             self.steps += 1
             inner = fragments.get(spread.name)
@@ -172,7 +180,9 @@ class _Walk:
                 continue
             total.aliases += inner.aliases
             total.directives += inner.directives
-            total.root_fields += inner.root_fields if spread.at_root else 0
+            if spread.at_root:
+                total.root_fields += inner.root_fields
+                total.charged += inner.charged
             if not spread.exempt:
                 total.fields += inner.fields
                 total.depth = max(total.depth, spread.depth + inner.depth)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from app.kernel.context import RequestContext
     from app.tenancy.directory import TenantDirectory, TenantEntry
-    from app.tenancy.limits.budgets import Budgets, SharedTake
+    from app.tenancy.limits.budgets import Budgets, Said, SharedTake
     from app.tenancy.limits.limiter import Decision
     from app.tenancy.types import TenantLimits
 
@@ -58,7 +58,7 @@ class TenantAnswers:
         """Spends request tokens of the caller's tenant on this machine; a refused cost is not spent."""
         return self._budgets.take(ctx.tenant_id, self._limits(ctx), cost)
 
-    def shared(self, ctx: RequestContext, cost: int, here: Decision) -> SharedTake | None:
+    def shared(self, ctx: RequestContext, cost: int, here: Said) -> SharedTake | None:
         """Begins to spend on all machines what `take` has just allowed on this one; None where there is nobody to ask."""
         return self._budgets.shared(ctx.tenant_id, self._limits(ctx), cost, here)
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import orjson
 import structlog
 
-from app.errors import AppError, BadRequest, DeadlineExceeded, PayloadTooLarge, RateLimited
+from app.errors import AppError, BadRequest, DeadlineExceeded, PayloadTooLarge
 from app.graphql.errors import problem_of, unforeseen
 from app.graphql.http.body import ClientGone
+from app.graphql.http.charge import Charge
 from app.graphql.http.cors import CorsPolicy
 from app.graphql.http.exchange import Exchange, headers_of
 from app.graphql.http.negotiation import HttpRefusal
@@ -74,9 +75,7 @@ class UploadEndpoint:
 
     async def _receive(self, exchange: Exchange) -> tuple[int, bytes, Headers]:
         ctx = await self._admit(exchange)
-        exchange.decision = self._throttle.take(ctx, 1)
-        if not exchange.decision.allowed:
-            raise RateLimited("Too many requests. Wait, then try again.", retry_after_ms=exchange.decision.retry_after_ms or 1000)
+        await Charge(self._throttle, ctx, exchange).settle()
         ctx.require(Action.UPLOAD_ARTIFACT)
         _check_length(exchange, self._uploads.max_bytes(ctx))
         stamp = exchange.headers.get(HEADER.lower().encode())

@@ -14,7 +14,14 @@ class Answer:
 
     @property
     def json(self):
-        return orjson.loads(self.body)
+        """The body, but for what it cost."""
+        whole = orjson.loads(self.body)
+        whole.pop("extensions", None)
+        return whole
+
+    @property
+    def cost(self):
+        return orjson.loads(self.body)["extensions"]["cost"]
 
     @property
     def errors(self):

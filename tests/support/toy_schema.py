@@ -168,20 +168,32 @@ class Allowance:
 
 @dataclass
 class ToyThrottle:
-    """Each tenant and each address has `budget` tokens for good."""
+    """Each tenant has `budget` tokens for good here, and `elsewhere` so many on all machines, where that is given."""
 
     budget: int = 1_000_000
     spent: dict = field(default_factory=dict)
+    elsewhere: int | None = None
+    asked: list = field(default_factory=list)
 
     def take(self, ctx, cost):
         return self._take(ctx.tenant, cost)
 
-    def _take(self, who, cost):
+    def shared(self, ctx, cost, here):
+        if self.elsewhere is None:
+            return None
+        self.asked.append(cost)
+        return SimpleNamespace(decision=lambda: self._everywhere(ctx, cost))
+
+    async def _everywhere(self, ctx, cost):
+        return self._take(f"all of {ctx.tenant}", cost, self.elsewhere)
+
+    def _take(self, who, cost, budget=None):
+        budget = self.budget if budget is None else budget
         spent = self.spent.get(who, 0)
-        if spent + cost > self.budget:
-            return Allowance(False, self.budget, self.budget - spent, 1500, 1.5)
+        if spent + cost > budget:
+            return Allowance(False, budget, budget - spent, 1500, 1.5)
         self.spent[who] = spent + cost
-        return Allowance(True, self.budget, self.budget - spent - cost, None, 0.5)
+        return Allowance(True, budget, budget - spent - cost, None, 0.5)
 
 
 class ToyGatekeeper:

@@ -34,7 +34,7 @@ class Exchange:
 
     __slots__ = (
         "body_read", "code", "deadline", "decision", "headers", "kind", "media_type", "method", "reading", "receive", "repeated",
-        "request_id", "scope", "started",
+        "request_id", "scope", "started", "tokens",
     )  # fmt: skip
 
     def __init__(self, scope: Scope, receive: Receive, timeout_s: float) -> None:
@@ -51,6 +51,7 @@ class Exchange:
         self.started = time.perf_counter()
         self.deadline = Deadline.after(timeout_s)
         self.decision: Decision | None = None
+        self.tokens = 0  # that this request cost
         self.reading = False  # waiting for the body
         self.body_read = False
         self.kind = "none"
@@ -68,16 +69,15 @@ class Exchange:
     def respond(self, data: dict[str, Any]) -> tuple[int, bytes]:
         """Status and body of an operation that ran, `data` null or partial or whole."""
         try:
-            return 200, orjson.dumps(data, option=orjson.OPT_SERIALIZE_NUMPY)
+            return 200, orjson.dumps(self._with_cost(data), option=orjson.OPT_SERIALIZE_NUMPY)
         except TypeError as error:  # orjson's JSONEncodeError: a resolver gave what JSON cannot say
             return self.refuse([unforeseen(error, self.request_id, "encoding")])
 
     def refuse(self, problems: list[Problem], status: int | None = None) -> tuple[int, bytes]:
         """Status and body of a request that brought no `data`."""
         self.code = problems[0].code.value
-        body = orjson.dumps(
-            {"errors": [problem.wire(self.request_id) for problem in problems]}, option=orjson.OPT_SERIALIZE_NUMPY, default=lambda _: None
-        )
+        answer = self._with_cost({"errors": [problem.wire(self.request_id) for problem in problems]})
+        body = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY, default=lambda _: None)
         return status or status_of(problems[0].code, self.media_type), body
 
     async def send(self, send: Send, status: int, body: bytes, more: Headers) -> None:
@@ -94,6 +94,12 @@ class Exchange:
             headers.append((b"connection", b"close"))
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
+
+    def _with_cost(self, answer: dict[str, Any]) -> dict[str, Any]:
+        """The answer, with what it cost and what that left where a budget was asked."""
+        if self.decision is not None:
+            answer["extensions"] = {"cost": {"requested": self.tokens, "remaining": max(0, self.decision.remaining)}}
+        return answer
 
     def _rate_headers(self) -> Headers:
         """Source: IETF draft "RateLimit header fields for HTTP", quota policy and service limit as structured fields."""

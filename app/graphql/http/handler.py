@@ -1,7 +1,7 @@
 """The `/graphql` endpoint. What must happen on each request happens here, in this order, and never in an extension of the schema:
 
 request id · method and media types · who calls · one token of the rate limit · body · strict JSON · document (known, or looked at for more
-tokens) · introspection · operation · execution under the deadline · errors mapped · answer.
+tokens) · introspection · operation · its root fields' tokens · execution under the deadline · errors mapped · answer.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import structlog
 from graphql import ExecutionResult, OperationType, execute
 from strawberry.execution import optimized_is_awaitable
 
-from app.errors import AppError, BadRequest, ConfigurationError, DeadlineExceeded, RateLimited
+from app.errors import AppError, BadRequest, ConfigurationError, DeadlineExceeded
 from app.graphql.documents import Document, DocumentCache, DocumentStore
 from app.graphql.errors import (
     MAX_DOCUMENT_ERRORS,
@@ -28,6 +28,7 @@ from app.graphql.errors import (
     unforeseen,
 )
 from app.graphql.http.body import ClientGone, Parameters, from_body, from_query_string, read_body
+from app.graphql.http.charge import Charge
 from app.graphql.http.cors import CorsPolicy
 from app.graphql.http.exchange import Exchange, headers_of
 from app.graphql.http.negotiation import HttpRefusal, check_request_type, response_type
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
     from app.graphql.http.cors import Headers
     from app.graphql.http.options import EndpointOptions
-    from app.graphql.http.ports import ContextFactory, Decision, Gatekeeper, RegisteredDocuments, Telemetry, Throttle
+    from app.graphql.http.ports import ContextFactory, Gatekeeper, RegisteredDocuments, Telemetry, Throttle
     from app.kernel.context import RequestContext
 
 log = structlog.get_logger(__name__)
@@ -123,13 +124,15 @@ class GraphQLEndpoint:
     async def _serve(self, exchange: Exchange) -> tuple[int, bytes]:
         self._check_form(exchange)
         ctx = await self._admit(exchange)
-        exchange.decision = self._throttle.take(ctx, 1)
-        _check(exchange.decision)
+        charge = Charge(self._throttle, ctx, exchange)
         parameters = await self._parameters(exchange)
-        document = self._document(exchange, ctx, parameters)
+        document = self._document(exchange, charge, ctx, parameters)
         kind = document.kind(parameters.operation_name)
         exchange.kind = kind.value
         _check_kind(exchange.method, kind)
+        if (more := document.cost(parameters.operation_name) - 1) > 0:
+            charge.take(more)
+        await charge.settle()
         result = execute(
             self._schema,
             document.ast,
@@ -171,7 +174,7 @@ class GraphQLEndpoint:
         exchange.body_read = True
         return from_body(body)
 
-    def _document(self, exchange: Exchange, ctx: RequestContext, parameters: Parameters) -> Document:
+    def _document(self, exchange: Exchange, charge: Charge, ctx: RequestContext, parameters: Parameters) -> Document:
         """A document that may be run; one that this tenant has not sent before costs more."""
         allowed = may_introspect(ctx, development=self._options.development)
         text, sha256 = self._meant(ctx, parameters)
@@ -179,7 +182,10 @@ class GraphQLEndpoint:
         if document is None:
             if text is None:
                 raise PersistedQueryNotFound("PersistedQueryNotFound")
-            self._take_more(exchange, ctx)
+            # A limit that is smaller than the price would never let a new document in.
+            cost = min(self._options.unseen_document_cost, (exchange.decision.limit if exchange.decision else 1) - 1)
+            if cost > 0:
+                charge.take(cost)
             document = self._documents.prepare(ctx.tenant_id, text, sha256, exchange.request_id, may_introspect=allowed)
         elif document.introspects and not allowed:
             raise IntrospectionDisabled("The schema may be asked for by operators only.")
@@ -202,13 +208,6 @@ class GraphQLEndpoint:
             )
         return parameters.text, parameters.document
 
-    def _take_more(self, exchange: Exchange, ctx: RequestContext) -> None:
-        # A limit that is smaller than the price would never let a new document in.
-        cost = min(self._options.unseen_document_cost, (exchange.decision.limit if exchange.decision else 1) - 1)
-        if cost > 0:
-            exchange.decision = self._throttle.take(ctx, cost)
-            _check(exchange.decision)
-
     def _result(self, exchange: Exchange, result: ExecutionResult) -> tuple[int, bytes]:
         errors = result.errors
         if not errors:
@@ -225,14 +224,6 @@ class GraphQLEndpoint:
     def _refused(exchange: Exchange, error: AppError) -> tuple[int, bytes, Headers]:
         status, body = exchange.refuse([problem_of(error)], error.status if isinstance(error, HttpRefusal) else None)
         return status, body, headers_of(error, status)
-
-
-def _check(decision: Decision) -> None:
-    if decision.allowed:
-        return
-    if decision.retry_after_ms is None:
-        raise RateLimited(f"This request costs more than the {decision.limit} that may be taken at once.", retryable=False)
-    raise RateLimited("Too many requests. Wait, then try again.", retry_after_ms=decision.retry_after_ms)
 
 
 def _check_kind(method: str, kind: OperationType) -> None:

@@ -38,10 +38,17 @@ class Decision(Protocol):
     def reset_s(self) -> float: ...
 
 
+class SharedTake(Protocol):
+    """What other machines' budget is being asked; may be dropped."""
+
+    async def decision(self) -> Decision: ...  # bounded: in 30 ms
+
+
 class Throttle(Protocol):
-    """Spends from memory, at once; a refused cost is not spent."""
+    """`take` spends from memory, at once; a refused cost is not spent. `shared` asks the other machines for what `take` said `here`."""
 
     def take(self, ctx: RequestContext, cost: int) -> Decision: ...
+    def shared(self, ctx: RequestContext, cost: int, here: Decision) -> SharedTake | None: ...  # None: there is nobody to ask
 
 
 class Registered(Protocol):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
@@ -26,6 +26,19 @@ if TYPE_CHECKING:
 COUNT_EVERY_S = 2.0
 _PREFIX = "turnout:limits:"
 log = structlog.get_logger()
+
+
+class Said(Protocol):
+    """A Decision, as whoever passes it on knows it."""
+
+    @property
+    def allowed(self) -> bool: ...
+    @property
+    def limit(self) -> int: ...
+    @property
+    def remaining(self) -> int: ...
+    @property
+    def reset_s(self) -> float: ...
 
 
 class Machines:
@@ -59,7 +72,7 @@ class Budgets:
         alone = self._store is not None and not self._store.ready
         return self._limiter.take(tenant_id, limits, cost, self._machines.count if alone else 1)
 
-    def shared(self, tenant_id: UUID, limits: TenantLimits, cost: int, here: Decision) -> SharedTake | None:
+    def shared(self, tenant_id: UUID, limits: TenantLimits, cost: int, here: Said) -> SharedTake | None:
         """Begins to take out of all machines' budget what `take` just allowed `here`; None where nobody is to be asked."""
         if self._store is None or not self._store.ready:
             return None
@@ -68,13 +81,13 @@ class Budgets:
         asked = self._store.ask(Question(f"{_PREFIX}{tenant_id}", "r", period_us, window_us, cost, used_us))
         return None if asked is None else SharedTake(self, tenant_id, limits, cost, here, asked)
 
-    def settled(self, tenant_id: UUID, limits: TenantLimits, cost: int, here: Decision, answer: Answer | None) -> Decision:
+    def settled(self, tenant_id: UUID, limits: TenantLimits, cost: int, here: Said, answer: Answer | None) -> Decision:
         """What the store's answer to `shared` means; None: it was late."""
         if answer is None:
             self._heard.pop(tenant_id, None)
             machines = self._machines.count
             if machines == 1:
-                return here
+                return Decision(here.allowed, here.limit, here.remaining, 0, math.ceil(here.reset_s))
             self._limiter.give_back(tenant_id, limits, cost)
             return self._limiter.take(tenant_id, limits, cost, machines)
         period_us, window_us = self._limiter.shape(tenant_id, limits)
@@ -82,7 +95,7 @@ class Budgets:
         self._heard[tenant_id] = left
         reset_s = math.ceil(answer.value / 1e6)
         if answer.fits:
-            return Decision(True, here.limit, min(here.remaining, left), 0, max(here.reset_s, reset_s))
+            return Decision(True, here.limit, min(here.remaining, left), 0, max(math.ceil(here.reset_s), reset_s))
         self._limiter.give_back(tenant_id, limits, cost)
         wait_us = answer.value + cost * period_us - window_us
         wait_ms = None if cost * period_us > window_us else max(1, math.ceil(wait_us / 1000))
@@ -151,7 +164,7 @@ class SharedTake:
         tenant_id: UUID,
         limits: TenantLimits,
         cost: int,
-        here: Decision,
+        here: Said,
         answer: asyncio.Future[Answer | None],
     ) -> None:
         self._budgets, self._tenant_id, self._limits, self._cost, self._here = budgets, tenant_id, limits, cost, here

@@ -27,7 +27,10 @@ def persisted(text):
 
 async def test_an_answer_has_data_and_is_never_stored():
     answer = await post(Toy().endpoint, "{add}")
-    assert (answer.status, answer.body) == (200, b'{"data":{"add":3}}')
+    assert (answer.status, answer.body) == (
+        200,
+        b'{"data":{"add":3},"extensions":{"cost":{"requested":5,"remaining":999995}}}',
+    )
     assert answer.headers["cache-control"] == "private, no-store"
     assert answer.headers["content-type"] == "application/json; charset=utf-8"
 

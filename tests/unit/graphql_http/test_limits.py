@@ -13,21 +13,29 @@ def of(text):
 
 
 @pytest.mark.parametrize(("text", "counts"), [
-    ("{a}", Counts(1, 1, 1, 0, 0)),
-    ("{a b{c{d}}}", Counts(3, 2, 4, 0, 0)),
-    ("{x:a y:b{z:c}}", Counts(2, 2, 3, 3, 0)),
-    ("query @d {a @d @e ... @d {b}}", Counts(1, 2, 2, 0, 4)),
-    ("query($v:Int @d){a}", Counts(1, 1, 1, 0, 1)),
-    ("{... {... {a}}}", Counts(1, 1, 1, 0, 0)),
-    ("{...F ...F} fragment F on Q @d {a b{c}}", Counts(2, 4, 6, 0, 2)),
-    ("{a{...F}} fragment F on Q {b{...G}} fragment G on Q {x:c{d}}", Counts(4, 1, 4, 1, 0)),
-    ("{a{__typename b}}", Counts(2, 1, 2, 0, 0)),
-    ("{...Missing a}", Counts(1, 1, 1, 0, 0)),
-    ("{__schema{types{fields{args{type{ofType{name}}}}}}}", Counts(0, 1, 0, 0, 0)),
-    ('{a __type(name:"A"){...F x:name}} fragment F on T {ofType{ofType{y:name @d}}}', Counts(1, 2, 1, 2, 1)),
+    ("{a}", Counts(1, 1, 1, 0, 0, 1)),
+    ("{a b{c{d}}}", Counts(3, 2, 4, 0, 0, 2)),
+    ("{x:a y:b{z:c}}", Counts(2, 2, 3, 3, 0, 2)),
+    ("query @d {a @d @e ... @d {b}}", Counts(1, 2, 2, 0, 4, 2)),
+    ("query($v:Int @d){a}", Counts(1, 1, 1, 0, 1, 1)),
+    ("{... {... {a}}}", Counts(1, 1, 1, 0, 0, 1)),
+    ("{...F ...F} fragment F on Q @d {a b{c}}", Counts(2, 4, 6, 0, 2, 4)),
+    ("{a{...F}} fragment F on Q {b{...G}} fragment G on Q {x:c{d}}", Counts(4, 1, 4, 1, 0, 1)),
+    ("{a{__typename b}}", Counts(2, 1, 2, 0, 0, 1)),
+    ("{...Missing a}", Counts(1, 1, 1, 0, 0, 1)),
+    ("{__schema{types{fields{args{type{ofType{name}}}}}}}", Counts(0, 1, 0, 0, 0, 1)),
+    ('{a __type(name:"A"){...F x:name}} fragment F on T {ofType{ofType{y:name @d}}}', Counts(1, 2, 1, 2, 1, 2)),
 ])  # fmt: skip
 def test_a_document_is_counted_with_its_fragments_written_out(text, counts):
     assert of(text) == counts
+
+
+@pytest.mark.parametrize(("text", "cost"), [
+    ("{predict}", 1), ("{a:predict b:predict}", 2), ("{__typename}", 1), ("{__typename a}", 1), ("{a{b c d}}", 1),
+    ("{a ...F} fragment F on Q {b c}", 3), ("{a @skip(if:true) b}", 2), ("{... {a b} ... on Q {c}}", 3),
+])  # fmt: skip
+def test_each_field_at_the_root_costs_a_token_whether_it_is_left_out_or_not(text, cost):
+    assert of(text).cost == cost
 
 
 @pytest.mark.parametrize("text", ["{...F} fragment F on Q {...F a}", "{...F} fragment F on Q {...G a} fragment G on Q {...F b}"])

@@ -1,0 +1,58 @@
+"""What one request is charged: each part once, and all of it before anything runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from app.errors import RateLimited
+
+if TYPE_CHECKING:
+    from app.graphql.http.exchange import Exchange
+    from app.graphql.http.ports import Decision, SharedTake, Throttle
+    from app.kernel.context import RequestContext
+
+
+class Charge:
+    """Takes from this machine's budget at once, and meanwhile from the one that machines share, where there is one."""
+
+    __slots__ = ("_ctx", "_exchange", "_here", "_pending", "_throttle", "_unasked")
+
+    def __init__(self, throttle: Throttle, ctx: RequestContext, exchange: Exchange) -> None:
+        """Takes the one token that every request costs, before anything of it is read; raises RateLimited."""
+        self._throttle, self._ctx, self._exchange = throttle, ctx, exchange
+        self._pending: list[SharedTake] = []
+        self._unasked = 0
+        self._here: Decision = self.take(1)
+        self._ask()
+
+    def take(self, cost: int) -> Decision:
+        """Takes `cost` more tokens; raises RateLimited, and then none of these are taken."""
+        decision = self._throttle.take(self._ctx, cost)
+        self._exchange.decision = self._here = decision
+        check(decision)
+        self._exchange.tokens += cost
+        self._unasked += cost
+        return decision
+
+    async def settle(self) -> None:
+        """Returns when all that was taken here is taken everywhere; raises RateLimited. Waits for nobody on a machine of its own."""
+        if self._unasked:
+            self._ask()
+        for pending in self._pending:
+            self._exchange.decision = decision = await pending.decision()
+            check(decision)
+
+    def _ask(self) -> None:
+        shared = self._throttle.shared(self._ctx, self._unasked, self._here)
+        self._unasked = 0
+        if shared is not None:
+            self._pending.append(shared)
+
+
+def check(decision: Decision) -> None:
+    """Raises RateLimited where the limiter said no."""
+    if decision.allowed:
+        return
+    if decision.retry_after_ms is None:
+        raise RateLimited(f"This request costs more than the {decision.limit} that may be taken at once.", retryable=False)
+    raise RateLimited("Too many requests. Wait, then try again.", retry_after_ms=decision.retry_after_ms)
