@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 
@@ -49,14 +50,14 @@ class Column:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Column:
         categories = data.get("categories")
-        return cls(
-            name=data["name"],
-            type=ColumnType(data["type"]),
-            required=data.get("required", True),
-            minimum=data.get("minimum"),
-            maximum=data.get("maximum"),
-            categories=None if categories is None else tuple(categories),
-        )
+        plain = (data["name"], ColumnType(data["type"]), data.get("required", True), data.get("minimum"), data.get("maximum"))
+        return _column(*plain) if categories is None else cls(*plain, categories=tuple(categories))
+
+
+@lru_cache(maxsize=10_000, typed=True)
+def _column(*fields: Any) -> Column:
+    """One object for all plain columns that are the same: a process knows very many, and models of a tenant share most."""
+    return Column(*fields)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Container, Iterator
 
     from app.registry.types import VersionRoute
 
@@ -63,7 +63,7 @@ class MemoryLedger(Generic[K]):
         """`key` was used just now."""
         self._held.move_to_end(key)
 
-    def take(self, key: K, size: int, needed: Collection[K], may_go: Callable[[K], bool]) -> list[K] | None:
+    def take(self, key: K, size: int, needed: Container[K], may_go: Callable[[K], bool]) -> list[K] | None:
         """Books `size` for `key`, instead of what it held; returns who had to go, in order, or None, and nothing changed, for want of room.
 
         Those in `needed` go only for another of them, and only where the others together would not be enough: a version that merely
@@ -71,9 +71,8 @@ class MemoryLedger(Generic[K]):
         another alias's version closed. Who `may_go` not, stays.
         """
         over = self.used - self._held.get(key, 0) + size - self.limit
-        spare = sum(held for each, held in self._held.items() if each not in needed and each != key)
         going: list[K] = []
-        for wanted in (False, True) if key in needed and over > spare else (False,):
+        for wanted in self._rounds(key, over, needed):
             for each, held in self._held.items():
                 if over <= 0:
                     break
@@ -88,6 +87,13 @@ class MemoryLedger(Generic[K]):
         self._held[key] = size
         self.used += size
         return going
+
+    def _rounds(self, key: K, over: int, needed: Container[K]) -> tuple[bool, ...]:
+        """Whether the needed ones go in a round: none where there is room, which takes no look at all the others."""
+        if over <= 0:
+            return ()
+        spare = sum(held for each, held in self._held.items() if each not in needed and each != key) if key in needed else 0
+        return (False, True) if key in needed and over > spare else (False,)
 
     def give_back(self, key: K) -> None:
         """`key` holds nothing any more."""

@@ -62,7 +62,7 @@ class Chooser:
         key = (model.model_id, request.version)
         routed = routes.aliased.get(key) or routes.pinned.get(key)
         if routed is None:
-            routed = self._table.trusted(RoutedVersion.of(await self._lookup.find(tenant_id, model, request.version)))
+            routed = self._table.trusted(RoutedVersion(await self._lookup.find(tenant_id, model, request.version)))
             routes.pinned[key] = routed
         return Chosen(model, routed, RoutingReason.PINNED)
 

@@ -21,7 +21,7 @@ from app.prediction.refresher import Refresher
 from app.registry.replicas import Replica
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Coroutine
+    from collections.abc import Collection, Coroutine, Iterable
     from uuid import UUID
 
     from app.errors import AppError
@@ -150,8 +150,11 @@ class _Home:
     async def warm(self, tenant_id: UUID, routes: Collection[VersionRoute]) -> list[tuple[VersionRoute, AppError]]:
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._pool.warm(tenant_id, routes), self.loop))
 
-    def keep(self, needed: frozenset[Key]) -> None:
-        self.loop.call_soon_threadsafe(self._pool.keep, needed)
+    def share_of(self, routes: Iterable[VersionRoute]) -> float:
+        return self._pool.share_of(routes)
+
+    def keep(self, needed: frozenset[Key], of: Collection[UUID]) -> None:
+        self.loop.call_soon_threadsafe(self._pool.keep, needed, of)
 
     def consider(self, pending: Collection[PendingValidation]) -> None:
         if pending:

@@ -1,19 +1,22 @@
-"""What serving knows of tenants, routes and experiments, read as one statement and so of one moment."""
+"""What serving knows of tenants, routes and experiments: what changed in one statement, all of it in portions; of one moment."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from sqlalchemy import ARRAY, Uuid, bindparam, func, select
+
 from app.db.outbox import changed_tenants, is_told, news
 from app.db.together import Together
 from app.experiments.running import needed_versions, running_of, running_queries
 from app.registry.routes import distrusted_of, models_of, needed_of, pending_of, route_queries, withdrawn_of
-from app.tenancy.directory import tenant_queries, tenants_of
+from app.tenancy.directory import tenant_ids, tenant_queries, tenants_of
 from app.tenancy.documents.store import FOR_ALL, document_queries, shelf_for_all, shelves_of
 from app.tenancy.types import TenantStatus
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from uuid import UUID
 
     from sqlalchemy import Select
@@ -42,13 +45,28 @@ class Picture:
     documents: dict[UUID, Shelf]  # by tenant; the registered ones
     documents_for_all: Shelf | None  # None: not changed
 
+    def take_in(self, other: Picture) -> None:
+        """Other tenants, as they were at the same moment."""
+        self.tenants.extend(other.tenants)
+        self.pending.extend(other.pending)
+        self.withdrawn.update(other.withdrawn)
+        self.distrusted.update(other.distrusted)
+        self.needed.update(other.needed)
+        self.models.update(other.models)
+        self.running.update(other.running)
+        self.documents.update(other.documents)
 
-def _together(of: Select[UUID] | None) -> Together:
-    told = {"news": news(), "changed": changed_tenants(), **tenant_queries(of), **document_queries(of)}
-    return Together({**told, **route_queries(of, needed_versions(of)), **running_queries(of)})
+
+def _queries(of: Select[UUID]) -> dict[str, Select[*tuple[Any, ...]]]:
+    told = {**tenant_queries(of), **document_queries(of)}
+    return {**told, **route_queries(of, needed_versions(of)), **running_queries(of)}
 
 
-_CHANGED, _WHOLE = _together(changed_tenants()), _together(None)
+_TENANTS_AT_ONCE = 200  # some megabytes of rows, and far below the time that a statement may take
+_NEWS = {"news": news(), "changed": changed_tenants()}
+_CHANGED = Together({**_NEWS, **_queries(changed_tenants())})
+_HEAD = Together({**_NEWS, "all": tenant_ids()})
+_PORTION = Together(_queries(select(func.unnest(bindparam("portion", [], type_=ARRAY(Uuid))))))
 
 
 async def read_picture(connection: Any, since: int, *, whole: bool) -> Picture:
@@ -56,15 +74,34 @@ async def read_picture(connection: Any, since: int, *, whole: bool) -> Picture:
 
     Over a connection of the driver (asyncpg) as the sync role.
     """
-    rows = await (_WHOLE if whole else _CHANGED).read(connection, since=since)
+    if whole:
+        async with connection.transaction(isolation="repeatable_read", readonly=True):
+            return await _read_whole(connection, since)
+    rows = await _CHANGED.read(connection, since=since)
     ((generation, told),) = rows["news"]
-    if not whole and not is_told(generation, told, since):
+    if not is_told(generation, told, since):
         return await read_picture(connection, since, whole=True)
+    changed = {row.tenant_id for row in rows["changed"]}
+    return _picture(generation, changed, rows, for_all=FOR_ALL in changed)
+
+
+async def _read_whole(connection: Any, since: int) -> Picture:
+    """In the caller's transaction, which sees one state. Many tenants at once would be more than one value of PostgreSQL can hold."""
+    head = await _HEAD.read(connection, since=since)
+    ((generation, told),) = head["news"]
+    tenants = [row.tenant_id for row in head["all"]]
+    changed = {row.tenant_id for row in head["changed"]} if is_told(generation, told, since) else set(tenants)
+    rows = await _PORTION.read(connection, portion=[FOR_ALL, *tenants[:_TENANTS_AT_ONCE]])
+    picture = _picture(generation, changed, rows, for_all=True)
+    for start in range(_TENANTS_AT_ONCE, len(tenants), _TENANTS_AT_ONCE):
+        rows = await _PORTION.read(connection, portion=tenants[start : start + _TENANTS_AT_ONCE])
+        picture.take_in(_picture(generation, changed, rows, for_all=False))
+    return picture
+
+
+def _picture(generation: int, changed: set[UUID], rows: Mapping[str, list[Any]], *, for_all: bool) -> Picture:
     tenants = tenants_of(rows)
     erased = {stored.tenant.tenant_id for stored in tenants if stored.tenant.status is TenantStatus.ERASED}
-    changed = {row.tenant_id for row in rows["changed"]}
-    if not is_told(generation, told, since):
-        changed = {stored.tenant.tenant_id for stored in tenants}
     return Picture(
         generation,
         tenants,
@@ -76,7 +113,7 @@ async def read_picture(connection: Any, since: int, *, whole: bool) -> Picture:
         _without(erased, running_of(rows)),
         needed_of(rows),
         _without(erased, shelves_of(rows)),
-        shelf_for_all(rows) if whole or FOR_ALL in changed else None,
+        shelf_for_all(rows) if for_all else None,
     )
 
 

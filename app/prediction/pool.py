@@ -18,7 +18,7 @@ from app.prediction.runtimes.base import Measured
 from app.registry.types import RuntimeKind
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection
+    from collections.abc import Awaitable, Callable, Collection, Iterable
     from uuid import UUID
 
     from app.kernel.clock import Clock, Deadline
@@ -52,6 +52,26 @@ def by_estimator(route: VersionRoute) -> VersionRoute:
     return replace(route, runtime=RuntimeKind.SKLEARN, compiled_digest=None, compiled_size_bytes=0)
 
 
+class _Needed:
+    """Versions that aliases and experiments need, by tenant: a change touches its tenant alone, however many there are."""
+
+    def __init__(self) -> None:
+        self._of: dict[UUID, frozenset[Key]] = {}
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, tuple) and key in self._of.get(key[0], ())
+
+    def replace(self, needed: Collection[Key], of: Collection[UUID] | None) -> None:
+        if of is None:
+            self._of.clear()
+        for tenant_id in of or ():
+            self._of.pop(tenant_id, None)
+        by_tenant: dict[UUID, list[Key]] = {}
+        for key in needed:
+            by_tenant.setdefault(key[0], []).append(key)
+        self._of.update((tenant_id, frozenset(keys)) for tenant_id, keys in by_tenant.items())
+
+
 class RuntimePool:
     """Opens, keeps and closes runtimes, in `memory_bytes` as `budget` reckons them.
 
@@ -64,7 +84,7 @@ class RuntimePool:
         self._ledger: MemoryLedger[Key] = MemoryLedger(memory_bytes)
         self._open: dict[Key, Runtime] = {}
         self._opening: dict[Key, asyncio.Task[Runtime]] = {}
-        self._needed: frozenset[Key] = frozenset()
+        self._needed = _Needed()
         self._beside: dict[Key, float] = {}  # estimators of compiled versions: when they were last asked for
         self._measured: dict[str, int] = {}  # what estimators took, by artifact
         self._failures: dict[Key, tuple[ModelFailed, float]] = {}
@@ -135,9 +155,14 @@ class RuntimePool:
         failures = await asyncio.gather(*(self._warm_one(tenant_id, route) for route in routes))
         return [(route, failure) for route, failure in zip(routes, failures, strict=True) if failure is not None]
 
-    def keep(self, needed: frozenset[Key]) -> None:
-        """From now on these versions stay open while they fit; others may be closed."""
-        self._needed = needed
+    def keep(self, needed: Collection[Key], of: Collection[UUID] | None = None) -> None:
+        """From now on these versions stay open while they fit; others may be closed. `of`: only these tenants' part is new."""
+        self._needed.replace(needed, of)
+
+    def share_of(self, routes: Iterable[VersionRoute]) -> float:
+        """Which part of the memory these versions would take, by reckoning."""
+        reckoned = sum(onnx_bytes(route) if route.is_compiled else self._native_bytes(route) for route in routes)
+        return reckoned / self._ledger.limit
 
     async def close_idle(self) -> None:
         """Closes estimators beside graphs that nothing asked for of late."""
@@ -175,11 +200,13 @@ class RuntimePool:
                 raise
             except (ModelFailed, ModelUnavailable) as error:  # its answers are the estimator's: slower is better than none
                 log.error("compiled_model_refused", digest=route.compiled_digest, why=error.message)  # noqa: TRY400  told, not traced
-        reckoned = self._measured.get(route.artifact_digest) or native_bytes(route)
-        runtime = await self._within_memory(key, reckoned, lambda: self._estimator(key, tenant_id, route))
+        runtime = await self._within_memory(key, self._native_bytes(route), lambda: self._estimator(key, tenant_id, route))
         spare = [each for each in self._ledger if each in self._open and self._open[each].kind == "sklearn" and each not in self._needed]
         await self._close([each for each in spare[:-_MOST_SPARE_CHILDREN] if each != key and self._may_go(each)])
         return runtime
+
+    def _native_bytes(self, route: VersionRoute) -> int:
+        return self._measured.get(route.artifact_digest) or native_bytes(route)
 
     async def _estimator(self, key: Key, tenant_id: UUID, route: VersionRoute) -> Runtime:
         """The estimator, its memory booked as it is and no longer as it was reckoned; raises NoRoom, too."""

@@ -143,8 +143,11 @@ class Models(Protocol):
     async def warm(self, tenant_id: UUID, routes: Collection[VersionRoute]) -> list[tuple[VersionRoute, AppError]]:
         """Those that could not be opened, and why."""
 
-    def keep(self, needed: frozenset[Key]) -> None:
-        """From now on these versions stay open while they fit."""
+    def share_of(self, routes: Iterable[VersionRoute]) -> float:
+        """Which part of the memory for models these versions would take."""
+
+    def keep(self, needed: frozenset[Key], of: Collection[UUID]) -> None:
+        """From now on these tenants need these versions, which stay open while they fit."""
 
 
 class Validations(Protocol):

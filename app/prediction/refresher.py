@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 POLL_S = 1.0
 _WARM_WITHIN_S = 20.0
+_MOST_WARMED = 1_000  # versions at start: some milliseconds each, more where their files must be made
 _CATCH_UP_WITHIN_S = 2.0
 _FIRST_RETRY_S, _LONGEST_RETRY_S = 1.0, 60.0
 _TIDY_AFTER_S = 0.05
@@ -80,6 +81,8 @@ class Refresher:
         self._reflagging: dict[UUID, asyncio.TimerHandle] = {}
         self._proving: asyncio.TimerHandle | None = None
         self._whole = True  # the next look reads everything
+        self._untidied: set[UUID] = set()  # tenants of which the pool does not know yet what they need
+        self._warmed, self._warmed_share = 0, 0.0  # of the first picture: versions, and their part of the memory
         self._line_was_up = False
         self.refreshed_at: float | None = None  # monotonic seconds of the last look that succeeded
 
@@ -167,11 +170,15 @@ class Refresher:
         self._directory.documents.apply(tenants, picture.documents, picture.documents_for_all)
         for stored in picture.tenants:
             tenant_id = stored.tenant.tenant_id
-            if self._table.distrust(tenant_id, picture.distrusted) and not first:
+            distrusted = self._table.distrust(tenant_id, picture.distrusted)
+            if distrusted and not first:
+                self._untidied.add(tenant_id)
                 self._tidy()  # requests wait for the estimators as for what an alias points at
-            self._begin(picture, tenant_id, first=first, told=not first and tenant_id in picture.changed)
+            told = not first and tenant_id in picture.changed
+            self._begin(picture, tenant_id, first=first, told=told, distrusted=distrusted)
         if first:
             self._tidy()  # what the first picture needs is waited for from the first request on
+            log.info("first_picture", tenants=len(tenants), opening=self._warmed)
         self._validator.consider(picture.pending)
         self._table.generation = picture.generation
         self.refreshed_at = self._clock.monotonic()
@@ -185,25 +192,42 @@ class Refresher:
         async with self._database.driver_connection() as connection:
             return await read_picture(connection, since, whole=whole)
 
-    def _begin(self, picture: Picture, tenant_id: UUID, *, first: bool, told: bool) -> None:
+    def _begin(self, picture: Picture, tenant_id: UUID, *, first: bool, told: bool, distrusted: bool) -> None:
         """Applies the tenant's routes: at once where its versions are open, else beside the others, for a slow model holds up no other.
 
         The first picture is applied at once: there is none before it to go on with, and a request waits for its model's loading.
+        What was routed to before and is closed, because others took its place in the memory, goes on waiting for a request.
         """
+        unfinished = distrusted
         for tasks in (self._applying, self._retrying):
             older = tasks.pop(tenant_id, None)
             if older is not None:
                 older.cancel()
+                unfinished = True
         change = _Change(picture, tenant_id, self._table.tenant(tenant_id), told)
         closed = [route for route in change.routes if self._pool.opened(tenant_id, route) is None]
-        if not closed:
-            self._apply(change, [])
-            return
         if first:
+            closed = self._warmed_at_start(closed)
+        elif not unfinished:
+            closed = [route for route in closed if not change.before.leads_to(route)]
+        if first or not closed:
             self._apply(change, [])
+        if not closed:
+            return
         task = asyncio.create_task(self._open_and_apply(change, closed))
         self._applying[tenant_id] = task
         task.add_done_callback(lambda done: _forget(self._applying, tenant_id, done))
+
+    def _warmed_at_start(self, closed: list[VersionRoute]) -> list[VersionRoute]:
+        """Those that are opened before anybody asks: as many as fit, and as a start can wait for."""
+        chosen = []
+        for route in closed:
+            share = self._pool.share_of([route])
+            if self._warmed >= _MOST_WARMED or self._warmed_share + share > 1:
+                break
+            self._warmed, self._warmed_share = self._warmed + 1, self._warmed_share + share
+            chosen.append(route)
+        return chosen
 
     async def _open_and_apply(self, change: _Change, closed: Collection[VersionRoute]) -> None:
         cold = await self._open(change.tenant_id, closed)
@@ -276,11 +300,12 @@ class Refresher:
         # production answers in its stead.
         pointed = {(model.model_id, number) for model in models for number in model.aliases.values()}
         pointed |= change.needed - {_key(each.route) for each in cold}
-        ready = {_key(route): RoutedVersion.of(route) for route in change.routes if _key(route) in pointed}
+        ready = {_key(route): RoutedVersion(route) for route in change.routes if _key(route) in pointed}
         ready |= {_key(routed.route): routed for routed in kept}
         flags = self._flags.of(tenant_id, change.running, change.generation)
         self._prove_soon()
         self._table.apply(tenant_id, TenantRoutes.of(models, ready, flags))
+        self._untidied.add(tenant_id)
         if (waiting := self._reflagging.pop(tenant_id, None)) is not None:
             waiting.cancel()
         if change.told:
@@ -289,11 +314,12 @@ class Refresher:
             self._tidying = asyncio.get_running_loop().call_later(_TIDY_AFTER_S, self._tidy)
 
     def _tidy(self) -> None:
-        """Which versions are needed takes a walk over all tenants: once a burst of changes, after those have been served."""
+        """Tells the pool which versions are needed: once a burst of changes, after those have been served."""
         if self._tidying is not None:
             self._tidying.cancel()
             self._tidying = None
-        self._pool.keep(frozenset(key_of(tenant_id, route) for tenant_id, _, route in self._table.versions()))
+        of, self._untidied = self._untidied, set()
+        self._pool.keep(frozenset(key_of(tenant_id, route) for tenant_id, _, route in self._table.versions(of)), of)
 
 
 @dataclass(frozen=True, slots=True)

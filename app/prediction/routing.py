@@ -18,16 +18,29 @@ if TYPE_CHECKING:
     from app.prediction.flags import ServedFlags
 
 
-@dataclass(frozen=True, slots=True)
 class RoutedVersion:
-    """A version ready to be asked: its route and the checker of its signature."""
+    """A version ready to be asked: its route and the checker of its signature, which is made when it is first asked for.
 
-    route: VersionRoute
-    checker: RowChecker
+    A process knows many more versions than it is asked for, and a checker is larger than a route.
+    """
 
-    @classmethod
-    def of(cls, route: VersionRoute) -> RoutedVersion:
-        return cls(route, RowChecker(route.signature))
+    __slots__ = ("_checker", "route")
+
+    def __init__(self, route: VersionRoute, checker: RowChecker | None = None) -> None:
+        self.route = route
+        self._checker = checker
+
+    @property
+    def checker(self) -> RowChecker:
+        """Of the route's signature."""
+        checker = self._checker
+        if checker is None:
+            checker = self._checker = RowChecker(self.route.signature)
+        return checker
+
+    def by_estimator(self) -> RoutedVersion:
+        """The same version, served by its own estimator."""
+        return RoutedVersion(by_estimator(self.route), self._checker)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +60,11 @@ class TenantRoutes:
         """Whether this version is among those that aliases and experiments need."""
         route = self.models.get(model)
         return route is not None and (route.model_id, number) in self.aliased
+
+    def leads_to(self, route: VersionRoute) -> bool:
+        """Whether aliases or experiments lead to this version, served as in the route."""
+        routed = self.aliased.get((route.model_id, route.number))
+        return routed is not None and routed.route.is_compiled == route.is_compiled
 
     @classmethod
     def of(
@@ -98,7 +116,7 @@ class RoutingTable:
         route = routed.route
         if not route.is_compiled or (route.model_id, route.number) not in self._distrusted:
             return routed
-        return RoutedVersion(by_estimator(route), routed.checker)
+        return routed.by_estimator()
 
     def _without_distrusted(self, routes: TenantRoutes) -> TenantRoutes:
         """The same object where nothing is distrusted."""
@@ -113,11 +131,12 @@ class RoutingTable:
         wrong = {number: route for number, route in model.versions.items() if (model.model_id, number) in self._distrusted}
         return replace(model, versions={**model.versions, **{number: by_estimator(route) for number, route in wrong.items()}})
 
-    def versions(self) -> list[tuple[UUID, str, VersionRoute]]:
-        """(tenant, model's name, version) of all that aliases point at and experiments need."""
+    def versions(self, of: Collection[UUID] | None = None) -> list[tuple[UUID, str, VersionRoute]]:
+        """(tenant, model's name, version) of all that aliases point at and experiments need; of these tenants, or of all."""
+        named = list(self._tenants.items()) if of is None else [(tenant_id, self.tenant(tenant_id)) for tenant_id in of]
         return [
             (tenant_id, model.name, route)
-            for tenant_id, routes in list(self._tenants.items())  # at once, for the other thread may add one
+            for tenant_id, routes in named  # gathered at once, for the other thread may add one
             for model in routes.models.values()
             for route in model.versions.values()
             if (model.model_id, route.number) in routes.aliased

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from app.errors import ConfigurationError
 from app.tenancy.documents.book import DocumentBook
 from app.tenancy.keys import TenantKeys, UnreadableSecret
-from app.tenancy.store import stored_tenant, tenant_queries, tenants_of, tenants_query
+from app.tenancy.store import stored_tenant, tenant_ids, tenant_queries, tenants_of, tenants_query
 from app.tenancy.types import TenantStatus
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from app.tenancy.types import StoredTenant, Tenant, TokenDenial
 
 # With what `apply` takes, and how it is read.
-__all__ = ["Denied", "TenantDirectory", "TenantEntry", "stored_tenant", "tenant_queries", "tenants_of", "tenants_query"]
+__all__ = ["Denied", "TenantDirectory", "TenantEntry", "stored_tenant", "tenant_ids", "tenant_queries", "tenants_of", "tenants_query"]
 _log = logging.getLogger(__name__)
 
 
@@ -79,6 +79,8 @@ class TenantDirectory:
         self._by_name: dict[tuple[str, str], TenantEntry] = {}  # by issuer and external id
         self._erased: dict[str, UUID] = {}
         self._unreadable: dict[UUID, str] = {}
+        self._changes = 0
+        self._newest: tuple[int, list[TenantEntry]] = (0, [])
 
     def find(self, slug: str) -> TenantEntry | None:
         """The tenant of this name ("clinic"), or None."""
@@ -96,8 +98,14 @@ class TenantDirectory:
         return self._by_id.get(tenant_id)
 
     def entries(self) -> list[TenantEntry]:
-        """All of them, newest first."""
-        return sorted(self._by_id.values(), key=lambda entry: (entry.tenant.created_at, entry.tenant.id), reverse=True)
+        """All of them, newest first; the same list until one changes, so nobody may change it."""
+        changes, entries = self._newest
+        if changes != self._changes:
+            changes = self._changes  # read first: what another thread changes while this one sorts is sorted in again
+            entries = list(self._by_id.values())  # at once, for the other thread may add one
+            entries.sort(key=lambda entry: (entry.tenant.created_at, entry.tenant.id), reverse=True)
+            self._newest = (changes, entries)
+        return entries
 
     @property
     def unreadable(self) -> dict[UUID, str]:
@@ -129,6 +137,7 @@ class TenantDirectory:
             if before is not None:
                 self._drop_names(before, entry)
             self._unreadable.pop(tenant.tenant_id, None)
+            self._changes += 1
 
     def require_readable(self) -> None:
         """For the start: raises ConfigurationError where there are tenants and the master key opens none of them."""
@@ -143,6 +152,7 @@ class TenantDirectory:
         self._unreadable.pop(tenant_id, None)
         if (old := self._by_id.pop(tenant_id, None)) is not None:
             self._drop_names(old, None)
+        self._changes += 1
 
     def _drop_names(self, old: TenantEntry, new: TenantEntry | None) -> None:
         """Names that the tenant has no longer; whose another tenant is by now stays that one's."""

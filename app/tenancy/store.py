@@ -44,6 +44,11 @@ def tenants_query(of: Select[UUID] | None) -> Select[Any]:
     return query if of is None else query.where(TenantRow.tenant_id.in_(of))
 
 
+def tenant_ids() -> Select[UUID]:
+    """Every tenant, erased ones included; for the sync role."""
+    return select(TenantRow.tenant_id)
+
+
 def tenant_queries(of: Select[UUID] | None) -> dict[str, Select[Any]]:
     """What `tenants_of` reads, for the sync role. Denials that no token outlives are left out."""
     names = select(TenantNameRow.tenant_id, TenantNameRow.issuer, TenantNameRow.external_id)

@@ -114,7 +114,7 @@ class Process:
     def serve(self, cache_seconds: int = 0, tenant_id: UUID = CLINIC, route: VersionRoute | None = None) -> None:
         route = route or self.route
         model = ModelRoute(route.model_id, "sum", Task.REGRESSION, {PRODUCTION: 1}, {1: route}, cache_seconds)
-        self.table.apply(tenant_id, TenantRoutes.of([model], {(route.model_id, 1): RoutedVersion.of(route)}))
+        self.table.apply(tenant_id, TenantRoutes.of([model], {(route.model_id, 1): RoutedVersion(route)}))
 
     async def run(self, *experiments: RunningExperiment, routes: list[VersionRoute] | None = None, generation: int = 7) -> None:
         """Versions 1, 2 and 3 (or `routes`) are open, production is 1, and these experiments run."""
@@ -125,7 +125,7 @@ class Process:
     def apply(self, *experiments: RunningExperiment, routes: list[VersionRoute], generation: int = 7) -> None:
         """As `run`, and nothing is opened."""
         model = ModelRoute(self.route.model_id, "sum", Task.REGRESSION, {PRODUCTION: 1}, {route.number: route for route in routes}, 0)
-        ready = {(route.model_id, route.number): RoutedVersion.of(route) for route in routes}
+        ready = {(route.model_id, route.number): RoutedVersion(route) for route in routes}
         self.table.apply(CLINIC, TenantRoutes.of([model], ready, self.book.of(CLINIC, experiments, generation)))
 
     async def ask(self, row: Any, tenant_id: UUID = CLINIC, **asked: Any) -> Any:

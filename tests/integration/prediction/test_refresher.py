@@ -12,6 +12,7 @@ from app.db.outbox import CHANNEL, announce
 from app.errors import AppError, ModelFailed
 from app.experiments.flags.building import FlagBuilder
 from app.prediction.flags import FlagBook
+from app.prediction.picture import read_picture
 from app.prediction.pool import NoRoom
 from app.prediction.refresher import Refresher
 from app.prediction.routing import RoutingTable
@@ -23,7 +24,7 @@ from tests.support.clock import ManualClock
 from tests.support.database import execute, make_tenant
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection
+    from collections.abc import AsyncIterator, Callable, Collection, Iterable
     from uuid import UUID
 
     from app.prediction.pool import Key
@@ -64,8 +65,12 @@ class Models:
                 self.open.add((route.model_id, route.number, route.is_compiled))
         return failures
 
-    def keep(self, needed: frozenset[Key]) -> None:
-        self.needed.append(needed)
+    def share_of(self, routes: Iterable[VersionRoute]) -> float:
+        return 0.01 * len(list(routes))
+
+    def keep(self, needed: frozenset[Key], of: Collection[UUID]) -> None:
+        others = self.needed[-1] if self.needed else frozenset()
+        self.needed.append(needed | {key for key in others if key[0] not in of})
 
 
 class Said:
@@ -300,3 +305,44 @@ async def test_the_poll_finds_what_nobody_said(process: Process) -> None:
     execute(process.registry.urls.superuser, "update aliases set number = 2")
     execute(process.registry.urls.superuser, "update routing_generation set generation = generation + 1")
     await process.until(lambda: process.serves() == 2)
+
+
+class TestMoreVersionsThanMemory:
+    async def test_at_start_as_many_are_opened_as_fit_and_all_are_served(self, registry: Registry) -> None:
+        for number, alias in ((1, "production"), (2, "second"), (3, "third")):
+            assert await registry.ready(f"model {number}".encode()) == number
+            await registry.service.promote(registry.ctx, "risk", number, alias)
+        process = Process(registry)
+        process.models.share_of = lambda routes: 0.4 * len(list(routes))  # type: ignore[method-assign]
+        await process.start()
+        await process.refresher.settled()
+        assert len(process.models.open) == 2
+        assert len(process.table.tenant(registry.tenant).aliased) == 3
+        for task in process.tasks:
+            task.cancel()
+        await asyncio.gather(*process.tasks, return_exceptions=True)
+
+    async def test_a_change_opens_what_is_new_and_not_what_gave_way_to_others(self, process: Process) -> None:
+        await process.registry.service.promote(process.registry.ctx, "risk", 2, "other")
+        await process.until(lambda: len(process.models.open) == 2)
+        process.models.open = set()
+        generation = await process.promote(3)
+        await process.until(lambda: (generation, set()) in process.said.acks)
+        assert {number for _, number, _ in process.models.open} == {3}
+
+
+async def test_the_whole_picture_is_the_same_in_portions_and_of_one_moment(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in (1, 2):
+        assert await registry.ready(f"model {number}".encode()) == number
+    await registry.service.promote(registry.ctx, "risk", 1)
+    for name in ("picture-a", "picture-b", "picture-c"):
+        make_tenant(registry.urls, name)
+    async with registry.sync.driver_connection() as connection:
+        at_once = await read_picture(connection, 0, whole=True)
+        for size in (1, 2, 3):
+            monkeypatch.setattr("app.prediction.picture._TENANTS_AT_ONCE", size)
+            in_portions = await read_picture(connection, 0, whole=True)
+            for name in ("generation", "models", "pending", "withdrawn", "changed", "needed", "documents_for_all"):
+                assert getattr(in_portions, name) == getattr(at_once, name), name
+            assert {s.tenant.id for s in in_portions.tenants} == {s.tenant.id for s in at_once.tenants}
+            assert len(in_portions.tenants) == len(at_once.tenants) >= 4

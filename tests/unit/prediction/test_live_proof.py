@@ -105,7 +105,7 @@ async def test_a_graph_found_wrong_is_distrusted_here_at_once_and_told_when_the_
     async with running(bench.proof):
         await bench.ask(route, numbers((1, 1)))
         await bench.proof.settled()
-        assert bench.table.trusted(RoutedVersion.of(route)).route.is_compiled is False
+        assert bench.table.trusted(RoutedVersion(route)).route.is_compiled is False
         assert (bench.notes.outcomes, bench.notes.mismatches) == (["mismatch"], [])
         bench.notes.away = False
         async with asyncio.timeout(20):

@@ -275,3 +275,14 @@ async def test_an_estimator_that_an_alias_needs_by_now_is_not_closed(make_shop):
     shop.clock.advance(100)
     await shop.pool.close_idle()
     assert shop.opener.estimators[0].closed is False
+
+
+async def test_what_one_tenant_needs_changes_nothing_for_another(make_shop):
+    shop = make_shop()
+    mine, theirs = (TENANT, UUID(int=5), 1, False), (UUID(int=77), UUID(int=6), 1, False)
+    shop.pool.keep([mine, theirs])
+    shop.pool.keep([(*mine[:2], 2, False)], [TENANT])
+    needed = shop.pool._needed
+    assert (mine in needed, (*mine[:2], 2, False) in needed, theirs in needed) == (False, True, True)
+    shop.pool.keep([theirs])
+    assert (*mine[:2], 2, False) not in needed

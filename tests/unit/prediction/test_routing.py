@@ -17,7 +17,7 @@ OTHER = UUID(int=8)
 
 def routes_of(route, alias=1):
     model = ModelRoute(route.model_id, "sum", Task.REGRESSION, {PRODUCTION: alias}, {route.number: route})
-    return TenantRoutes.of([model], {(route.model_id, route.number): RoutedVersion.of(route)})
+    return TenantRoutes.of([model], {(route.model_id, route.number): RoutedVersion(route)})
 
 
 def served(table, tenant_id=TENANT):
@@ -47,7 +47,7 @@ def test_routes_that_still_name_a_distrusted_graph_are_applied_without_it():
 
 
 def test_a_pinned_version_leaves_its_distrusted_graph_too():
-    table, aliased, pinned = RoutingTable(), compiled_route("d"), RoutedVersion.of(compiled_route("e", 2))
+    table, aliased, pinned = RoutingTable(), compiled_route("d"), RoutedVersion(compiled_route("e", 2))
     table.apply(TENANT, routes_of(aliased))
     table.tenant(TENANT).pinned[(pinned.route.model_id, 2)] = pinned
     assert table.trusted(pinned) is pinned
