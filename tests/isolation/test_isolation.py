@@ -28,15 +28,23 @@ SCHEMA = build_schema(sdl())
 SECRET = "zebra-secret"
 ROOTS = [(kind, name) for kind, root in (("query", SCHEMA.query_type), ("mutation", SCHEMA.mutation_type)) for name in root.fields]
 # Fields that answer about the caller alone, or about the platform for operators alone; each is held to that below.
-OWN = {"viewer", "unitHash", "declareMetric"}  # a metric of the same name is another one
+OWN = {
+    "viewer",
+    "unitHash",
+    "declareMetric",
+    "registerDocuments",
+    "removeDocuments",
+}  # a metric or document of the same name is another one
 OPERATORS = {
     "tenants", "tenant", "createTenant", "updateTenantLimits", "updateTenantSettings", "suspendTenant", "resumeTenant", "eraseTenant",
-    "mapTenantName", "unmapTenantName",
+    "mapTenantName", "unmapTenantName", "platformDocuments", "registerPlatformDocuments", "removePlatformDocuments",
 }  # fmt: skip
 PROOF = {"publishModelVersion"}  # names the other tenant, and wants proof first
-LISTS = {"models", "auditLog", "experiments"}
+LISTS = {"models", "auditLog", "experiments", "documents"}
 
 EXPERIMENT = "mutation($input: CreateExperimentInput!) { createExperiment(input: $input) { key } }"
+REGISTER = "mutation($documents: [DocumentInput!]!) { registerDocuments(documents: $documents) { id } }"
+DOCUMENT = "query Zebra { viewer { tenant } }"
 VARIANTS = [{"name": SECRET, "version": 1, "control": True}, {"name": "other", "version": 1}]
 # An experiment of the victim's whose every name is recognisable.
 WHOLE = {
@@ -56,6 +64,7 @@ def victim(service: Service) -> Client:
     admin.ask(EXPERIMENT, input={"key": SECRET, **WHOLE})
     admin.ask("mutation($key: String!) { startExperiment(key: $key) { key } }", key=SECRET)
     admin.ask(EXPERIMENT, input={"key": f"{SECRET}-draft", **WHOLE})
+    admin.ask(REGISTER, documents=[{"id": SECRET, "text": DOCUMENT}])
     return admin
 
 
@@ -69,13 +78,16 @@ def foreign(victim: Client) -> dict[str, Any]:
     """The victim's values by argument name."""
     listed = victim.ask(
         "{ models { pageInfo { endCursor } edges { node { version(number: 1) { artifactDigest } } } } auditLog { pageInfo { endCursor } }"
-        " experiments { pageInfo { endCursor } } }"
+        " experiments { pageInfo { endCursor } } documents { pageInfo { endCursor } } }"
     )
     digest = listed["models"]["edges"][0]["node"]["version"]["artifactDigest"]
     return {
         "models.after": listed["models"]["pageInfo"]["endCursor"],
         "auditLog.after": listed["auditLog"]["pageInfo"]["endCursor"],
         "experiments.after": listed["experiments"]["pageInfo"]["endCursor"],
+        "documents.after": listed["documents"]["pageInfo"]["endCursor"],
+        "documents": [{"text": DOCUMENT}],
+        "ids": [SECRET],
         "artifactDigest": digest,
         "subject": f"alias:{SECRET}/production",
         "variants": VARIANTS,
@@ -142,10 +154,12 @@ def call(root_kind: str, name: str, foreign: dict[str, Any], without: frozenset[
 
 
 def everything_of(victim: Client) -> list[dict[str, Any]]:
-    """The victim's model and experiments, but for the time of asking."""
+    """The victim's model, experiments and documents, but for the time of asking."""
     experiments = selection(SCHEMA.type_map["ExperimentConnection"], 3).replace("computedAt", "")
     model = selection(SCHEMA.type_map["Model"])
-    return [victim.ask(f'{{ model(name: "{SECRET}") {model} }}'), victim.ask(f"{{ experiments {experiments} }}")]
+    documents = selection(SCHEMA.type_map["RegisteredDocumentConnection"], 3)
+    whole = f"{{ experiments {experiments} documents {documents} }}"
+    return [victim.ask(f'{{ model(name: "{SECRET}") {model} }}'), victim.ask(whole)]
 
 
 # predict takes alias or version, and matrix or rows: each is tried.

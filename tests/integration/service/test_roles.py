@@ -61,13 +61,29 @@ CALLS = {
     "mapTenantName": 'mutation { mapTenantName(tenant: "none", issuer: "i", externalId: "e") { id } }',
     "unmapTenantName": 'mutation { unmapTenantName(tenant: "none", issuer: "i", externalId: "e") { id } }',
     "revokeTokens": 'mutation { revokeTokens(reason: "x") }',
+    "documents": "{ documents { edges { cursor } } }",
+    "registerDocuments": "mutation { registerDocuments(documents: []) { id } }",
+    "removeDocuments": "mutation { removeDocuments(ids: []) }",
+    "platformDocuments": "{ platformDocuments { edges { cursor } } }",
+    "registerPlatformDocuments": "mutation { registerPlatformDocuments(documents: []) { id } }",
+    "removePlatformDocuments": "mutation { removePlatformDocuments(ids: []) }",
 }
 # From the contract's table of roles, written out by hand: the permission table is held to it.
-READ = {"model", "models", "promotionBlockers", "compareModelVersions", "unitHash", "experiment", "experiments", "experimentPower"}
+READ = {
+    "model",
+    "models",
+    "promotionBlockers",
+    "compareModelVersions",
+    "unitHash",
+    "experiment",
+    "experiments",
+    "experimentPower",
+    "documents",
+}
 OUTCOMES = {"recordOutcome", "recordOutcomes"}
 TENANTS = {
     "tenants", "tenant", "createTenant", "updateTenantLimits", "updateTenantSettings", "suspendTenant", "resumeTenant", "eraseTenant",
-    "mapTenantName", "unmapTenantName",
+    "mapTenantName", "unmapTenantName", "platformDocuments", "registerPlatformDocuments", "removePlatformDocuments",
 }  # fmt: skip
 MAY = {
     "READER": READ | {"viewer"},
