@@ -265,6 +265,7 @@ def create_app(settings: Settings, telemetry: Telemetry, index: int = 0) -> Star
             tasks.append(asyncio.create_task(parts.services.revocations.run()))
             tasks.append(asyncio.create_task(parts.budgets.run()))
             tasks += [asyncio.create_task(parts.born.run())] if parts.born is not None else []
+            tasks.append(asyncio.create_task(parts.spool.run()))
             tasks.append(asyncio.create_task(parts.follower.join()))  # beside the first answers: it waits for the models
             yield
         finally:

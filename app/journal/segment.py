@@ -38,8 +38,10 @@ class SegmentWriter:
 
         Whole frames stay, because a reader may have seen them already. On OSError nothing of `data` is in the file.
         """
-        if self._size and (self._size >= self._max_bytes or self._clock.monotonic() >= self._old_at):
+        if self._size >= self._max_bytes:
             self.renew()
+        else:
+            self.renew_old()
         landed = os.write(self._descriptor, data)
         if landed == len(data):
             self._size += landed
@@ -56,6 +58,11 @@ class SegmentWriter:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         finally:
             self._cut_back()
+
+    def renew_old(self) -> None:
+        """As `renew`, where this segment holds something and has its age."""
+        if self._size and self._clock.monotonic() >= self._old_at:
+            self.renew()
 
     def renew(self) -> None:
         """Seals this segment and opens the next; on OSError this one stays in use."""

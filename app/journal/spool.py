@@ -6,10 +6,12 @@ and the drain would take the writer for alive.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import secrets
 from collections import deque
+from contextlib import suppress
 from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING
 
@@ -120,6 +122,18 @@ class Spool:
         """Writes what is buffered; where the disk takes nothing it stays buffered."""
         with self._lock:
             self._flush()
+
+    async def run(self) -> None:
+        """Until cancelled: a segment that is old is sealed also where nobody predicts, so that nothing stays once it is in the database."""
+        while True:
+            await asyncio.sleep(_LOOK_EVERY_S)
+            self.seal_old()
+
+    def seal_old(self) -> None:
+        """Seals the segment where it is old; where the disk takes no new one, it stays in use."""
+        with self._lock, suppress(OSError):
+            if not self._closed.is_set():
+                self._segment.renew_old()
 
     def close(self) -> None:
         """Flushes, seals the last segment and lets go: the drain takes over at once. Idempotent."""

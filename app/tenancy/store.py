@@ -12,6 +12,7 @@ from sqlalchemy.exc import IntegrityError
 
 from app.db.engine import violated_constraint
 from app.errors import Conflict, InvalidInput
+from app.journal.types import WHOLE_TENANT
 from app.tenancy.rows import TenantNameRow, TenantRow, TokenDenialRow, TombstoneRow
 from app.tenancy.types import (
     Erasure,
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
 Fields = TypeVar("Fields", TenantLimits, TenantSettings)
 _TAKEN, _NAME_TAKEN = "uq_tenants_id", "pk_tenant_names"
-WHOLE_TENANT = "*"  # in place of a unit's pseudonym: the tombstone is the tenant's
 _log = logging.getLogger(__name__)
 
 

@@ -79,6 +79,21 @@ class TestDurable:
 
         assert [s.sealed for s in segments_of(writer_folders(tmp_path / "spool")[0])] == [True, False]
 
+    def test_an_old_segment_is_sealed_also_where_nothing_follows_and_an_empty_one_is_left_alone(
+        self, spool: Spool, tmp_path: Path, clock: ManualClock
+    ) -> None:
+        spool.append_now(Records().one())
+        spool.seal_old()
+        assert [s.sealed for s in segments_of(writer_folders(tmp_path / "spool")[0])] == [False]
+        clock.advance(31)
+        spool.seal_old()
+        clock.advance(31)
+        spool.seal_old()
+
+        assert [(s.number, s.sealed) for s in segments_of(writer_folders(tmp_path / "spool")[0])] == [(1, True), (2, False)]
+        spool.close()
+        spool.seal_old()
+
     def test_closing_seals_what_is_there_and_twice_does_no_harm(self, spool: Spool, tmp_path: Path) -> None:
         spool.append_now(Records().one())
         spool.close()
