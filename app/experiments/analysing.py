@@ -124,7 +124,7 @@ def analysis_of(evidence: Evidence, arms: Sequence[Variant], metric: Metric, rol
 def _still_matures(look: FrozenLook, experiment: Experiment, sums: ExperimentSums) -> bool:
     """Whether the newest look is read with what its units did since: outcomes come after exposures, and often long after.
 
-    A look between freezes with the first unit after it, which makes the next look's information; nothing comes after the last.
+    A look between freezes with the first unit after it, which makes the next look's information; after the last no unit is counted.
     """
     return look.number >= experiment.planned_looks or look.units == sums.units
 
@@ -177,6 +177,8 @@ def _notes(evidence: Evidence) -> list[str]:
         notes.append("More was logged than could be counted in time: ask again in a moment.")
     if evidence.planless:
         notes.append(NO_PLAN)
+    if experiment.status is ExperimentStatus.RUNNING and experiment.planned_units and evidence.sums.units >= experiment.planned_units:
+        notes.append(f"The planned {experiment.planned_units:,} units are in: who comes now gets a variant and is not counted.")
     if experiment.status is ExperimentStatus.RUNNING and experiment.rollout == 0 and experiment.source is ExperimentSource.TURNOUT:
         notes.append("A guardrail took its traffic away: the audit log says which. rampExperiment brings it back.")
     return notes

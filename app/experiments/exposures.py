@@ -3,6 +3,8 @@
 All run in the transaction of one tenant under the fold's lock, so nobody else writes these tables meanwhile. A unit's first exposure is
 the one with the least (time, prediction id), in whatever order they arrive; a unit that was seen under two variants counts in that
 of its first. Each statement takes the old state of the units at hand off the tallies and puts the new one on.
+An experiment ends at its planned units: those that come after them are served and not counted, or the last look could be repeated
+until it says what somebody would like to hear.
 
 Numbers become numeric by their shortest decimal that reads back as the same float, of up to 17 digits. Sums, squares and products of
 those are exact, so taking away undoes adding, and no order of arrival shows in a sum.
@@ -67,10 +69,19 @@ with taken as (
     from taken order by experiment, unit_hash, at, id
   ),
   {_CONTROLS},
-  state as materialized (
+  known as materialized (
     select s.*, o.variant as old_variant, o.requests as old_requests, o.covariate as old_covariate, o.unit_hash is null as is_new,
-      o.unit_hash is null or (s.at, s.id) < (o.first_at, o.prediction_id) as leads
+      o.unit_hash is null or (s.at, s.id) < (o.first_at, o.prediction_id) as leads,
+      row_number() over (partition by s.experiment, o.unit_hash is null order by s.at, s.id) as place
     from seen s left join exposures o on o.tenant_id = :tenant and o.experiment = s.experiment and o.unit_hash = s.unit_hash
+  ),
+  room as materialized (
+    select k.key as experiment, k.planned_units - coalesce(
+      (select sum(t.units) from exposure_tallies t where t.tenant_id = :tenant and t.experiment = k.key), 0) as units
+    from experiments k where k.tenant_id = :tenant and k.planned_units is not null
+  ),
+  state as materialized (
+    select k.* from known k left join room r using (experiment) where not k.is_new or r.units is null or k.place <= r.units
   ),
   units as materialized (
     select s.*, case when s.leads

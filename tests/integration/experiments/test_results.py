@@ -344,3 +344,35 @@ async def test_the_background_folds_every_tenant_and_only_one_process_at_a_time(
     assert world.ask("select sum(counted) from metric_sums where metric = 'spent'")[0][0] == 10
     assert world.ask("select 1 from exposure_queue") == world.ask("select 1 from stale_units") == []
     assert await world.folder.sweep() == 0
+
+
+async def test_at_its_planned_units_it_ends_and_its_last_look_follows_what_those_units_still_do_and_nobody_else(world: World) -> None:
+    world.metrics()
+    world.experiment(variants=TWO, planned_units=100)
+    counted = await expose(world, range(90))
+    late = [world.prediction(f"u{unit}", ["control", "blue"][unit % 2], score=1.0) for unit in range(90, 130)]
+    await world.log(*reversed(late[5:]), *late[:5])  # in one batch: the ten that came first are in, in whatever order they land
+    await world.log(world.prediction("u3", "blue", score=1.0))  # who is in goes on being counted
+    found = await results(world)
+
+    assert found.looks == 1
+    assert sum(variant.units for variant in found.variants) == 100
+    assert sum(variant.exposures for variant in found.variants) == 101
+    assert {row[0] for row in world.ask("select unit_hash from exposures")} == {world.unit_hash(f"u{unit}") for unit in range(100)}
+    assert any(note.startswith("The planned 100 units are in") for note in found.notes)
+
+    await happen(world, [OutcomeToRecord("spent", 1000.0, prediction_id=str(record.id)) for record in late[10:]])
+    assert (await results(world)).variants[1].mean == found.variants[1].mean == 0
+    await happen(world, spends([*counted, *late[:10]], random.Random(8), 4.0))
+    after = await results(world)
+    y = {name: np.array(values) for name, values in spent_by_arm(world, counted + late[:10]).items()}
+    assert close(after.variants[1].mean, y["blue"].mean())
+    assert (after.verdict, after.winner) == (Verdict.WINNER, "blue")
+
+
+def spent_by_arm(world: World, records: list[PredictionRecord]) -> dict[str, list[float]]:
+    spent = {row[0]: row[1] for row in world.ask("select prediction_id, sum(value) from outcomes where metric = 'spent' group by 1")}
+    found: dict[str, list[float]] = {}
+    for record in records:
+        found.setdefault(str(record.variant), []).append(spent.get(record.id, 0.0))
+    return found
