@@ -153,6 +153,9 @@ class _Home:
     def share_of(self, routes: Iterable[VersionRoute]) -> float:
         return self._pool.share_of(routes)
 
+    def shut(self, tenant_id: UUID) -> None:
+        asyncio.run_coroutine_threadsafe(self._pool.shut(tenant_id), self.loop)
+
     def keep(self, needed: frozenset[Key], of: Collection[UUID]) -> None:
         self.loop.call_soon_threadsafe(self._pool.keep, needed, of)
 

@@ -172,6 +172,18 @@ class RuntimePool:
             del self._beside[key]
         await self._close([key for key in idle if key not in self._needed and self._may_go(key)])
 
+    async def shut(self, tenant_id: UUID) -> None:
+        """Closes every version of a tenant that is gone, also those being opened; who is answering is waited for, two seconds at most."""
+        if opening := [task for key, task in self._opening.items() if key[0] == tenant_id]:
+            await asyncio.wait(opening)
+        end = asyncio.get_running_loop().time() + _BUSY_WITHIN_S
+        while held := [key for key in self._open if key[0] == tenant_id]:
+            late = asyncio.get_running_loop().time() > end
+            await self._close([key for key in held if late or self._may_go(key)])
+            await asyncio.sleep(_BUSY_LOOK_S)
+        for key in [key for key in self._beside if key[0] == tenant_id]:
+            del self._beside[key]
+
     async def close(self) -> None:
         for task in self._opening.values():
             task.cancel()

@@ -146,6 +146,9 @@ class Models(Protocol):
     def share_of(self, routes: Iterable[VersionRoute]) -> float:
         """Which part of the memory for models these versions would take."""
 
+    def shut(self, tenant_id: UUID) -> None:
+        """Has every version of the tenant closed, soon."""
+
     def keep(self, needed: frozenset[Key], of: Collection[UUID]) -> None:
         """From now on these tenants need these versions, which stay open while they fit."""
 

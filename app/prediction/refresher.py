@@ -20,6 +20,7 @@ from app.prediction.picture import read_picture
 from app.prediction.pool import NoRoom, key_of
 from app.prediction.routing import RoutedVersion, TenantRoutes
 from app.registry.types import VersionStatus
+from app.tenancy.types import TenantStatus
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -176,6 +177,8 @@ class Refresher:
                 self._tidy()  # requests wait for the estimators as for what an alias points at
             told = not first and tenant_id in picture.changed
             self._begin(picture, tenant_id, first=first, told=told, distrusted=distrusted)
+            if stored.tenant.status is TenantStatus.ERASED and not first:
+                self._pool.shut(tenant_id)
         if first:
             self._tidy()  # what the first picture needs is waited for from the first request on
             log.info("first_picture", tenants=len(tenants), opening=self._warmed)

@@ -45,6 +45,7 @@ class Models:
         self.failing: dict[int, AppError] = {}
         self.gates: dict[int, asyncio.Event] = {}
         self.room_for = 99
+        self.shuts: list[UUID] = []
 
     def opened(self, _tenant_id: UUID, route: VersionRoute) -> object | None:
         return route if (route.model_id, route.number, route.is_compiled) in self.open else None
@@ -64,6 +65,9 @@ class Models:
             else:
                 self.open.add((route.model_id, route.number, route.is_compiled))
         return failures
+
+    def shut(self, tenant_id: UUID) -> None:
+        self.shuts.append(tenant_id)
 
     def share_of(self, routes: Iterable[VersionRoute]) -> float:
         return 0.01 * len(list(routes))
@@ -199,6 +203,16 @@ async def test_a_withdrawn_version_serves_no_more_even_where_nothing_else_can_be
     await process.registry.service.withdraw(process.registry.ctx, "risk", 1, "bad data")
     await process.until(lambda: process.serves() == 2)
     assert {number for _, number, _ in process.models.open} == {1}
+
+
+async def test_nothing_of_an_erased_tenant_is_served_or_open_though_its_rows_are_still_there(process: Process) -> None:
+    tenant_id = process.registry.tenant
+    process.registry.sql("update tenants set status = 'ERASED', wrapped_secret = ''")
+    async with process.registry.database.tenant_tx(tenant_id) as session:
+        generation = await announce(session, tenant_id)
+    await process.until(lambda: process.said.acks == [(generation, set())])
+    assert (process.serves(), process.table.tenant(tenant_id).models, process.models.shuts) == (None, {}, [tenant_id])
+    assert process.registry.sql("select count(*) from aliases")[0][0] == 1
 
 
 async def test_for_want_of_memory_the_old_version_gives_way(process: Process) -> None:

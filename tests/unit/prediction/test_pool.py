@@ -286,3 +286,30 @@ async def test_what_one_tenant_needs_changes_nothing_for_another(make_shop):
     assert (mine in needed, (*mine[:2], 2, False) in needed, theirs in needed) == (False, True, True)
     shop.pool.keep([theirs])
     assert (*mine[:2], 2, False) not in needed
+
+
+async def test_a_tenant_that_is_gone_keeps_nothing_open_and_another_keeps_what_it_has(make_shop):
+    shop = make_shop(10 * NATIVE)
+    other, route = UUID(int=77), shop.route(1)
+    runtime = await shop.pool.get(TENANT, route)
+    await shop.pool.estimator(TENANT, route)
+    await shop.pool.get(other, compiled_route(None, 2))
+    gate = Gate(shop.opener)
+    late = asyncio.create_task(shop.pool.get(TENANT, shop.route(3)))
+    busy = shop.opener.estimators[0]
+    busy.busy = True  # it answers somebody
+    while not gate.began:  # noqa: ASYNC110  tells nobody
+        await asyncio.sleep(0)
+    shut = asyncio.create_task(shop.pool.shut(TENANT))
+    await asyncio.sleep(0)
+    assert shop.pool.opened(TENANT, route) is runtime  # not before what is being opened is open, too
+    gate.open.set()
+    await late
+    while shop.pool.opened(TENANT, route) is not None:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    assert busy.closed is False
+    busy.busy = False
+    await shut
+    assert busy.closed is True
+    assert (shop.pool.size, shop.pool.held_bytes) == (1, NATIVE)
+    assert shop.pool.opened(other, compiled_route(None, 2)).closed is False
