@@ -14,6 +14,8 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.routing import Route
 
+from app.audit.heads import AuditHeads
+from app.audit.ports import SEALS
 from app.audit.service import AuditService
 from app.db.embedded.paths import runtime_dir
 from app.db.session import Database
@@ -34,6 +36,7 @@ from app.graphql.http.handler import GraphQLEndpoint
 from app.graphql.http.options import EndpointOptions
 from app.graphql.schema import build_schema
 from app.journal.depth import read_depth
+from app.journal.folding import UsageFolder
 from app.journal.spool import Spool
 from app.kernel.clock import SystemClock
 from app.kernel.home import ARTIFACTS, LIMITS, MASTER_KEY, MODEL_HOST_SOCKET, SPOOL
@@ -89,8 +92,12 @@ from app.tenancy.limits.limiter import RateLimiter
 from app.tenancy.limits.shared_store import SharedStore
 from app.tenancy.newcomers import Newcomers
 from app.tenancy.revocations import Revocations
+from app.tenancy.seals import TenantSeals
 from app.tenancy.service import TenantService
+from app.tenancy.service_levels import ServiceLevels
 from app.tenancy.types import TenantLimits
+from app.usage.prices import Prices
+from app.usage.service import UsageService
 from app.web.gauges import Gauges
 from app.web.pages import not_found
 from app.web.probes import Readiness, loaded_models, probes_of
@@ -134,8 +141,9 @@ class Parts:
 def build_parts(settings: Settings, telemetry: Telemetry, index: int) -> Parts:
     """Everything made and connected to nothing yet; raises ConfigurationError for keys, folders or URLs that cannot be used."""
     clock = SystemClock()
-    database, sync_database = Database(_url(settings.database.runtime_url)), SyncDatabase(_url(settings.database.sync_url))
     master_key = MasterKey.load(settings.master_key_file or settings.home / MASTER_KEY)
+    runtime_url, known = _url(settings.database.runtime_url), {SEALS: TenantSeals(master_key)}
+    database, sync_database = Database(runtime_url, info=known), SyncDatabase(_url(settings.database.sync_url))
     directory = TenantDirectory(master_key)
     limiter = RateLimiter(settings.home / LIMITS, clock)
     budgets = _budgets(settings, limiter, sync_database, telemetry, clock)
@@ -162,7 +170,7 @@ def build_parts(settings: Settings, telemetry: Telemetry, index: int) -> Parts:
     registry = RegistryService(database, clock, answers, announced, keys, artifacts, ExperimentsOfVersions())
     candidates = VersionCandidates()
     experiments = ExperimentService(database, clock, candidates, answers, announced)
-    counting = Database(_url(settings.database.runtime_url), ROOMY, pool_size=1, max_overflow=2)
+    counting = Database(runtime_url, ROOMY, pool_size=1, max_overflow=2, info=known)
     folder = Folder(counting, sync_database, answers, clock)
     changes = Changes(database, directory, clock, Everywhere(database, announced))
     uploads = ArtifactUploads(database, clock, answers, answers, keys)
@@ -178,6 +186,8 @@ def build_parts(settings: Settings, telemetry: Telemetry, index: int) -> Parts:
         revocations=Revocations(changes, sync_database),
         documents=DocumentService(changes),
         audit=AuditService(database),
+        usage=UsageService(database, Prices.of(settings.usage), clock),
+        service_levels=ServiceLevels(database, clock, name, settings.usage),
         experiments=experiments,
         outcomes=OutcomeService(database, clock, answers, answers, answers),
         results=ResultsService(counting, folder, candidates, clock),
@@ -230,6 +240,7 @@ def create_app(settings: Settings, telemetry: Telemetry, index: int = 0) -> Star
         context_factory=lambda ctx: GraphQLContext(ctx, parts.services),
         registered=DocumentPolicy(parts.directory.documents, settings.http.documents_only, development=settings.development),
         options=options,
+        served=parts.services.service_levels,
     )
     uploads = UploadEndpoint(parts.uploads, parts.gatekeeper, parts.answers, settings.http.cors_origins)
     token = settings.http.metrics_token
@@ -262,7 +273,9 @@ def create_app(settings: Settings, telemetry: Telemetry, index: int = 0) -> Star
                 asyncio.create_task(task.run())
                 for task in (parts.validator, parts.live_proof, parts.shadows, parts.retention, parts.folder, parts.sentinel, gauges)
             ]
-            tasks.append(asyncio.create_task(parts.services.revocations.run()))
+            heads = AuditHeads(parts.database, parts.sync_database, SystemClock())
+            usage = UsageFolder(parts.counting, parts.sync_database)
+            tasks += [asyncio.create_task(task.run()) for task in (parts.services.revocations, parts.services.service_levels, heads, usage)]
             tasks.append(asyncio.create_task(parts.budgets.run()))
             tasks += [asyncio.create_task(parts.born.run())] if parts.born is not None else []
             tasks.append(asyncio.create_task(parts.spool.run()))
@@ -281,6 +294,7 @@ async def _stop(parts: Parts, tasks: list[asyncio.Task[None]]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+    await parts.services.service_levels.write()
     await asyncio.to_thread(parts.spool.close)
     await parts.pool.close()
     await parts.host.close()

@@ -85,6 +85,19 @@ class JournalSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class UsageSettings:
+    """Prices are in millionths of the currency."""
+
+    currency: str
+    price_per_million_requests: int
+    price_per_million_rows: int
+    price_per_compute_second: int
+    price_per_gib_day: int
+    slo_latency_ms: float  # what takes longer is late
+    slo_objective: float  # the share of predictions that is to come in time and without an error of ours
+
+
+@dataclass(frozen=True, slots=True)
 class RegistrySettings:
     artifact_trust: ArtifactTrust
     artifact_keys: str | None  # public keys, or the file that holds them: `registry/signing.py` reads it
@@ -123,6 +136,7 @@ class Settings:
     http: HttpSettings
     limits: LimitSettings
     journal: JournalSettings
+    usage: UsageSettings
     registry: RegistrySettings
     serving: ServingSettings
     unleash: UnleashSettings | None
@@ -164,6 +178,7 @@ class Settings:
                 spool_max_bytes=read.integer("TURNOUT_SPOOL_MAX_BYTES", 1024 * MIB, MIB, 1024 * 1024 * MIB),
                 retention_days=read.integer("TURNOUT_LOG_RETENTION_DAYS", 90, 1, 3650),
             ),
+            usage=_usage(read),
             registry=_registry(read),
             serving=_serving(read),
             unleash=_unleash(read),
@@ -267,6 +282,21 @@ def _limits(read: _Reader) -> LimitSettings:
     if url and (not separator or not rest or scheme not in known):
         raise ConfigurationError("TURNOUT_REDIS_URL must be like redis://limits.example.org:6379/0, or rediss:// or unix:///a/socket.")
     return LimitSettings(Secret(f"{known[scheme]}://{rest}") if url else None)
+
+
+def _usage(read: _Reader) -> UsageSettings:
+    currency, most = read.text("TURNOUT_CURRENCY", "EUR"), 10**15
+    if not (len(currency) == 3 and currency.isascii() and currency.isalpha() and currency.isupper()):
+        raise ConfigurationError(f"TURNOUT_CURRENCY is {currency!r}; it must be three capital letters, like 'EUR'.")
+    return UsageSettings(
+        currency,
+        price_per_million_requests=read.integer("TURNOUT_PRICE_PER_MILLION_REQUESTS", 0, 0, most),
+        price_per_million_rows=read.integer("TURNOUT_PRICE_PER_MILLION_ROWS", 0, 0, most),
+        price_per_compute_second=read.integer("TURNOUT_PRICE_PER_COMPUTE_SECOND", 0, 0, most),
+        price_per_gib_day=read.integer("TURNOUT_PRICE_PER_GIB_DAY", 0, 0, most),
+        slo_latency_ms=read.number("TURNOUT_SLO_LATENCY_MS", 100.0, 0.1, 600_000.0),
+        slo_objective=read.number("TURNOUT_SLO_OBJECTIVE", 0.999, 0.5, 0.99999),
+    )
 
 
 def _registry(read: _Reader) -> RegistrySettings:

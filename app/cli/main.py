@@ -20,6 +20,7 @@ _COMMANDS = {
     "model": "app.cli.model:model",
     "predict": "app.cli.predict:predict",
     "experiment": "app.cli.experiment:experiment",
+    "usage": "app.cli.usage:usage",
     "doctor": "app.cli.doctor:doctor",
 }
 

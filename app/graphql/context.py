@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from app.tenancy.life import TenantLife
     from app.tenancy.revocations import Revocations
     from app.tenancy.service import TenantService
+    from app.tenancy.service_levels import ServiceLevels
+    from app.usage.service import UsageService
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,8 @@ class Services:
     revocations: Revocations
     documents: DocumentService
     audit: AuditService
+    usage: UsageService
+    service_levels: ServiceLevels
     experiments: ExperimentService
     outcomes: OutcomeService
     results: ResultsService
@@ -63,6 +67,7 @@ class GraphQLContext:
 
     request: RequestContext
     services: Services
+    predicts: bool = False  # a prediction was asked for: what comes of it counts for the service level
     _loaders: Loaders | None = field(default=None)
 
     @property

@@ -62,6 +62,19 @@ class ErrorCode(StrEnum):
     INTERNAL_SERVER_ERROR = "INTERNAL_SERVER_ERROR"
 
 
+# What is not the caller's doing: these count against the service level.
+OURS = frozenset(
+    {
+        ErrorCode.MODEL_FAILED,
+        ErrorCode.MODEL_UNAVAILABLE,
+        ErrorCode.DEADLINE_EXCEEDED,
+        ErrorCode.LOG_UNAVAILABLE,
+        ErrorCode.UNAVAILABLE,
+        ErrorCode.INTERNAL_SERVER_ERROR,
+    }
+)
+
+
 class OperationNotFound(InvalidInput):
     code = "OPERATION_RESOLUTION_FAILURE"
 

@@ -21,11 +21,21 @@ from app.graphql.tenancy.documents import DocumentMutation, DocumentQuery
 from app.graphql.tenancy.erasures import ErasureMutation
 from app.graphql.tenancy.mutations import TenancyMutation
 from app.graphql.tenancy.queries import TenancyQuery
+from app.graphql.usage.queries import UsageQuery
 
 
 @strawberry.type
 class Query(
-    TenancyQuery, DocumentQuery, PredictionQuery, RegistryQuery, ComparisonQuery, ExperimentQuery, ResultsQuery, AuditQuery, CaptureQuery
+    TenancyQuery,
+    DocumentQuery,
+    PredictionQuery,
+    RegistryQuery,
+    ComparisonQuery,
+    ExperimentQuery,
+    ResultsQuery,
+    UsageQuery,
+    AuditQuery,
+    CaptureQuery,
 ):
     pass
 

@@ -138,7 +138,7 @@ class ModelUsage:
     version: int
     requests: int
     rows: int
-    compute_ms: float
+    compute_us: int
 
 
 def _made_at(prediction_id: UUID) -> datetime:

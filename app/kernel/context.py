@@ -42,6 +42,7 @@ class Action(StrEnum):
     RECORD_OUTCOME = "RECORD_OUTCOME"
     MANAGE_EXPERIMENTS = "MANAGE_EXPERIMENTS"  # concluding with a promotion needs PROMOTE as well
     READ_AUDIT = "READ_AUDIT"
+    READ_USAGE = "READ_USAGE"
     REVOKE_TOKENS = "REVOKE_TOKENS"  # an ADMIN's in the own tenant, an operator's in any
     READ_DOCUMENTS = "READ_DOCUMENTS"
     MANAGE_DOCUMENTS = "MANAGE_DOCUMENTS"

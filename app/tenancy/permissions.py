@@ -40,6 +40,7 @@ PERMISSIONS: Mapping[Action, frozenset[Role]] = MappingProxyType(
         Action.RECORD_OUTCOME: frozenset({Role.PREDICTOR, Role.EXPERIMENTER, Role.ADMIN}),
         Action.MANAGE_EXPERIMENTS: _EXPERIMENTERS,
         Action.READ_AUDIT: _ADMINS,
+        Action.READ_USAGE: _READERS,
         Action.REVOKE_TOKENS: _ADMINS | {Role.OPERATOR},
         Action.READ_DOCUMENTS: _READERS,
         Action.MANAGE_DOCUMENTS: _ADMINS,

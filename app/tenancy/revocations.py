@@ -53,6 +53,7 @@ class Revocations:
             raise InvalidInput("Exactly one of subject and jti says which tokens end: all of a caller's, or one.")
         check_reason(reason)
         now = self._changes.clock.now()
+        shown: dict[str, str]
         if subject is not None:
             denial, shown = TokenDenial(None, check_claim("subject", subject), now.timestamp()), {"subject": Person(subject)}
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -31,6 +32,7 @@ ROOTS = [(kind, name) for kind, root in (("query", SCHEMA.query_type), ("mutatio
 OWN = {
     "viewer",
     "unitHash",
+    "serviceLevel",
     "declareMetric",
     "registerDocuments",
     "removeDocuments",
@@ -40,7 +42,7 @@ OPERATORS = {
     "mapTenantName", "unmapTenantName", "platformDocuments", "registerPlatformDocuments", "removePlatformDocuments",
 }  # fmt: skip
 PROOF = {"publishModelVersion"}  # names the other tenant, and wants proof first
-LISTS = {"models", "auditLog", "experiments", "documents"}
+LISTS = {"models", "auditLog", "experiments", "documents", "usage"}
 
 EXPERIMENT = "mutation($input: CreateExperimentInput!) { createExperiment(input: $input) { key } }"
 REGISTER = "mutation($documents: [DocumentInput!]!) { registerDocuments(documents: $documents) { id } }"
@@ -65,6 +67,7 @@ def victim(service: Service) -> Client:
     admin.ask("mutation($key: String!) { startExperiment(key: $key) { key } }", key=SECRET)
     admin.ask(EXPERIMENT, input={"key": f"{SECRET}-draft", **WHOLE})
     admin.ask(REGISTER, documents=[{"id": SECRET, "text": DOCUMENT}])
+    admin.predict(SECRET, [1])  # so that there is usage
     return admin
 
 
@@ -81,7 +84,12 @@ def foreign(victim: Client) -> dict[str, Any]:
         " experiments { pageInfo { endCursor } } documents { pageInfo { endCursor } } }"
     )
     digest = listed["models"]["edges"][0]["node"]["version"]["artifactDigest"]
+    now = datetime.now(UTC)
+    around = {"from": (now - timedelta(days=9)).isoformat(), "to": (now + timedelta(days=9)).isoformat()}
     return {
+        **around,
+        "actor": "tester",
+        "action": "promote",
         "models.after": listed["models"]["pageInfo"]["endCursor"],
         "auditLog.after": listed["auditLog"]["pageInfo"]["endCursor"],
         "experiments.after": listed["experiments"]["pageInfo"]["endCursor"],

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from app.graphql.errors import ErrorCode, Problem, unforeseen
+from app.graphql.errors import OURS, ErrorCode, Problem, unforeseen
 from app.graphql.http.negotiation import HttpRefusal, MediaType, status_of
 from app.kernel.clock import Deadline
 
@@ -33,8 +33,8 @@ class Exchange:
     """The state of one request on its way through the handler."""
 
     __slots__ = (
-        "body_read", "code", "deadline", "decision", "headers", "kind", "media_type", "method", "reading", "receive", "repeated",
-        "request_id", "scope", "started", "tokens",
+        "body_read", "code", "context", "deadline", "decision", "failed", "headers", "kind", "media_type", "method", "reading", "receive",
+        "repeated", "request_id", "scope", "started", "tokens",
     )  # fmt: skip
 
     def __init__(self, scope: Scope, receive: Receive, timeout_s: float) -> None:
@@ -56,6 +56,8 @@ class Exchange:
         self.body_read = False
         self.kind = "none"
         self.code = "OK"
+        self.context: Any = None  # what resolvers had, once there were any
+        self.failed = False  # by our doing
 
     def elapsed_s(self) -> float:
         return time.perf_counter() - self.started
@@ -75,10 +77,15 @@ class Exchange:
 
     def refuse(self, problems: list[Problem], status: int | None = None) -> tuple[int, bytes]:
         """Status and body of a request that brought no `data`."""
-        self.code = problems[0].code.value
+        self.note(problems)
         answer = self._with_cost({"errors": [problem.wire(self.request_id) for problem in problems]})
         body = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY, default=lambda _: None)
         return status or status_of(problems[0].code, self.media_type), body
+
+    def note(self, problems: list[Problem]) -> None:
+        """Keeps what logs, metrics and the service level say of the answer's errors."""
+        self.code = problems[0].code.value
+        self.failed = any(problem.code in OURS for problem in problems)
 
     async def send(self, send: Send, status: int, body: bytes, more: Headers) -> None:
         """Writes the answer."""

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from app.graphql.http.cors import Headers
     from app.graphql.http.options import EndpointOptions
-    from app.graphql.http.ports import ContextFactory, Gatekeeper, RegisteredDocuments, Telemetry, Throttle
+    from app.graphql.http.ports import ContextFactory, Gatekeeper, RegisteredDocuments, ServedPredictions, Telemetry, Throttle
     from app.kernel.context import RequestContext
 
 log = structlog.get_logger(__name__)
@@ -66,6 +66,7 @@ class GraphQLEndpoint:
         context_factory: ContextFactory,
         registered: RegisteredDocuments,
         options: EndpointOptions,
+        served: ServedPredictions | None = None,
     ) -> None:
         if schema.get_extensions():
             raise ConfigurationError("The schema has extensions or operation directives, which the endpoint does not run. Take them off.")
@@ -75,6 +76,7 @@ class GraphQLEndpoint:
         self._telemetry = telemetry
         self._context_factory = context_factory
         self._registered = registered
+        self._served = served
         self._options = options
         self._cors = CorsPolicy(options.cors_origins)
         self._mapper = ErrorMapper(suggestions=options.development)
@@ -97,6 +99,7 @@ class GraphQLEndpoint:
         headers.extend(self._cors.headers(exchange.headers.get(b"origin")))
         await exchange.send(send, status, body, headers)
         self._telemetry.request(exchange.elapsed_s(), exchange.kind, exchange.code)
+        self._count(exchange)
         if exchange.code != "OK":
             log.info("request_failed", code=exchange.code, status=status, kind=exchange.kind)
 
@@ -133,10 +136,11 @@ class GraphQLEndpoint:
         if (more := document.cost(parameters.operation_name) - 1) > 0:
             charge.take(more)
         await charge.settle()
+        exchange.context = context = self._context_factory(ctx)
         result = execute(
             self._schema,
             document.ast,
-            context_value=self._context_factory(ctx),
+            context_value=context,
             variable_values=parameters.variables,
             operation_name=parameters.operation_name,
             max_coercion_errors=MAX_DOCUMENT_ERRORS - 1,
@@ -144,6 +148,13 @@ class GraphQLEndpoint:
             hide_suggestions=not self._options.development,
         )
         return self._result(exchange, result if isinstance(result, ExecutionResult) else await result)
+
+    def _count(self, exchange: Exchange) -> None:
+        """What the caller did wrong says nothing of how well the tenant is served."""
+        if self._served is None or not getattr(exchange.context, "predicts", False):
+            return
+        if exchange.failed or exchange.code == "OK":
+            self._served.count(exchange.context.request.tenant_id, exchange.elapsed_s(), failed=exchange.failed)
 
     def _check_form(self, exchange: Exchange) -> None:
         accepted = response_type(exchange.headers.get(b"accept", b""))
@@ -217,7 +228,7 @@ class GraphQLEndpoint:
             return exchange.refuse([self._mapper.input(error, exchange.request_id) for error in errors[:MAX_DOCUMENT_ERRORS]])
         seen: dict[int, Problem] = {}
         problems = [self._mapper.execution(error, exchange.request_id, seen) for error in errors[:MAX_FIELD_ERRORS]]
-        exchange.code = problems[0].code.value
+        exchange.note(problems)
         return exchange.respond({"errors": [problem.wire(exchange.request_id) for problem in problems], "data": result.data})
 
     @staticmethod

@@ -74,7 +74,13 @@ class Telemetry(Protocol):
     def in_flight(self, change: int) -> None: ...  # +1 when a request begins, -1 when it ends
 
 
+class ServedPredictions(Protocol):
+    """Counts the requests for predictions that were answered, or should have been. `failed`: by our doing."""
+
+    def count(self, tenant_id: UUID, seconds: float, *, failed: bool) -> None: ...
+
+
 class ContextFactory(Protocol):
-    """Makes what resolvers find as `info.context`: one a request."""
+    """Makes what resolvers find as `info.context`: one a request. They set its `predicts` where a prediction is asked for."""
 
     def __call__(self, ctx: RequestContext) -> Any: ...

@@ -34,6 +34,7 @@ class PredictionQuery:
         alias: str | None = strawberry.UNSET,
         version: int | None = strawberry.UNSET,
     ) -> types.Prediction:
+        info.context.predicts = True
         request = types.RouteRequest(model, given(unit), given(attributes), given(alias), given(version))
         return await info.context.services.predictor.predict(info.context.request, request, features)
 
@@ -53,6 +54,7 @@ class PredictionQuery:
         alias: str | None = strawberry.UNSET,
         version: int | None = strawberry.UNSET,
     ) -> types.BatchPrediction:
+        info.context.predicts = True
         request = types.RouteRequest(model, given(unit), given(attributes), given(alias), given(version))
         sent = types.BatchRows(given(rows), given(matrix))
         return await info.context.services.predictor.predict_batch(info.context.request, request, sent)

@@ -227,8 +227,8 @@ async def test_usage_is_what_the_journal_holds_of_the_tenant_alone(
     first = datetime(2026, 3, 1, tzinfo=UTC)
 
     assert to_tomorrow == [
-        ModelUsage(first, "age", 3, 1, 1, 0.812),
-        ModelUsage(first, "churn", 3, 2, 11, 2.312),
-        ModelUsage(first, "churn", 4, 1, 1, 0.812),
+        ModelUsage(first, "age", 3, 1, 1, 812),
+        ModelUsage(first, "churn", 3, 2, 11, 2312),
+        ModelUsage(first, "churn", 4, 1, 1, 812),
     ]
-    assert two_days == [*to_tomorrow, ModelUsage(first + timedelta(days=1), "churn", 3, 1, 5, 0.812)]
+    assert two_days == [*to_tomorrow, ModelUsage(first + timedelta(days=1), "churn", 3, 1, 5, 812)]

@@ -28,6 +28,8 @@ CALLS = {
     "compareModelVersions": '{ compareModelVersions(model: "none", a: 1, b: 2) { classesEqual } }',
     "unitHash": '{ unitHash(unit: "u") }',
     "auditLog": "{ auditLog { edges { cursor } } }",
+    "usage": '{ usage(from: "2026-01-01T00:00:00Z", to: "2026-01-02T00:00:00Z") { requests } }',
+    "serviceLevel": "{ serviceLevel { requests } }",
     "tenants": "{ tenants { edges { cursor } } }",
     "tenant": '{ tenant(id: "none") { id } }',
     "registerModelVersion": 'mutation { registerModelVersion(input: {model: "none", task: REGRESSION, artifactDigest: "%s"}) { number } }'
@@ -71,6 +73,8 @@ CALLS = {
 # From the contract's table of roles, written out by hand: the permission table is held to it.
 READ = {
     "model",
+    "usage",
+    "serviceLevel",
     "models",
     "promotionBlockers",
     "compareModelVersions",

@@ -11,7 +11,14 @@ pytestmark = pytest.mark.unit
 
 MAY = {
     Role.PREDICTOR: {Action.VIEW_SELF, Action.PREDICT, Action.RECORD_OUTCOME},
-    Role.READER: {Action.VIEW_SELF, Action.READ_REGISTRY, Action.HASH_UNIT, Action.READ_EXPERIMENTS, Action.READ_DOCUMENTS},
+    Role.READER: {
+        Action.VIEW_SELF,
+        Action.READ_USAGE,
+        Action.READ_REGISTRY,
+        Action.HASH_UNIT,
+        Action.READ_EXPERIMENTS,
+        Action.READ_DOCUMENTS,
+    },
     Role.PUBLISHER: {
         Action.VIEW_SELF,
         Action.CHOOSE_VERSION,
@@ -27,6 +34,7 @@ MAY = {
         Action.HASH_UNIT,
         Action.READ_EXPERIMENTS,
         Action.MANAGE_EXPERIMENTS,
+        Action.READ_USAGE,
         Action.RECORD_OUTCOME,
         Action.READ_DOCUMENTS,
     },
