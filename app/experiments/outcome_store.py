@@ -65,10 +65,10 @@ class Kept:
     dedup_key: str
 
     def says(self, other: Kept) -> bool:
-        """Whether both say the same of the same thing. A time that was left out differs from try to try."""
+        """Whether both say the same of the same thing. A time that was left out differs from try to try, and a unit may be erased since."""
         if (self.metric, self.value, self.row, self.prediction_id) != (other.metric, other.value, other.row, other.prediction_id):
             return False
-        return self.prediction_id is not None or self.unit_hash == other.unit_hash
+        return self.prediction_id is not None or self.unit_hash in {None, other.unit_hash}
 
 
 class LoggedPrediction(NamedTuple):

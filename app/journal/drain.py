@@ -29,6 +29,7 @@ _BATCH = 5000
 _POLL_S = 0.05
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 2.0
 _HELD_EVERY_S = 30.0
+_HEED_EVERY_S = 600.0
 _SPEAK_EVERY_S = 1.0
 _log = structlog.get_logger(__name__)
 
@@ -49,7 +50,7 @@ class Drain:
         self._waiting_for: str | None = None
         self._pause_s = _FIRST_PAUSE_S
         self._moved = self._moved_bytes = 0
-        self._speak_at = self._held_at = clock.monotonic()
+        self._speak_at = self._held_at = self._heed_at = clock.monotonic()
 
     async def run(self, stop: asyncio.Event, *, last_effort_s: float) -> bool:
         """Drains until `stop`, then empties the spool for at most `last_effort_s` seconds. Returns whether it is empty."""
@@ -108,6 +109,7 @@ class Drain:
                 self._held_at = now + _HELD_EVERY_S
                 self._reader.clear_unborn()
                 await self.retry_held()
+                await self._heed(now)
         except (SinkUnavailable, OSError) as error:  # OSError: our own disk, full perhaps
             self._stalled(str(error) or type(error).__name__)
             pause_s = self._pause_s * random.uniform(0.5, 1.0)  # noqa: S311  jitter, no secret
@@ -119,6 +121,12 @@ class Drain:
             self._speak_at = now + _SPEAK_EVERY_S
             self._speak()
         return pause_s
+
+    async def _heed(self, now: float) -> None:
+        """What waits for a person may be of somebody who was erased meanwhile."""
+        if self._aside.quarantined and now >= self._heed_at:
+            await self._aside.heed(self._sink)
+            self._heed_at = now + _HEED_EVERY_S
 
     async def _store(self, records: list[Record]) -> _Leftover:
         """What of `records` could not be committed; all others are."""

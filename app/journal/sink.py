@@ -13,7 +13,9 @@ from app.errors import ConfigurationError, Unavailable
 from app.journal.types import ERASURE_GRACE, WHOLE_TENANT, InputRecord, PredictionRecord, ShadowRecord
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Collection, Sequence
+    from datetime import datetime
+    from uuid import UUID
 
     from app.journal.types import Record
 
@@ -62,6 +64,9 @@ _TABLES: dict[type[Record], _Table] = {
     ShadowRecord: _Table("shadow_answers", _OF_SHADOWS, {"prediction_id": "id"}),
     InputRecord: _Table("captured_inputs", _OF_INPUTS, {"prediction_id": "id"}),
 }
+_ERASED = """
+select tenant_id, unit_hash, max(at) as at from tombstones
+where unit_hash = any ($1::text[]) or (tenant_id = any ($2::uuid[]) and unit_hash = $3) group by 1, 2"""
 # SQLSTATE classes that are about the values: data exceptions and violated constraints.
 # Source: PostgreSQL documentation, appendix A.
 _ABOUT_VALUES = ("22", "23")
@@ -86,6 +91,9 @@ class Sink(Protocol):
     async def insert(self, records: Sequence[Record]) -> None:
         """Returns when all `records` are committed. Raises SinkUnavailable, PartitionMissing, RecordsRefused."""
 
+    async def erased(self, tenants: Collection[UUID], hashes: Collection[str]) -> dict[tuple[UUID, str], datetime]:
+        """When the tombstones of these pseudonyms, whosever they are, and of these tenants were set. Raises SinkUnavailable."""
+
     async def close(self) -> None: ...
 
 
@@ -105,6 +113,11 @@ class PostgresSink:
             for kind, of in by_kind.items():
                 if of:
                     await connection.execute(_TABLES[kind].insert, *_TABLES[kind].columns(of))
+
+    async def erased(self, tenants: Collection[UUID], hashes: Collection[str]) -> dict[tuple[UUID, str], datetime]:
+        async with self._translated():
+            rows = await (await self._connected()).fetch(_ERASED, list(hashes), list(tenants), WHOLE_TENANT)
+        return {(row["tenant_id"], row["unit_hash"]): row["at"] for row in rows}
 
     async def close(self) -> None:
         connection, self._connection = self._connection, None

@@ -55,7 +55,10 @@ def canonical(signature: Signature, batch: Batch) -> bytes:
         data = orjson.dumps({"columns": names, "rows": rows, "rowCount": batch.rows, "cut": cut})
         if len(data) <= _MOST_BYTES:
             return data
-        rows = rows[: len(rows) // 2] if len(rows) > 1 else [rows[0][: len(rows[0]) // 2]]
+        if len(rows) > 1:
+            rows = rows[: max(1, len(rows) * _MOST_BYTES // len(data))]
+        else:
+            rows = [rows[0][: len(rows[0]) * _MOST_BYTES // len(data)]]
 
 
 class CapturedInputs:

@@ -33,6 +33,7 @@ _SERVER = {"application_name": "turnout-sweep", "timezone": "UTC", "search_path"
 _WRITTEN = ("predictions", "shadow_answers", "captured_inputs", "outcomes")
 _NEWEST = 1_000  # stones of the file: a database that has these has all before them
 _LATE = timedelta(days=1)  # by which a stone may stand later than its time says, among several machines
+_AFTERMATH = timedelta(days=7)  # of a tenant's erasure: what was under way then may have been written since
 _BEGINNING = datetime(2020, 1, 1, tzinfo=UTC)
 
 
@@ -70,11 +71,12 @@ class Sweeper:
         newest = max((stone.at for stone in self._file.read()), default=_BEGINNING + _LATE)
         self._file.append(await self._stones(SINCE, newest - _LATE))
         with translated():
-            tenants = await tenants_to_tend(await self._driver())
+            tenants = await tenants_to_tend(await self._driver(), self._clock.now() - _AFTERMATH)
         for tenant_id, settings in tenants:
             if settings is None:
                 async for rows in delete_rows(self._database, tenant_id):
                     yield rows
+                yield 0  # a slice ends here: nothing there took a moment, too
             else:
                 async for rows in self._expire(tenant_id, settings):
                     yield rows

@@ -30,7 +30,11 @@ SINCE = "select tenant_id, unit_hash, id, at from tombstones where at >= $1 orde
 PRESENT = """
 select t.id is not null as there from unnest($1::uuid[], $2::text[], $3::uuid[]) as g (tenant_id, unit_hash, id)
 left join tombstones t using (tenant_id, unit_hash, id)"""
-TENANTS = "select tenant_id, status, settings::text as settings from tenants order by tenant_id"
+TENANTS = f"""
+select tenant_id, status, settings::text as settings from tenants n
+where status <> 'ERASED' or exists (
+  select from tombstones t where t.tenant_id = n.tenant_id and t.unit_hash = '{WHOLE_TENANT}' and t.at > $1)
+order by tenant_id"""  # noqa: S608  a constant
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +67,10 @@ async def all_present(connection: Any, stones: Sequence[Tombstone]) -> bool:
     return all(row["there"] for row in await connection.fetch(PRESENT, *columns))
 
 
-async def tenants_to_tend(connection: Any) -> list[tuple[UUID, TenantSettings | None]]:
-    """Every tenant with what it wants kept, None where it was erased; one whose settings cannot be read is left alone."""
+async def tenants_to_tend(connection: Any, since: datetime) -> list[tuple[UUID, TenantSettings | None]]:
+    """Every tenant with what it wants kept, None where it was erased after `since`; one whose settings cannot be read is left alone."""
     found: list[tuple[UUID, TenantSettings | None]] = []
-    for row in await connection.fetch(TENANTS):
+    for row in await connection.fetch(TENANTS, since):
         if row["status"] == TenantStatus.ERASED.value:
             found.append((row["tenant_id"], None))
             continue

@@ -25,6 +25,8 @@ from tests.support.database import DatabaseUrls, execute, make_tenant
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
+    from app.journal.types import Record
+
 WINDOW_DAYS = 30
 ROOMY = Timeouts(statement_s=60, command_s=60, lock_s=20, idle_in_transaction_s=60)
 SECRET = bytes(range(32))
@@ -135,7 +137,7 @@ class World:
         }  # fmt: skip
         return ShadowRecord(**(values | changes))
 
-    async def log(self, *records: PredictionRecord | ShadowRecord) -> None:
+    async def log(self, *records: Record) -> None:
         await self.sink.insert(list(records))
 
     def sums(self) -> dict[str, list[Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -20,8 +21,9 @@ from tests.support.clock import ManualClock
 from tests.unit.journal.records import Records, ids
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from pathlib import Path
+    from uuid import UUID
 
     from app.journal.types import Record
 
@@ -36,6 +38,7 @@ class MemorySink:
         self.rows: dict[object, Record] = {}
         self.away = False
         self.days_missing: set[str] = set()
+        self.stones: dict[tuple[UUID, str], datetime] = {}
         self.refuses: Callable[[Record], bool] = lambda _record: False
 
     async def insert(self, records: Sequence[Record]) -> None:
@@ -46,6 +49,9 @@ class MemorySink:
         if any(record.at.date().isoformat() in self.days_missing for record in records):
             raise PartitionMissing
         self.rows.update({key(record): record for record in records})
+
+    async def erased(self, tenants: Collection[UUID], hashes: Collection[str]) -> dict[tuple[UUID, str], datetime]:
+        return {unit: at for unit, at in self.stones.items() if unit[0] in tenants or unit[1] in hashes}
 
     async def close(self) -> None:
         pass
@@ -336,6 +342,28 @@ class TestPoison:
 
         assert list(sink.rows.values()) == [record for record in sent if record.rows > 0]
         assert read_frames((folder / "quarantine" / "2026-03-01.frames").read_bytes())[0] == [r for r in sent if r.rows < 0]
+        spool.close()
+
+    async def test_what_waits_in_quarantine_is_looked_at_every_ten_minutes_for_who_was_erased(
+        self, folder: Path, clock: ManualClock, sink: MemorySink, records: Records
+    ) -> None:
+        spool, drain = spool_of(folder, clock), Drain(folder, sink, clock)
+        record = records.one(rows=-1)
+        spool.append_now(record)
+        sink.refuses = lambda _record: True
+        await emptied(drain)
+        kept = folder / "quarantine" / "2026-03-01.frames"
+        seen = []
+        sink.stones = {(record.tenant_id, str(record.unit_hash)): clock.now()}
+        for seconds in (0, 599, 31):
+            clock.advance(seconds)
+            await drain._round()
+            seen.append(read_frames(kept.read_bytes())[0])
+            if not seconds:
+                assert seen == [[replace(record, unit_hash=None)]]
+                kept.write_bytes(encode(record))
+
+        assert seen[1:] == [[record], [replace(record, unit_hash=None)]]
         spool.close()
 
     async def test_a_refused_word_of_a_shadow_is_put_into_quarantine_and_its_answer_arrives(
