@@ -67,9 +67,12 @@ lock: $(VENV)/.dev ## write the lock files anew from pyproject.toml
 bench: $(VENV)/.dev ## ratios against a floor measured in the same run
 	@$(BIN)/python -m tools.bench
 	@$(BIN)/python -m tools.bench_promotion
+bench-scale: $(VENV)/.dev ## what many tenants cost, beside two (TENANTS=10000), and whether time tells what others have
+	@$(BIN)/python -m tools.bench_scale $(if $(TENANTS),--tenants $(TENANTS))
+	@$(BIN)/python -m tools.bench_isolation
 check: lint types arch test ## what CI runs, before make test-e2e
 
 ##@ Clean
 clean: ## remove caches and the virtual environment (never .turnout, your data)
 	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage* build *.egg-info node_modules
-.PHONY: help install install-dev run serve demo unleash test test-unit test-integration test-all test-e2e coverage lint fmt types arch schema migrate revision lock bench check clean
+.PHONY: help install install-dev run serve demo unleash test test-unit test-integration test-all test-e2e coverage lint fmt types arch schema migrate revision lock bench bench-scale check clean

@@ -80,9 +80,9 @@ from app.settings import ArtifactTrust, Settings
 from app.tenancy.answers import TenantAnswers
 from app.tenancy.changing import Changes
 from app.tenancy.directory import TenantDirectory
-from app.tenancy.erasures import ErasureService
 from app.tenancy.documents.book import DocumentPolicy
 from app.tenancy.documents.service import DocumentService
+from app.tenancy.erasures import ErasureService
 from app.tenancy.identity.gatekeeper import Gatekeeper
 from app.tenancy.identity.trust import build_verifier
 from app.tenancy.keys import MasterKey

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -60,11 +61,12 @@ class TenantService:
         """All tenants but erased ones, newest first. Raises PermissionDenied, InvalidInput."""
         ctx.require(Action.MANAGE_TENANTS)
         request = page_request(KIND, first, after)
-        keyed = [(_sort_key(entry.tenant), entry.tenant) for entry in self._directory.entries()]
+        entries, start = self._directory.entries(), 0
         if request.after is not None:
             position = _position(request.after)
-            keyed = [(key, tenant) for key, tenant in keyed if key < position]
-        return make_page(KIND, request, list(keyed[: request.first + 1]))
+            start = bisect_left(entries, True, key=lambda entry: _sort_key(entry.tenant) < position)
+        found = entries[start : start + request.first + 1]
+        return make_page(KIND, request, [(_sort_key(entry.tenant), entry.tenant) for entry in found])
 
     def tenant(self, ctx: RequestContext, slug: str) -> Tenant:
         """One tenant. Raises PermissionDenied, NotFound."""

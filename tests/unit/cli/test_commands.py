@@ -32,7 +32,19 @@ def turnout(tmp_path):
 
 
 def test_every_command_of_the_contract_is_there_and_helps(turnout):
-    assert list(_COMMANDS) == ["serve", "demo", "migrate", "tenant", "documents", "token", "artifact", "model", "predict", "experiment", "doctor"]
+    assert list(_COMMANDS) == [
+        "serve",
+        "demo",
+        "migrate",
+        "tenant",
+        "documents",
+        "token",
+        "artifact",
+        "model",
+        "predict",
+        "experiment",
+        "doctor",
+    ]
     for name in _COMMANDS:
         assert turnout(name, "--help").exit_code == 0
     shown = turnout("model", "--help").output
