@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from app.db.session import Database
 
-# What stays of an erased tenant: that it was, what was done to it, and what keeps its late records out.
-KEPT = frozenset({"tenants", "audit_entries", "audit_heads", "tombstones", "outbox"})
+# What stays of an erased tenant: that it was, what was done to it, and what keeps its late records, and its callers, out.
+KEPT = frozenset({"tenants", "tenant_names", "audit_entries", "audit_heads", "tombstones", "outbox"})
 _BATCH = 2_000
 _TABLES = text("""
 select c.relname, array(select quote_ident(a.attname) from unnest(k.conkey) with ordinality n (number, place)

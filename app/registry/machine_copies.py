@@ -54,7 +54,7 @@ class MachineCopies:
         self._clock = clock
 
     async def sweep(self) -> None:
-        """Removes the copies of artifacts whose bytes were deleted, whoever deleted them, and files of graphs that nothing needs."""
+        """Removes copies of artifacts whose bytes were deleted, or whose tenant was erased, and files of graphs that nothing needs."""
         for tenant_id, inner in await asyncio.to_thread(lambda: list(_tenants(self._folder))):
             await self._artifacts(tenant_id, inner)
             await self._graphs(tenant_id, inner / FLAT_FOLDER)
@@ -65,8 +65,8 @@ class MachineCopies:
             return
         query = select(ArtifactRow.digest).where(ArtifactRow.tenant_id == tenant_id, ArtifactRow.digest.in_(digests))
         async with self._database.tenant_tx(tenant_id) as session:
-            gone = list((await session.execute(query.where(ArtifactRow.removed_at.is_not(None)))).scalars())
-        for digest in gone:
+            there = set((await session.execute(query.where(ArtifactRow.removed_at.is_(None)))).scalars())
+        for digest in set(digests) - there:
             for name in (digest, f"{digest}{STAMP_SUFFIX}"):
                 await asyncio.to_thread((folder / name).unlink, missing_ok=True)
 

@@ -170,6 +170,15 @@ async def test_this_machines_copies_go_too(registry: Registry) -> None:
     assert (gone.exists(), kept.exists()) == (False, True)
 
 
+async def test_this_machines_copies_of_an_erased_tenant_go_though_no_row_names_them_any_more(registry: Registry) -> None:
+    await registry.ready(A)
+    path = await registry.artifacts.path(registry.tenant, digest(A))
+    for table in ("model_versions", "artifact_chunks", "artifacts"):
+        registry.sql(f"delete from {table}")
+    await registry.retention.sweep()
+    assert list(path.parent.iterdir()) == []
+
+
 async def test_mapped_files_of_graphs_that_nothing_serves_go_and_are_nobody_elses(registry: Registry) -> None:
     """A version that left its graph, one that was archived, one that an alias needs, and one of another tenant by the same name."""
     names = {1: "left", 2: "archived", 3: "aliased", 4: "asked-for"}
