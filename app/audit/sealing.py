@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Text, bindparam, cast, insert, null, select, update
@@ -15,7 +16,7 @@ from app.audit.types import Break, Person, Verdict
 from app.db.base import Jsonb
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
     from uuid import UUID
 
     from sqlalchemy import Select
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from app.audit.types import AuditKeys
 
 _PAGE = 1_000
+_NOTHING: Mapping[int, bytes] = MappingProxyType({})
 # The head is held until the transaction ends. What the database makes of the JSON is what is sealed: it is what can be read again.
 _HEAD = (
     select(
@@ -65,8 +67,11 @@ async def write(session: AsyncSession, row: dict[str, Any]) -> bool:
     return True
 
 
-async def verify(session: AsyncSession, tenant_id: UUID, keys: AuditKeys) -> Verdict:
-    """What holds of the tenant's log, read in the tenant's own transaction. Entries that are written meanwhile are no break."""
+async def verify(session: AsyncSession, tenant_id: UUID, keys: AuditKeys, written: Mapping[int, bytes] = _NOTHING) -> Verdict:
+    """What holds of the tenant's log, read in the tenant's own transaction. Entries that are written meanwhile are no break.
+
+    `written`: seals by sequence that were written down elsewhere; a log that was taken back to an older state no longer has them.
+    """
     head = (await session.execute(select(AuditHeadRow.sequence, AuditHeadRow.seal))).one_or_none()
     older = [link async for link in _older(session)]
     if head is None:
@@ -80,8 +85,12 @@ async def verify(session: AsyncSession, tenant_id: UUID, keys: AuditKeys) -> Ver
         if not hmac.compare_digest(link.seal or b"", expected):
             return Verdict(number, len(older), _changed(link, len(older)))
         previous, number = expected, number + 1
+        if not hmac.compare_digest(written.get(number, previous), previous):
+            return Verdict(number, len(older), Break(number, "is another one than was written to the service's log", link.id))
     if number != head.sequence:
         return Verdict(number, len(older), Break(number + 1, f"is missing: the log ends too early, its head says {head.sequence}"))
+    if number < max(written, default=0):
+        return Verdict(number, len(older), Break(number + 1, f"is missing: the service's log has the seal of entry {max(written)}"))
     if not hmac.compare_digest(previous, head.seal):
         return Verdict(number, len(older), Break(number, "does not bear the seal that the head of the chain has"))
     return Verdict(number, len(older), await _beyond(session))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from app.cli.doctor_audit import audit_findings
 from app.cli.doctor_database import database_findings
 from app.cli.doctor_machine import home_findings, key_findings, model_host_findings, service_findings, setting_findings, spool_findings
 from app.cli.findings import is_healthy
@@ -19,10 +21,21 @@ if TYPE_CHECKING:
 
 
 @click.command()
+@click.option("--audit", is_flag=True, help="Verify every tenant's audit log, too; that reads all of it.")
+@click.option(
+    "--heads",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="With --audit: a file of the service's log lines, whose audit_head events the logs must still hold.",
+)
 @json_option
-def doctor(as_json: bool) -> None:
+def doctor(audit: bool, heads: Path | None, as_json: bool) -> None:
     """Say what is configured, reachable and unsafe. Exit status 1 where something needs doing."""
-    findings = examine(load_settings())
+    if heads is not None and not audit:
+        raise click.UsageError("--heads goes with --audit.")
+    settings = load_settings()
+    findings = examine(settings)
+    if audit:
+        findings += audit_findings(settings, heads)
     if as_json:
         show_json({"healthy": is_healthy(findings), "findings": [asdict(finding) for finding in findings]})
     else:

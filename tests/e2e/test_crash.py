@@ -124,6 +124,24 @@ def check_experiment(server: EmbeddedPostgres, tenant_id: UUID) -> None:
     assert strays == 0
 
 
+def check_usage(server: EmbeddedPostgres, tenant_id: UUID) -> None:
+    """Usage is the log's rows, added up: by day, model and version, each row of the one being a row of the other."""
+    logged_rows, used_rows = (
+        execute(server.url(DatabaseRole.RUNTIME), query, tenant_id=tenant_id)
+        for query in (
+            """select (at at time zone 'UTC')::date as day, model, version, count(*) as requests, sum(rows)::bigint as rows,
+              sum(compute_us)::bigint as compute_us from predictions group by 1, 2, 3 order by 1, 2, 3""",
+            """select day, model, version, sum(requests)::bigint as requests, sum(rows)::bigint as rows,
+              sum(compute_us)::bigint as compute_us from (
+                select day, model, version, requests, rows, compute_us from usage_days
+                union all select day, model, version, requests, rows, compute_us from usage_deltas) both_
+              group by 1, 2, 3 order by 1, 2, 3""",
+        )
+    )
+    assert [tuple(row) for row in used_rows] == [tuple(row) for row in logged_rows]
+    assert used_rows
+
+
 def test_an_answered_prediction_is_in_the_log_exactly_once_after_kill_9_of_everything(home: Path) -> None:
     service = start_service(home, free_port(), "--workers", "2")
     tenants = [service.new_tenant(f"crash-{n}", requestsPerSecond=100_000, burst=1_000_000) for n in range(4)]
@@ -162,5 +180,6 @@ def test_an_answered_prediction_is_in_the_log_exactly_once_after_kill_9_of_every
         assert len(ghosts) <= history.unknown  # answered to nobody: made, and cut off on the way
         for n in range(4):
             check_experiment(server, ids[f"crash-{n}"])
+            check_usage(server, ids[f"crash-{n}"])
     finally:
         assert again.stop() == 0
