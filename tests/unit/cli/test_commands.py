@@ -43,6 +43,7 @@ def test_every_command_of_the_contract_is_there_and_helps(turnout):
         "model",
         "predict",
         "experiment",
+        "usage",
         "doctor",
     ]
     for name in _COMMANDS:
