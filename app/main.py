@@ -46,6 +46,7 @@ from app.kernel.version import VERSION
 from app.observability import logs
 from app.observability.exposition import METRICS_FOLDER, exposition
 from app.observability.metrics import Telemetry
+from app.prediction.bulkheads import TenantThreads
 from app.prediction.cache import PredictionCache
 from app.prediction.captures import CapturedInputs
 from app.prediction.choosing import Chooser
@@ -90,6 +91,7 @@ from app.tenancy.life import TenantLife
 from app.tenancy.limits.budgets import Budgets, Machines
 from app.tenancy.limits.limiter import RateLimiter
 from app.tenancy.limits.shared_store import SharedStore
+from app.tenancy.limits.under_way import UnderWay
 from app.tenancy.newcomers import Newcomers
 from app.tenancy.revocations import Revocations
 from app.tenancy.seals import TenantSeals
@@ -146,15 +148,16 @@ def build_parts(settings: Settings, telemetry: Telemetry, index: int) -> Parts:
     database, sync_database = Database(runtime_url, info=known), SyncDatabase(_url(settings.database.sync_url))
     directory = TenantDirectory(master_key)
     limiter = RateLimiter(settings.home / LIMITS, clock)
+    under_way = UnderWay(limiter, index, settings.http.workers, settings.http.request_timeout_s)
     budgets = _budgets(settings, limiter, sync_database, telemetry, clock)
-    answers = TenantAnswers(directory, budgets, TenantLimits())
-    host = ModelHost(runtime_dir(settings.home) / MODEL_HOST_SOCKET, telemetry.worker_died)
+    answers = TenantAnswers(directory, budgets, under_way, TenantLimits())
+    host = ModelHost(runtime_dir(settings.home) / MODEL_HOST_SOCKET, telemetry.worker_died, threads := TenantThreads())
     gate = ConfinementGate(host, settings.home)
     keys = TrustedKeys.read(settings.registry.artifact_keys, required=settings.registry.artifact_trust is ArtifactTrust.SIGNED_ONLY)
     artifacts = ArtifactCache(settings.home / ARTIFACTS, database, answers, keys)
     compiled = CompiledModels(database, answers)
     graphs = FlatFiles(settings.home / ARTIFACTS, compiled, answers)
-    pool = RuntimePool(RuntimeOpener(host, artifacts, gate, graphs), settings.serving.model_memory_bytes, clock)
+    pool = RuntimePool(RuntimeOpener(host, artifacts, gate, graphs, threads), settings.serving.model_memory_bytes, clock)
     table, announced = RoutingTable(), _Later()
     cache = PredictionCache(settings.serving.cache_bytes, settings.serving.cache_entries, clock)
     live_proof = LiveProof(pool, table, CompiledMismatches(database, clock, announced), telemetry, settings.serving.live_proof_share)
@@ -177,7 +180,7 @@ def build_parts(settings: Settings, telemetry: Telemetry, index: int) -> Parts:
     newcomers = Newcomers(changes, master_key)
     gatekeeper = Gatekeeper(build_verifier(settings, clock), directory, clock, follower.caught_up, newcomers, limiter)
     services = Services(
-        predictor=Predictor(directory, chooser, pool, cache, live_proof, shadows, spool, answers, IdMint(clock), telemetry, clock),
+        predictor=Predictor(directory, chooser, pool, cache, live_proof, shadows, spool, answers, IdMint(clock), telemetry, clock, threads),
         registry=registry,
         publishing=PublishingService(database, clock, registry, uploads, artifacts, gatekeeper),
         comparer=VersionComparer(VersionPairs(database), pool),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Protocol
 
 from app.errors import ModelFailed, ModelUnavailable, Unavailable
@@ -14,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from uuid import UUID
 
+    from app.prediction.bulkheads import TenantThreads
     from app.prediction.runtimes.base import Runtime
     from app.prediction.runtimes.flat import FlatFiles
     from app.prediction.runtimes.host import ModelHost
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from app.registry.types import VersionRoute
 
 _AWAY_S, _AWAY_WITHIN_S = 0.05, 15.0
-_THREADS = 2  # compute batches beside the event loop; more would only share the same cores
 
 
 class Opener(Protocol):
@@ -41,12 +40,15 @@ class Opener(Protocol):
 class RuntimeOpener:
     """One a serving process."""
 
-    def __init__(self, host: ModelHost, artifacts: ArtifactCache, confinement: Confinement, flats: FlatFiles) -> None:
+    def __init__(
+        self, host: ModelHost, artifacts: ArtifactCache, confinement: Confinement, flats: FlatFiles, threads: TenantThreads
+    ) -> None:
+        """`threads`: where graphs compute what would hold the event loop."""
         self._host = host
         self._artifacts = artifacts
         self._confinement = confinement
         self._flats = flats
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="onnx")
+        self._threads = threads
 
     async def compiled(self, tenant_id: UUID, route: VersionRoute, native: Native) -> Runtime:
         return await _patiently(lambda: self._compiled(tenant_id, route, native))
@@ -58,16 +60,16 @@ class RuntimeOpener:
         await self._artifacts.require_signed(tenant_id, route.artifact_digest)
         flat = await self._flats.path(tenant_id, str(route.compiled_digest))
         try:
-            return await self._graph(flat, route, native)
+            return await self._graph(flat, tenant_id, route, native)
         except ModelFailed:
             if await asyncio.to_thread(flat.exists):
                 raise
             # Another process held it to be spare in the moment between.
-            return await self._graph(await self._flats.path(tenant_id, str(route.compiled_digest)), route, native)
+            return await self._graph(await self._flats.path(tenant_id, str(route.compiled_digest)), tenant_id, route, native)
 
-    async def _graph(self, flat: Path, route: VersionRoute, native: Native) -> Runtime:
-        classes = len(route.classes or ())
-        return await asyncio.to_thread(OnnxRuntime.load, flat, route.signature, route.task, classes, native, self._threads)
+    async def _graph(self, flat: Path, tenant_id: UUID, route: VersionRoute, native: Native) -> Runtime:
+        classes, threads = len(route.classes or ()), self._threads.of(tenant_id)
+        return await asyncio.to_thread(OnnxRuntime.load, flat, route.signature, route.task, classes, native, threads)
 
     async def _estimator(self, tenant_id: UUID, route: VersionRoute) -> Runtime:
         if refusal := await self._confinement.refusal(route.artifact_digest):
@@ -77,7 +79,7 @@ class RuntimeOpener:
 
     async def close(self) -> None:
         """Waits for no batch that is still computed."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._threads.close()
 
 
 async def _patiently(open_it: Callable[[], Awaitable[Runtime]]) -> Runtime:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 Key = tuple["UUID", "UUID", int, bool]  # tenant, model, version, by its compiled graph
 _MOST_SPARE_CHILDREN = 64  # processes of the machine, whatever the memory
+_MOST_SPARE_EACH = 16  # of them of one tenant
+_MOST_OPENING_EACH = 4  # versions that no alias points at, opened at once for one tenant's requests
 _COLD_WAIT_S = 0.05  # a request waits so long for a version that nobody promised to have open
 _COLD_RETRY_MS = 500
 _FAILED_RETRY_MS = 1000
@@ -126,6 +128,10 @@ class RuntimePool:
         needed = key in self._needed
         if not needed:
             self._raise_failure(key)
+            if key not in self._opening and sum(each[0] == tenant_id and each not in self._needed for each in self._opening) >= (
+                _MOST_OPENING_EACH
+            ):
+                raise ModelUnavailable("Several other versions are being loaded for your tenant already.", retry_after_ms=_COLD_RETRY_MS)
         task = self._begin(tenant_id, route)
         await asyncio.wait([task], timeout=max(0.0, deadline.remaining_s()) if needed else _COLD_WAIT_S)
         if task.done():
@@ -214,7 +220,9 @@ class RuntimePool:
                 log.error("compiled_model_refused", digest=route.compiled_digest, why=error.message)  # noqa: TRY400  told, not traced
         runtime = await self._within_memory(key, self._native_bytes(route), lambda: self._estimator(key, tenant_id, route))
         spare = [each for each in self._ledger if each in self._open and self._open[each].kind == "sklearn" and each not in self._needed]
-        await self._close([each for each in spare[:-_MOST_SPARE_CHILDREN] if each != key and self._may_go(each)])
+        own = [each for each in spare if each[0] == tenant_id]
+        going = {*spare[:-_MOST_SPARE_CHILDREN], *own[:-_MOST_SPARE_EACH]} - {key}
+        await self._close([each for each in spare if each in going and self._may_go(each)])
         return runtime
 
     def _native_bytes(self, route: VersionRoute) -> int:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     import builtins
     from collections.abc import Collection, Iterable, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from uuid import UUID
 
     from app.errors import AppError
@@ -129,7 +130,12 @@ class CompiledGraphs(Protocol):
         """The compiled graph, its bytes checked against digest and seal; raises ModelUnavailable, or Unavailable."""
 
 
-class RowBudget(Protocol):
+class UnderWay(Protocol):
+    def under_way(self, tenant_id: UUID) -> AbstractContextManager[None]:
+        """One prediction of the tenant while it lasts; entering raises RateLimited where too many are under way already."""
+
+
+class RowBudget(UnderWay, Protocol):
     async def charge(self, tenant_id: UUID, rows: int) -> None:
         """Counts `rows` against the tenant's day; raises QuotaExceeded."""
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from app.kernel.context import RequestContext
     from app.kernel.ids import IdMint
     from app.kernel.tensors import Batch, Scores
+    from app.prediction.bulkheads import TenantThreads
     from app.prediction.cache import PredictionCache
     from app.prediction.choosing import Chooser, Chosen
     from app.prediction.live_proof import LiveProof
@@ -54,6 +55,7 @@ class Predictor:
         mint: IdMint,
         telemetry: PredictionTelemetry,
         clock: Clock,
+        threads: TenantThreads,
     ) -> None:
         self._directory = directory
         self._chooser = chooser
@@ -66,28 +68,34 @@ class Predictor:
         self._mint = mint
         self._telemetry = telemetry
         self._clock = clock
+        self._threads = threads
 
     async def predict(self, ctx: RequestContext, request: RouteRequest, features: Any) -> Prediction:
         """The prediction for one row, in the log before it is returned.
 
-        Raises NotFound, InvalidFeatures, InvalidInput, PermissionDenied, QuotaExceeded, ModelFailed, ModelUnavailable,
+        Raises NotFound, InvalidFeatures, InvalidInput, PermissionDenied, RateLimited, QuotaExceeded, ModelFailed, ModelUnavailable,
         DeadlineExceeded, LogUnavailable.
         """
-        asked = await self._admitted(ctx, request)
-        batch = asked.chosen.routed.checker.rows((features,))
-        scores, prediction_id = await self._answer(ctx, asked, batch, features)
-        return said.one(prediction_id, request, asked.chosen, scores)
+        with self._budget.under_way(ctx.tenant_id):
+            asked = await self._admitted(ctx, request)
+            batch = asked.chosen.routed.checker.rows((features,))
+            scores, prediction_id = await self._answer(ctx, asked, batch, features)
+            return said.one(prediction_id, request, asked.chosen, scores)
 
     async def predict_batch(self, ctx: RequestContext, request: RouteRequest, sent: BatchRows) -> BatchPrediction:
         """Predictions for up to 10,000 rows, all by one version and under one id; raises as `predict`."""
         count = _count(sent)
-        asked = await self._admitted(ctx, request)
-        routed = asked.chosen.routed
-        check_answer_size(count, len(routed.route.classes or ()))
-        large = count * len(routed.route.signature.columns) > _CELLS_OFF_LOOP
-        batch = await asyncio.to_thread(_checked, routed, sent) if large else _checked(routed, sent)
-        scores, prediction_id = await self._answer(ctx, asked, batch, sent)
-        return said.many(prediction_id, request, asked.chosen, batch.rows, scores)
+        with self._budget.under_way(ctx.tenant_id):
+            asked = await self._admitted(ctx, request)
+            routed = asked.chosen.routed
+            check_answer_size(count, len(routed.route.classes or ()))
+            if count * len(routed.route.signature.columns) > _CELLS_OFF_LOOP:
+                loop = asyncio.get_running_loop()
+                batch = await loop.run_in_executor(self._threads.of(ctx.tenant_id), _checked, routed, sent)
+            else:
+                batch = _checked(routed, sent)
+            scores, prediction_id = await self._answer(ctx, asked, batch, sent)
+            return said.many(prediction_id, request, asked.chosen, batch.rows, scores)
 
     async def _admitted(self, ctx: RequestContext, request: RouteRequest) -> _Asked:
         """Who answers the caller; raises where the caller may not ask this, or nobody can answer."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from app.tenancy.directory import TenantDirectory, TenantEntry
     from app.tenancy.limits.budgets import Budgets, Said, SharedTake
     from app.tenancy.limits.limiter import Decision
+    from app.tenancy.limits.under_way import Place, UnderWay
     from app.tenancy.types import TenantLimits
 
 _NO_TENANT_YET = "There is no such tenant."
@@ -22,9 +23,9 @@ _NO_TENANT_YET = "There is no such tenant."
 class TenantAnswers:
     """Reads the directory, in memory; one a process."""
 
-    def __init__(self, directory: TenantDirectory, budgets: Budgets, operator_limits: TenantLimits) -> None:
+    def __init__(self, directory: TenantDirectory, budgets: Budgets, under_way: UnderWay, operator_limits: TenantLimits) -> None:
         self._directory = directory
-        self._budgets = budgets
+        self._budgets, self._under_way = budgets, under_way
         self._operator_limits = operator_limits
 
     def max_models(self, tenant_id: UUID) -> int:
@@ -49,6 +50,10 @@ class TenantAnswers:
     def unit_hash(self, tenant_id: UUID, unit: str) -> str:
         """The pseudonym of `unit` in flags, logs and exports, of the current generation."""
         return self._entry(tenant_id).keys.unit_pseudonym(unit)
+
+    def under_way(self, tenant_id: UUID) -> Place:
+        """One prediction of the tenant while it lasts; entering raises RateLimited where too many are under way on this machine."""
+        return self._under_way.one(tenant_id, self._entry(tenant_id).tenant.limits)
 
     async def charge(self, tenant_id: UUID, rows: int) -> None:
         """Counts predicted rows against the tenant's day; raises QuotaExceeded. Waits for nobody where no store is configured."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from app.kernel.clock import Deadline
 from app.kernel.context import RequestContext, Role
 from app.kernel.ids import IdMint
 from app.kernel.signature import Task
+from app.prediction.bulkheads import TenantThreads
 from app.prediction.cache import PredictionCache
 from app.prediction.choosing import Chooser
 from app.prediction.flags import FlagBook
@@ -74,6 +76,9 @@ class Around:
         assert durability == "BUFFERED"
         self.said.append(record)
 
+    def under_way(self, _tenant_id: UUID) -> Any:
+        return nullcontext()
+
     async def charge(self, _tenant_id: UUID, rows: int) -> None:
         self.charged += rows
 
@@ -105,7 +110,9 @@ class Process:
         self.book = FlagBook(a, FlagBuilder(), a)
         lookup: Any = None
         chooser, self.shadows = Chooser(self.table, lookup, self.pool, a), Shadows(self.table, self.pool, a, a, self.clock)
-        self.predictor = Predictor(a, chooser, self.pool, self.cache, proof, self.shadows, a, a, IdMint(self.clock), a, self.clock)
+        self.predictor = Predictor(
+            a, chooser, self.pool, self.cache, proof, self.shadows, a, a, IdMint(self.clock), a, self.clock, TenantThreads()
+        )
 
     def version(self, number: int, **more: Any) -> VersionRoute:
         """Answers `number` times the sum."""

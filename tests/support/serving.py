@@ -14,6 +14,7 @@ from onnx import TensorProto, helper
 from app.errors import ModelUnavailable
 from app.kernel.signature import Column, ColumnType, InputKind, Signature, Task
 from app.kernel.tensors import Batch, Scores
+from app.prediction.bulkheads import TenantThreads
 from app.prediction.opening import RuntimeOpener
 from app.prediction.runtimes.flat import FlatFiles
 from app.registry.types import RuntimeKind, VersionRoute, VersionStatus
@@ -132,7 +133,7 @@ class GraphOpener(RuntimeOpener):
     """The real opener of graphs over `graphs`; estimators are SumEstimators, kept in `estimators`."""
 
     def __init__(self, folder: Path, graphs: Graphs) -> None:
-        super().__init__(None, Unsigned(), None, FlatFiles(folder, graphs, Seal()))
+        super().__init__(None, Unsigned(), None, FlatFiles(folder, graphs, Seal()), TenantThreads())
         self.estimators: list[SumEstimator] = []
         self.failure: Exception | None = None
         self.memory_bytes: int | None = None  # what an estimator takes, where that can be measured

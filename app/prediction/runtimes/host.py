@@ -10,6 +10,7 @@ import orjson
 
 from app.errors import ModelUnavailable, Unavailable
 from app.kernel.inspection import Confinement, InspectionReport, InspectionRequest
+from app.prediction.bulkheads import Gates
 from app.prediction.features import LARGEST_ANSWER_CELLS, LARGEST_BATCH
 from app.prediction.runtimes.answers import read_report
 from app.prediction.runtimes.channel import Channel, is_skops
@@ -22,17 +23,22 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from app.kernel.signature import Signature, Task
+    from app.prediction.bulkheads import TenantThreads
 
 
 class ModelHost:
     """One a serving process; `socket_path` is where the model host listens. Knows it again after it was started anew.
 
+    `threads`: where large batches are written out.
     `worker_died` is told "killed" (a call took too long) or "died" of each child that ends under a runtime.
     """
 
-    def __init__(self, socket_path: Path, worker_died: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(
+        self, socket_path: Path, worker_died: Callable[[str], None] = lambda _: None, threads: TenantThreads | None = None
+    ) -> None:
         self._zygote = ZygoteClient(socket_path)
         self._worker_died = worker_died
+        self._threads, self._gates = threads, Gates()
 
     async def open(
         self, tenant_id: UUID, digest: str, artifact: Path, signature: Signature, task: Task, classes: Sequence[str]
@@ -43,7 +49,8 @@ class ModelHost:
         """
         rows_a_call = min(LARGEST_BATCH, max(1, LARGEST_ANSWER_CELLS // max(1, len(classes))))
         version = Version(f"{tenant_id}/{digest}", digest, artifact, signature, task, tuple(classes), rows_a_call)
-        runtime = SklearnRuntime(self._zygote, version, self._worker_died)
+        lane = None if self._threads is None else self._threads.of(tenant_id)
+        runtime = SklearnRuntime(self._zygote, version, self._worker_died, self._gates.of(tenant_id), lane)
         await runtime.start()
         return runtime
 

@@ -24,10 +24,12 @@ from app.prediction.worker import wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from concurrent.futures import Executor
     from pathlib import Path
 
     from app.kernel.clock import Deadline
     from app.kernel.signature import Signature, Task
+    from app.prediction.bulkheads import Gate
     from app.prediction.runtimes.zygote import ZygoteClient
 
 _CELLS_IN_A_THREAD = 20_000  # below this, taking a batch apart costs less than going to a thread
@@ -65,10 +67,14 @@ class SklearnRuntime:
 
     kind = "sklearn"
 
-    def __init__(self, zygote: ZygoteClient, version: Version, worker_died: Callable[[str], None]) -> None:
+    def __init__(
+        self, zygote: ZygoteClient, version: Version, worker_died: Callable[[str], None], gate: Gate, threads: Executor | None = None
+    ) -> None:
+        """`gate`: how many calls the tenant may have under way; `threads`: where large batches are written out."""
         self._zygote = zygote
         self._version = version
         self._worker_died = worker_died
+        self._gate, self._threads = gate, threads
         self._waiting: deque[_Request] = deque()
         self._waiting_rows = 0
         self._call: list[_Request] = []
@@ -128,6 +134,7 @@ class SklearnRuntime:
 
     async def close(self) -> None:
         self._closed = True
+        self._gate.forget(self._pump)
         self._fail(self._waiting, ModelUnavailable("The model is being unloaded."))
         self._waiting.clear()
         self._waiting_rows = 0
@@ -140,14 +147,17 @@ class SklearnRuntime:
     # --- calls
 
     def _pump(self) -> None:
-        """Sends what waits, where the child is free."""
-        if self._call or self._closed:
+        """Sends what waits, where the child is free and the tenant has not too many calls under way."""
+        if self._call or self._closed or self._channel is None or not self._waiting:
+            self._gate.forget(self._pump)
+            if self._channel is None:
+                self._recover()
             return
-        if self._channel is None:
-            self._recover()
+        if not self._gate.enter(self._pump):
             return
         call = self._gather()
         if not call:
+            self._gate.leave()
             return
         self._call = call
         self._call_number += 1
@@ -174,7 +184,7 @@ class SklearnRuntime:
         return call
 
     async def _send_large(self, number: int, batches: list[Batch]) -> None:
-        encoded = await asyncio.to_thread(_encoded, batches)
+        encoded = await asyncio.get_running_loop().run_in_executor(self._threads, _encoded, batches)
         if number == self._call_number and self._call:
             self._send(number, encoded)
 
@@ -230,6 +240,8 @@ class SklearnRuntime:
             self._kill_timer.cancel()
             self._kill_timer = None
         call, self._call = self._call, []
+        if call:
+            self._gate.leave()
         return call
 
     def _fail(self, requests: Any, error: AppError) -> None:

@@ -170,6 +170,12 @@ class RateLimiter:
         """Counts one failed authentication of this address (of its /64 network, for IPv6)."""
         return self._hit(_FAILURES, _network(address), 1)
 
+    def tell_count(self, tenant_id: UUID, worker: int, workers: int, count: int, most: int | None, for_ms: int) -> bool:
+        """Tells the other serving processes how many predictions this one has under way; False, and nothing told, beyond `most`."""
+        keys = [f"under-way/{tenant_id}/{each}" for each in range(workers)]
+        own = keys.pop(worker)
+        return self._storage.tell(own, count, keys, most, self._clock.time_ms() + for_ms)
+
     def close(self) -> None:
         self._storage.memory.close()
 

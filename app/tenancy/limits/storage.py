@@ -110,6 +110,16 @@ class SharedMemoryStorage(Storage):
             table.write(place, name, value, until_ms)
         return before
 
+    def tell(self, key: str, value: int, others: list[str], most: int | None, until_ms: int) -> bool:
+        """Sets the counter where that and the `others` are together at most `most` (None: in any case); returns whether it did."""
+        table, now = self.memory.table(COUNTERS), self.clock.time_ms()
+        with self.memory:
+            if most is not None and value + sum(table.find(self.key(other), now)[1] for other in others) > most:
+                return False
+            name = self.key(key)
+            table.write(table.find(name, now)[0], name, value, until_ms if value else 0)
+        return True
+
     def incr(self, key: str, expiry: int, amount: int = 1) -> int:
         table, name, now = self.memory.table(COUNTERS), self.key(key), self.clock.time_ms()
         with self.memory:

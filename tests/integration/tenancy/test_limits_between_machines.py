@@ -85,7 +85,7 @@ async def machines(folder: Path, url: str, count: int = 2) -> AsyncIterator[list
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
-        while not condition():
+        while not condition():  # noqa: ASYNC110  nothing tells
             await asyncio.sleep(0.005)
 
 
@@ -124,11 +124,11 @@ async def test_a_refusal_says_when_to_come_back_and_costs_nothing_anywhere(valke
 
 
 async def test_many_at_once_are_asked_together_and_counted_one_by_one(valkey: Valkey, tmp_path: Path) -> None:
-    limits = TenantLimits(requests_per_second=1, burst=300)
+    limits = TenantLimits(requests_per_second=1, burst=60)
     async with machines(tmp_path, valkey.url) as (one, other):
         await ready([one, other])
-        accepted = await asyncio.gather(*(machine.accepts(limits) for machine in (one, other) for _ in range(280)))
-        assert sum(accepted) == 300
+        accepted = await asyncio.gather(*(machine.accepts(limits) for machine in (one, other) for _ in range(40)))
+        assert sum(accepted) == 60
 
 
 async def test_a_dead_store_leaves_each_machine_its_share_at_once_and_nobody_an_error(valkey: Valkey, tmp_path: Path) -> None:

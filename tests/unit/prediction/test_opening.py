@@ -9,6 +9,7 @@ import pytest
 
 from app.errors import ModelFailed, ModelUnavailable, Unavailable
 from app.prediction import opening
+from app.prediction.bulkheads import TenantThreads
 from app.prediction.opening import RuntimeOpener
 from tests.support.serving import TENANT, GraphOpener, Graphs, SumEstimator, compiled_route, sum_graph
 
@@ -37,7 +38,7 @@ class Host:
 
 
 async def opened(host):
-    opener = RuntimeOpener(host, host, host, None)
+    opener = RuntimeOpener(host, host, host, None, TenantThreads())
     try:
         return await opener.estimator(TENANT, ROUTE)
     finally:
