@@ -249,7 +249,9 @@ def create_app(settings: Settings, telemetry: Telemetry, index: int = 0) -> Star
     token = settings.http.metrics_token
     pages = SystemPages(
         VERSION,
-        probes=probes_of(parts.sync_database, parts.follower, parts.host, parts.flag_server, settings.home / SPOOL, SystemClock()),
+        probes=probes_of(
+            parts.sync_database, parts.follower, parts.host, parts.flag_server, parts.budgets, settings.home / SPOOL, SystemClock()
+        ),
         ready=Readiness(parts.follower),
         models=lambda named: loaded_models(parts.pool, parts.table, parts.directory, named),
         exposition=lambda with_tenants: exposition(

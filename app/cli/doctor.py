@@ -10,6 +10,7 @@ import click
 
 from app.cli.doctor_audit import audit_findings
 from app.cli.doctor_database import database_findings
+from app.cli.doctor_limits import limit_findings
 from app.cli.doctor_machine import home_findings, key_findings, model_host_findings, service_findings, setting_findings, spool_findings
 from app.cli.findings import is_healthy
 from app.cli.options import json_option, load_settings
@@ -52,6 +53,7 @@ def examine(settings: Settings) -> list[Finding]:
         *key_findings(settings),
         *service_findings(settings),
         *database_findings(settings),
+        *limit_findings(settings),
         *model_host_findings(settings),
         *spool_findings(settings),
     ]

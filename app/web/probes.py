@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from app.prediction.routing import RoutingTable
     from app.prediction.runtimes.host import ModelHost
     from app.tenancy.directory import TenantDirectory
+    from app.tenancy.limits.budgets import Budgets
 
 _STALE_AFTER_S = 10.0
 _OLDEST_S = 30.0
@@ -61,7 +62,13 @@ class Readiness:
 
 
 def probes_of(
-    database: SyncDatabase, follower: Follower, host: ModelHost, flag_server: UnleashFlagSource | None, spool: Path, clock: Clock
+    database: SyncDatabase,
+    follower: Follower,
+    host: ModelHost,
+    flag_server: UnleashFlagSource | None,
+    budgets: Budgets,
+    spool: Path,
+    clock: Clock,
 ) -> list[HealthProbe]:
     """The probes of one serving process."""
 
@@ -94,6 +101,7 @@ def probes_of(
         "replicas": lambda: _ask_replicas(database),
         "modelHost": ask_model_host,
         "flags": lambda: _ask_flags(flag_server),
+        "limits": lambda: _ask_limits(budgets),
         "spool": ask_spool,
     }
     return [Probe(name, ask) for name, ask in asked.items()]
@@ -109,6 +117,16 @@ async def _ask_flags(flag_server: UnleashFlagSource | None) -> ProbeResult:
     details |= {"heardAt": None if state.heard_at is None else state.heard_at.isoformat(timespec="seconds")}
     details |= {"silent": state.silent is not None, "refused": state.refused is not None, "problems": state.problems}
     return ProbeResult(Status.OK if well else Status.DEGRADED, details)
+
+
+async def _ask_limits(budgets: Budgets) -> ProbeResult:
+    """Not well while this process holds its share alone; with no store configured there is nothing to be ill."""
+    state = budgets.state()
+    if state is None:
+        return ProbeResult(Status.OK, {"held": "by this machine"})
+    silent_s = None if state.silent_s is None else round(state.silent_s, 1)
+    details = {"held": "with others" if state.ready else "by this machine's share", "machines": budgets.machines}
+    return ProbeResult(Status.OK if state.ready else Status.DEGRADED, {**details, "lastAnswerSeconds": silent_s})
 
 
 async def _ask_replicas(database: SyncDatabase) -> ProbeResult:

@@ -7,15 +7,18 @@ the server as little as an idle one. Nobody who asks ever hears of an error: a s
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import structlog
-from redis.asyncio import ConnectionPool
+from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
+
+from app.errors import Unavailable
 
 if TYPE_CHECKING:
     from app.kernel.clock import Clock
@@ -110,6 +113,22 @@ class _Asked:
             self.timer.cancel()
         if not self.future.done():
             self.future.set_result(answer)
+
+
+async def examine(url: str) -> str:
+    """What answers at `url`, and how fast; raises Unavailable that says what does not."""
+    server = Redis.from_url(url, socket_timeout=_SOCKET_S, socket_connect_timeout=_SOCKET_S, retry=Retry(NoBackoff(), 0))
+    try:
+        info = await server.info("server")
+        began = time.perf_counter()
+        await server.execute_command("EVAL", SCRIPT, 0)  # type: ignore[no-untyped-call]  # redis-py's
+        taken_ms = (time.perf_counter() - began) * 1000
+    except (RedisError, OSError, TimeoutError) as error:
+        raise Unavailable(f"the server of TURNOUT_REDIS_URL does not answer ({type(error).__name__})") from None
+    finally:
+        await server.aclose()
+    name, version = ("Valkey", info["valkey_version"]) if "valkey_version" in info else ("Redis", info.get("redis_version", "?"))
+    return f"{name} {version} answers in {taken_ms:.1f} ms"
 
 
 class SharedStore:

@@ -29,6 +29,7 @@ OWNERS = {
     "jose": {"app/tenancy/identity"},
     "slowapi": {"app/tenancy/limits"},
     "limits": {"app/tenancy/limits"},
+    "redis": {"app/tenancy/limits"},
     "strawberry": {"app/graphql"},
     "graphql": {"app/graphql"},
     "alembic": {"app/db/migrate.py"},
