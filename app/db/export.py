@@ -35,6 +35,10 @@ class TenantRows:
         found = await self._connection.fetch(_TABLES)
         return {row["name"]: [column for column in row["columns"] if (row["name"], column) not in _SECRETS] for row in found}
 
+    async def wrapped_secret(self) -> bytes:
+        """The tenant's secret, under the master key."""
+        return bytes(await self._connection.fetchval("select wrapped_secret from tenants"))
+
     async def rows(self, table: str, columns: list[str]) -> AsyncIterator[str]:
         """Each row as a JSON object: bytes as hex digits with a backslash and an x before them, times as ISO 8601."""
         statement = f'select row_to_json(r)::text from (select {", ".join(columns)} from "{table}") r'  # noqa: S608  the catalogue's names
@@ -48,7 +52,7 @@ async def tenant_named(sync_url: str, slug: str) -> UUID:
     connection = await connect(sync_url)
     try:
         with translated():
-            tenant_id: UUID | None = await connection.fetchval("select tenant_id from tenants where id = $1", slug)
+            tenant_id: UUID | None = await connection.fetchval("select tenant_id from tenants where id = $1 and status <> 'ERASED'", slug)
     finally:
         await connection.close()
     if tenant_id is None:

@@ -61,6 +61,11 @@ def canonical(signature: Signature, batch: Batch) -> bytes:
             rows = [rows[0][: len(rows[0]) * _MOST_BYTES // len(data)]]
 
 
+def opened(keys: TenantKeys, prediction_id: UUID, sealed: bytes) -> Any:
+    """What `canonical` made of the prediction's rows; raises UnreadableSecret."""
+    return orjson.loads(keys.unseal(sealed, _about(prediction_id)))
+
+
 class CapturedInputs:
     """Reads what was kept; one a process."""
 
@@ -85,7 +90,7 @@ class CapturedInputs:
         if sealed is None:
             return None
         try:
-            return orjson.loads(entry.keys.unseal(sealed, _about(wanted)))
+            return opened(entry.keys, wanted, sealed)
         except UnreadableSecret:
             raise NotFound("The input of this prediction was changed in the database, and is not readable any more.") from None
 

@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -186,10 +187,21 @@ def test_the_command_line_leads_a_tenant_through_its_life(pair: Service, tmp_pat
     assert "acme" not in [each["id"] for each in said("list")]
 
 
-def test_an_export_holds_every_row_of_the_tenant_and_none_of_another(pair: Service, tmp_path: Path) -> None:
+def until_landed(client: Client, prediction: str) -> None:
+    """Returns once the prediction's input is in the database: the spool is drained beside the answers."""
+    end = time.monotonic() + 30
+    while client.ask("query($id: ID!) { capturedInput(predictionId: $id) }", id=prediction)["capturedInput"] is None:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_an_export_holds_every_row_of_the_tenant_and_none_of_another(pair: Service, operator: Client, tmp_path: Path) -> None:
     admin, other = pair.new_tenant("exported"), pair.new_tenant("not-exported")
     for client in (admin, other):
         client.serve("m", "CLASSIFICATION", constant(1))
+    operator.ask(SETTINGS, id="exported", settings={"captureInputs": True})
+    predicted = admin.predict("m", [3.5, 4], unit="u-1")["id"]
+    until_landed(admin, predicted)
     out = tmp_path / "exported.jsonl"
     done = turnout(pair, "tenant", "export", "exported", "--out", str(out))
     assert done.returncode == 0, done.stderr
@@ -204,6 +216,9 @@ def test_an_export_holds_every_row_of_the_tenant_and_none_of_another(pair: Servi
         by_table
     )
     assert {"predictions", "outcomes", "exposures"} <= set(end["rows"])
+    ((captured,), (prediction,)) = (by_table["captured_inputs"], by_table["predictions"])
+    assert (captured["prediction_id"], captured["input"]["rows"], "sealed" in captured) == (predicted, [[3.5, 4.0]], False)
+    assert (prediction["id"], prediction["model"]) == (predicted, "m")
     (tenant,) = by_table["tenants"]
     assert "wrapped_secret" not in tenant
     assert {row["tenant_id"] for rows in by_table.values() for row in rows} == {tenant["tenant_id"]}
