@@ -32,6 +32,7 @@ ROOTS = [(kind, name) for kind, root in (("query", SCHEMA.query_type), ("mutatio
 OWN = {
     "viewer",
     "unitHash",
+    "eraseUnit",  # a unit of the same name is another one
     "serviceLevel",
     "declareMetric",
     "registerDocuments",
@@ -42,7 +43,7 @@ OPERATORS = {
     "mapTenantName", "unmapTenantName", "platformDocuments", "registerPlatformDocuments", "removePlatformDocuments",
 }  # fmt: skip
 PROOF = {"publishModelVersion"}  # names the other tenant, and wants proof first
-LISTS = {"models", "auditLog", "experiments", "documents", "usage"}
+LISTS = {"models", "auditLog", "experiments", "documents", "usage", "capturedInput"}
 
 EXPERIMENT = "mutation($input: CreateExperimentInput!) { createExperiment(input: $input) { key } }"
 REGISTER = "mutation($documents: [DocumentInput!]!) { registerDocuments(documents: $documents) { id } }"
@@ -100,6 +101,7 @@ def foreign(victim: Client) -> dict[str, Any]:
         "subject": f"alias:{SECRET}/production",
         "variants": VARIANTS,
         "plannedUnits": 100,
+        "eraseUnit.reason": "for a test",
         "features": [1],
         "rows": [[1]],
     }

@@ -180,5 +180,8 @@ def test_nothing_of_the_input_is_kept_anywhere_where_capture_is_off_and_only_sea
         assert (kept, tables_with(url, *texts)) == (int(captures), {})
         told = admin.ask(CAPTURED, id=made["id"])["capturedInput"]
         assert (told and told["rows"]) == ([[CANARY]] if captures else None)
-        assert machine.client("shy").ask(CAPTURED, id=made["id"]) == {"capturedInput": None} or not captures
+    for client in (machine.client("shy"), admin):
+        never = [client.ask(CAPTURED, id=id_) for id_ in ("x", "00000000-0000-7000-8000-000000000000")]
+        assert never == [{"capturedInput": None}] * 2
+    assert machine.client("shy").ask(CAPTURED, id=made["id"]) == {"capturedInput": None}, "another tenant's is not there"
     assert lines_with(machine, *texts) == []
