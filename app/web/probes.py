@@ -88,13 +88,6 @@ def probes_of(
         details = {"landlockAbi": confinement.landlock_abi, "seccomp": confinement.seccomp, "confined": confinement.confined}
         return ProbeResult(Status.OK if confinement.confined else Status.DEGRADED, details)
 
-    async def ask_spool() -> ProbeResult:
-        depth = await asyncio.to_thread(read_depth, spool, clock)
-        late = depth.oldest_age_s > _OLDEST_S or depth.quarantined > 0 or depth.waiting_for is not None
-        details: dict[str, Any] = {"bytes": depth.bytes, "records": depth.records, "oldestSeconds": round(depth.oldest_age_s, 1)}
-        details |= {"quarantined": depth.quarantined, "waitingFor": depth.waiting_for}
-        return ProbeResult(Status.DEGRADED if late else Status.OK, details)
-
     asked = {
         "database": ask_database,
         "routing": ask_routing,
@@ -102,7 +95,7 @@ def probes_of(
         "modelHost": ask_model_host,
         "flags": lambda: _ask_flags(flag_server),
         "limits": lambda: _ask_limits(budgets),
-        "spool": ask_spool,
+        "spool": lambda: _ask_spool(spool, clock),
     }
     return [Probe(name, ask) for name, ask in asked.items()]
 
@@ -117,6 +110,14 @@ async def _ask_flags(flag_server: UnleashFlagSource | None) -> ProbeResult:
     details |= {"heardAt": None if state.heard_at is None else state.heard_at.isoformat(timespec="seconds")}
     details |= {"silent": state.silent is not None, "refused": state.refused is not None, "problems": state.problems}
     return ProbeResult(Status.OK if well else Status.DEGRADED, details)
+
+
+async def _ask_spool(spool: Path, clock: Clock) -> ProbeResult:
+    depth = await asyncio.to_thread(read_depth, spool, clock)
+    late = depth.oldest_age_s > _OLDEST_S or depth.quarantined > 0 or depth.waiting_for is not None
+    details: dict[str, Any] = {"bytes": depth.bytes, "records": depth.records, "oldestSeconds": round(depth.oldest_age_s, 1)}
+    details |= {"quarantined": depth.quarantined, "waitingFor": depth.waiting_for}
+    return ProbeResult(Status.DEGRADED if late else Status.OK, details)
 
 
 async def _ask_limits(budgets: Budgets) -> ProbeResult:
