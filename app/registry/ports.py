@@ -59,8 +59,11 @@ class Allowances(Protocol):
 class Door(Protocol):
     """By which every caller comes in."""
 
-    async def admit(self, authorization: str | None, request_id: str, deadline: Deadline) -> RequestContext:
-        """Whom the header's token names; raises Unauthenticated, TenantSuspended, Unavailable or DeadlineExceeded."""
+    async def admit(self, authorization: str | None, request_id: str, deadline: Deadline, address: str) -> RequestContext:
+        """Whom the header's token names. `address`: whose failures are counted.
+
+        Raises Unauthenticated, RateLimited, TenantSuspended, Unavailable or DeadlineExceeded.
+        """
 
 
 class Confinement(Protocol):

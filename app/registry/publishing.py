@@ -68,7 +68,8 @@ class PublishingService:
     async def _target(self, ctx: RequestContext, to_tenant: str, token: str) -> RequestContext:
         """The caller as the other tenant knows them."""
         try:
-            target = await self._door.admit(f"Bearer {token}", ctx.request_id, ctx.deadline)
+            # Bad tokens are counted against the caller's tenant: whoever tries many holds up nobody else's.
+            target = await self._door.admit(f"Bearer {token}", ctx.request_id, ctx.deadline, f"tenant/{ctx.tenant_id}")
         except (Unauthenticated, TenantSuspended):
             raise PermissionDenied(_NO_PROOF) from None
         if target.tenant != to_tenant or Action.PUBLISH_VERSION not in target.allowed:

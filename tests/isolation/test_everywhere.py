@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 import urllib.parse
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +64,8 @@ def victim(service: Service) -> Client:
     experiment = {"key": KEY, "model": NAME, "primaryMetric": {"name": "canary-metric", "kind": "MEAN"}}
     arms = [{"name": "a", "version": 1, "control": True}, {"name": "b", "version": 1}]
     admin.ask("mutation($i: CreateExperimentInput!) { createExperiment(input: $i) { key } }", i={**experiment, "variants": arms})
+    capture = 'mutation { updateTenantSettings(tenant: "canary-tenant-q7", settings: {captureInputs: true}) { id } }'
+    service.client("platform", "OPERATOR").ask(capture)
     for _ in range(3):
         admin.predict(NAME, [FEATURE, 1.0], unit=UNIT)
     return admin
@@ -102,6 +105,44 @@ def test_cursors_of_another_tenants_lists_below_the_root_lead_to_nothing_of_thei
 
 
 FIELD = 'model(name: "MODEL") { name versions { edges { node { number } } } }'
+
+
+def test_the_id_of_their_prediction_leads_to_no_input_and_takes_no_outcome(victim: Client, stranger: Client) -> None:
+    theirs, nowhere = victim.predict(NAME, [FEATURE, 1.0], unit=UNIT)["id"], "0198a000-0000-7000-8000-000000000000"
+    captured = "query($id: ID!) { capturedInput(predictionId: $id) }"
+    end = time.monotonic() + 60
+    while (kept := victim.ask(captured, id=theirs)["capturedInput"]) is None:
+        assert time.monotonic() < end
+    assert kept["rows"] == [[FEATURE, 1.0]]
+    assert stranger.ask(captured, id=theirs) == stranger.ask(captured, id=nowhere) == {"capturedInput": None}
+    stranger.ask('mutation { declareMetric(input: {name: "canary-metric", kind: MEAN}) { name } }')
+    outcome = 'mutation($id: ID!) { recordOutcome(input: {metric: "canary-metric", value: 1, predictionId: $id}) { id } }'
+
+    def refusal(prediction: str) -> tuple[str, str]:
+        error = stranger.refused(outcome, id=prediction)
+        return error["extensions"]["code"], error["message"].replace(prediction, "ID")
+
+    assert refusal(theirs) == refusal(nowhere)
+
+
+def test_results_by_a_metric_of_theirs_are_those_of_a_metric_that_is_nowhere(victim: Client, stranger: Client) -> None:
+    arms = [{"name": "a", "version": 1, "control": True}, {"name": "b", "version": 1}]
+    own = {"key": "own", "model": "mine", "primaryMetric": {"name": "own-metric", "kind": "MEAN"}, "variants": arms}
+    stranger.ask("mutation($i: CreateExperimentInput!) { createExperiment(input: $i) { key } }", i=own)
+    victim.ask('mutation { declareMetric(input: {name: "canary-metric-2", kind: MEAN}) { name } }')
+    for field, inner in (("results", "metric notes looks"), ("shadowResults", "variant")):
+        asked = f'query($m: String) {{ experiment(key: "own") {{ {field}(metric: $m) {{ {inner} }} }} }}'
+        answers = []
+        for metric in ("canary-metric-2", "absent-metric-2"):
+            answer = stranger.post(asked, m=metric).json()
+            answer.pop("extensions")  # the first time the document is unseen, and costs more
+            for error in answer.get("errors", []):
+                error["extensions"].pop("requestId", None)
+            answers.append(json.dumps(answer).replace(metric, "METRIC"))
+        assert answers[0] == answers[1]
+        assert '"path": ["experiment"' in answers[0] or '{"experiment": {"' in answers[0]  # it was asked, not refused as a document
+
+
 DOCUMENTS: dict[str, str] = {
     "plain": f"{{ {FIELD} }}",
     "alias": f"{{ mine: {FIELD} other: {FIELD} }}",
