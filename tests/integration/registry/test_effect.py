@@ -12,8 +12,10 @@ import pytest
 from app.db.line import Line
 from app.registry import effect
 from app.registry.effect import NO_VERSION, Effect, await_effect, effects_of, version_key
+from app.registry.everywhere import Everywhere
 from app.registry.replicas import Replica
 from app.registry.types import Promotion
+from tests.integration.registry.conftest import Quiet
 from tests.support.clock import ManualClock
 from tests.support.database import make_tenant
 
@@ -84,6 +86,20 @@ async def test_a_change_is_everywhere_when_each_live_replica_has_said_so(house: 
     assert (named(known), known.everywhere) == ({"a": True, "b": True}, True)
     assert (await house.effect(6)).everywhere is False
     assert named(await house.effect(6)) == {"a": False, "b": True}
+
+
+async def test_a_change_about_no_version_is_served_when_every_replica_has_taken_it_in_whatever_it_could_not_load(house: House) -> None:
+    first, second = await house.replica("a"), await house.replica("b")
+    house.running(first)
+    house.running(second)
+    everywhere = Everywhere(house.registry.database, Quiet())
+    first.applied(house.registry.tenant, 5, frozenset())
+    waiting = asyncio.create_task(everywhere.served(house.registry.tenant, 5))
+    while not named(await house.effect(5))["a"]:  # noqa: ASYNC110  the database tells nobody
+        await asyncio.sleep(0)
+    assert not waiting.done()
+    second.applied(house.registry.tenant, 5, frozenset({(MODEL, 2)}))
+    assert await waiting is True
 
 
 async def test_a_replica_that_left_is_no_longer_waited_for_and_still_told_of_where_it_served(house: House) -> None:
