@@ -16,6 +16,7 @@ from app.registry.liveness import Listed, listed_replicas
 from app.supervisor.database import is_embedded
 from app.supervisor.lock import holder
 from app.supervisor.revision import is_current
+from app.tenancy.tombstones import WAITING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from app.settings import Settings
 
 _FEW_DAYS = 3
+_LATE_HOURS = 2.0
 
 
 def database_findings(settings: Settings) -> Iterator[Finding]:
@@ -56,9 +58,10 @@ def _findings(urls: Mapping[DatabaseRole, str], kind: str) -> Iterator[Finding]:
     else:
         yield Finding("migrations", Level.NOTE, "not examined: that takes TURNOUT_DATABASE_OWNER_URL")
     yield from _replica_findings(urls[DatabaseRole.SYNC])
+    yield run_blocking(_erasure_finding(urls[DatabaseRole.SYNC]))
     ahead = run_blocking(days_ahead(any_url, SystemClock()))
     enough = ahead >= _FEW_DAYS
-    text = f"partitions for {max(ahead, 0)} more days" + ("" if enough else ": run turnout migrate, or give the parent the owner's URL")
+    text = f"partitions for {max(ahead, 0)} more days" + ("" if enough else ": run turnout maintain, or give the parent the owner's URL")
     yield Finding("prediction log", Level.OK if enough else Level.UNSAFE, text)
 
 
@@ -71,6 +74,22 @@ def _replica_findings(sync_url: str) -> Iterator[Finding]:
     heard = [each for each in replicas if not each.silent]
     oldest = f", the oldest heartbeat {max(each.silent_s for each in heard):.1f} s ago" if heard else ""
     yield Finding("replicas", Level.OK, f"{len(heard)} serving{oldest}")
+
+
+async def _erasure_finding(url: str) -> Finding:
+    connection = await connect(url)
+    try:
+        with translated():
+            waiting = await connection.fetchrow(WAITING)
+    finally:
+        await connection.close()
+    if not waiting["erasures"]:
+        return Finding("erasures", Level.OK, "none waits to be swept")
+    hours = (SystemClock().now() - waiting["oldest"]).total_seconds() / 3600
+    many = waiting["erasures"]
+    text = f"{many} tombstone{'s' * (many > 1)} to sweep the log for, the oldest of {hours:.1f} hours ago"
+    late = hours > _LATE_HOURS
+    return Finding("erasures", Level.UNSAFE if late else Level.NOTE, text + (": run turnout maintain" if late else ""))
 
 
 async def _replicas(url: str) -> list[Listed]:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 # For the driver, as the owner, who asks often. Oldest first: what was promised first is done first.
 UNSWEPT = "select tenant_id, unit_hash, id, at from tombstones where swept_at is null order by at, id limit 1000"
+WAITING = "select count(*) as erasures, min(at) as oldest from tombstones where swept_at is null"
 SINCE = "select tenant_id, unit_hash, id, at from tombstones where at >= $1 order by at, id"
 PRESENT = """
 select t.id is not null as there from unnest($1::uuid[], $2::text[], $3::uuid[]) as g (tenant_id, unit_hash, id)

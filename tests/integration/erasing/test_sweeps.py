@@ -13,7 +13,7 @@ import pytest
 
 from app.db.tenant_rows import KEPT
 from app.db.writers import writers_gone
-from app.errors import Unavailable
+from app.errors import ConfigurationError, Unavailable
 from app.experiments.outcome_rules import OutcomeToRecord
 from app.journal.aside import Aside
 from app.journal.sink import PostgresSink
@@ -350,6 +350,34 @@ class TestARestore:
 
 
 class TestTender:
+    async def test_a_sweep_that_was_cut_off_is_ended_by_the_next_one(self, world: World, tmp_path: Path) -> None:
+        for seconds in (0, 3600, DAY_S):
+            world.clock.advance(seconds)
+            await world.log(world.prediction("u1", "blue"))
+        await erase(world, "u1")
+        sweeper = Sweeper(world.urls.owner, tmp_path, world.clock)
+        work = sweeper.erased()
+        while not await anext(work):
+            pass
+        await sweeper.close()
+        assert kept_of(world, "u1") == {"predictions": 2}
+        await sweep(world, tmp_path)
+        assert kept_of(world, "u1") == {}
+        assert world.ask("select rows, swept_at is not null from tombstones") == [(5, True)], (
+            "three queued exposures, and two of the answers"
+        )
+
+    async def test_a_file_that_cannot_be_written_keeps_the_sweep_waiting_for_it(self, world: World, tmp_path: Path) -> None:
+        await world.log(world.prediction("u1", "blue"))
+        await erase(world, "u1")
+        (tmp_path / TOMBSTONES).mkdir()
+        with pytest.raises(ConfigurationError, match=TOMBSTONES.replace(".", r"\.")):
+            await sweep(world, tmp_path)
+        assert kept_of(world, "u1") == {"predictions": 1}
+        (tmp_path / TOMBSTONES).rmdir()
+        await sweep(world, tmp_path)
+        assert kept_of(world, "u1") == {}
+
     async def test_it_sweeps_by_itself_in_slices_and_one_machine_at_a_time(self, world: World, tmp_path: Path) -> None:
         await world.log(world.prediction("u1", "blue"))
         await erase(world, "u1")
