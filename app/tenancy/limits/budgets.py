@@ -65,6 +65,7 @@ class Budgets:
     def __init__(self, limiter: RateLimiter, store: SharedStore | None = None, machines: Machines | None = None) -> None:
         self._limiter, self._store = limiter, store
         self._machines = machines or Machines()
+        self._told: dict[UUID, int] = {}  # which time of the store's coming back it was told what this machine had taken
         self._heard: dict[UUID, int] = {}  # requests that all machines had left, as of the last answer
 
     def take(self, tenant_id: UUID, limits: TenantLimits, cost: int) -> Decision:
@@ -77,7 +78,11 @@ class Budgets:
         if self._store is None or not self._store.ready:
             return None
         period_us, window_us = self._limiter.shape(tenant_id, limits)
-        used_us = max(0.0, self._limiter.ahead_us - cost * period_us)
+        used_us = 0.0
+        if self._told.get(tenant_id, 1) != self._store.times_ready:
+            # Once, and not with each question: requests under way are in this machine's budget already, and will ask for themselves.
+            self._told[tenant_id] = self._store.times_ready
+            used_us = max(0.0, self._limiter.ahead_us - cost * period_us)
         asked = self._store.ask(Question(f"{_PREFIX}{tenant_id}", "r", period_us, window_us, cost, used_us))
         return None if asked is None else SharedTake(self, tenant_id, limits, cost, here, asked)
 

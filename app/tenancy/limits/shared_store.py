@@ -145,6 +145,7 @@ class SharedStore:
         self._waiting: deque[_Asked] = deque()
         self._news = asyncio.Event()
         self._ready = False
+        self._times_ready = 0
         self._failures = 0
         self._answered_at: float | None = None
 
@@ -152,6 +153,11 @@ class SharedStore:
     def ready(self) -> bool:
         """Whether it is worth asking: the server answered in time when it was asked last."""
         return self._ready
+
+    @property
+    def times_ready(self) -> int:
+        """How often the server came; from the second time on it may have forgotten, or missed, what was taken meanwhile."""
+        return self._times_ready
 
     def state(self) -> StoreState:
         silent_s = None if self._answered_at is None else self._clock.monotonic() - self._answered_at
@@ -175,7 +181,7 @@ class SharedStore:
             while True:
                 try:
                     await self._probe()
-                    self._ready = True
+                    self._ready, self._times_ready = True, self._times_ready + 1
                     await self._carry()
                 except (RedisError, OSError, TimeoutError) as error:
                     await self._failed(error)
