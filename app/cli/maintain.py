@@ -9,7 +9,7 @@ from app.cli.options import load_settings
 
 @click.command()
 def maintain() -> None:
-    """Sweep what was erased, delete what is too old, make partitions ahead.
+    """Sweep what was erased or is too old.
 
     The service does so by itself where it runs the database or knows TURNOUT_DATABASE_OWNER_URL; elsewhere run this every hour.
     """

@@ -63,6 +63,8 @@ CALLS = {
     "mapTenantName": 'mutation { mapTenantName(tenant: "none", issuer: "i", externalId: "e") { id } }',
     "unmapTenantName": 'mutation { unmapTenantName(tenant: "none", issuer: "i", externalId: "e") { id } }',
     "revokeTokens": 'mutation { revokeTokens(reason: "x") }',
+    "eraseUnit": 'mutation { eraseUnit(unit: "", reason: "x") { id } }',
+    "capturedInput": '{ capturedInput(predictionId: "none") }',
     "documents": "{ documents { edges { cursor } } }",
     "registerDocuments": "mutation { registerDocuments(documents: []) { id } }",
     "removeDocuments": "mutation { removeDocuments(ids: []) }",
