@@ -13,6 +13,7 @@ _COMMANDS = {
     "serve": "app.cli.serve:serve",
     "demo": "app.cli.demo:demo",
     "migrate": "app.cli.migrate:migrate",
+    "maintain": "app.cli.maintain:maintain",
     "tenant": "app.cli.tenant:tenant",
     "documents": "app.cli.documents:documents",
     "token": "app.cli.token:token",

@@ -36,6 +36,7 @@ def test_every_command_of_the_contract_is_there_and_helps(turnout):
         "serve",
         "demo",
         "migrate",
+        "maintain",
         "tenant",
         "documents",
         "token",
