@@ -55,10 +55,12 @@ def canonical(signature: Signature, batch: Batch) -> bytes:
         data = orjson.dumps({"columns": names, "rows": rows, "rowCount": batch.rows, "cut": cut})
         if len(data) <= _MOST_BYTES:
             return data
-        if len(rows) > 1:
-            rows = rows[: max(1, len(rows) * _MOST_BYTES // len(data))]
-        else:
-            rows = [rows[0][: len(rows[0]) * _MOST_BYTES // len(data)]]
+        rows = _fewer(rows, _MOST_BYTES / len(data))
+
+
+def _fewer(rows: list[list[Any]], share: float) -> list[list[Any]]:
+    """About `share` of the rows; of a single one, of its values."""
+    return rows[: max(1, int(len(rows) * share))] if len(rows) > 1 else [rows[0][: int(len(rows[0]) * share)]]
 
 
 def opened(keys: TenantKeys, prediction_id: UUID, sealed: bytes) -> Any:
