@@ -99,8 +99,6 @@ def test_a_draft_is_changed_in_part_and_null_clears(admin: Client) -> None:
         ),
         ({"model": "none"}, "NOT_FOUND", "There is no model named 'none'."),
         ({"variants": [VARIANTS[0], {"name": "new", "version": 9}]}, "NOT_FOUND", "There is no version 9 of the model 'coin'."),
-        ({"key": "few-words-twice"}, None, ""),
-        ({"key": "few-words-twice"}, "CONFLICT", "There is an experiment with the key 'few-words-twice' already"),
         (
             {"primaryMetric": {"name": "clicked", "kind": "MEAN"}},
             "CONFLICT",
@@ -108,15 +106,17 @@ def test_a_draft_is_changed_in_part_and_null_clears(admin: Client) -> None:
         ),
     ],
 )
-def test_what_cannot_be_tried_is_refused_with_a_code_and_a_sentence(
-    admin: Client, more: dict[str, Any], code: str | None, why: str
-) -> None:
-    if code is None:
-        admin.ask(CREATE, input={**draft("refused"), **more})
-        return
+def test_what_cannot_be_tried_is_refused_with_a_code_and_a_sentence(admin: Client, more: dict[str, Any], code: str, why: str) -> None:
     error = admin.refused(CREATE, input={**draft("refused"), **more})
     assert (error["extensions"]["code"], error["extensions"]["retryable"]) == (code, False)
     assert why in error["message"]
+
+
+def test_a_key_names_one_experiment(admin: Client) -> None:
+    admin.ask(CREATE, input=draft("few-words-twice"))
+    error = admin.refused(CREATE, input=draft("few-words-twice"))
+    assert (error["extensions"]["code"], error["extensions"]["retryable"]) == ("CONFLICT", False)
+    assert "There is an experiment with the key 'few-words-twice' already" in error["message"]
 
 
 def test_from_start_to_a_new_production(admin: Client) -> None:
