@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 _LARGEST_REQUEST = 64 * 1024
 _FATES_KEPT = 1_024
+_PF_EXITING = 0x4
 _UNLOCKED = Confinement(seccomp=False, landlock_abi=0, own_uid=False)
 
 
@@ -276,7 +277,7 @@ class Zygote:
         )
 
     def _end(self, child: _Child) -> None:
-        child.killed = True
+        child.killed = not _is_ending(child.pid)
         _kill(child.pid)
         if self._current.get(child.key) is child:
             del self._current[child.key]
@@ -317,6 +318,18 @@ def _own_bytes(pid: int) -> int | None:
         return sum(int(line[1]) for line in lines) * 1024
     except (OSError, ValueError, IndexError):
         return None
+
+
+def _is_ending(pid: int) -> bool:
+    """Whether it ends by itself already: its socket is closed before it can be reaped, and what killed it must not be put down to us.
+
+    Source: proc(5), field 9 of stat; PF_EXITING of the kernel's sched.h.
+    """
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as stat:  # noqa: PTH123
+            return bool(int(stat.read().rpartition(b")")[2].split()[6]) & _PF_EXITING)
+    except (OSError, ValueError, IndexError):
+        return False
 
 
 def _kill(pid: int) -> None:
