@@ -13,6 +13,7 @@ from app.kernel.context import Action, RequestContext
 from app.tenancy.permissions import PERMISSIONS
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from uuid import UUID
 
     from app.audit.service import AuditService
@@ -112,10 +113,13 @@ class Requires:
     roles: list[str]
 
 
-def root_field(action: Action, description: str, **options: Any) -> Any:
-    """A field of Query or Mutation, marked with the roles that the permission table gives. The service checks; this only shows."""
+def root_field(action: Action, description: str, *, direct: Callable[..., Awaitable[Any]] | None = None, **options: Any) -> Any:
+    """A field of Query or Mutation, marked with the roles that the permission table gives. The service checks; this only shows.
+
+    `direct`: does all that the field's resolver does, given the context and the field's arguments by name.
+    """
     directive = Requires(roles=sorted(PERMISSIONS[action]))
-    return strawberry.field(description=description, directives=[directive], metadata={"action": action}, **options)
+    return strawberry.field(description=description, directives=[directive], metadata={"action": action, "direct": direct}, **options)
 
 
 def root_mutation(action: Action, description: str, **options: Any) -> Any:

@@ -104,9 +104,18 @@ class DocumentCache:
 class DocumentStore:
     """Documents for one schema."""
 
-    def __init__(self, schema: GraphQLSchema, *, limits: Limits, mapper: ErrorMapper, cache: DocumentCache, suggestions: bool) -> None:
+    def __init__(
+        self,
+        schema: GraphQLSchema,
+        *,
+        limits: Limits,
+        mapper: ErrorMapper,
+        cache: DocumentCache,
+        suggestions: bool,
+        plans: bool = True,
+    ) -> None:
         self._schema_digest = hashlib.sha256(print_schema(schema).encode()).hexdigest()[:32]
-        self._examiner = Examiner(schema, limits, mapper, suggestions=suggestions)
+        self._examiner = Examiner(schema, limits, mapper, suggestions=suggestions, plans=plans)
         self._cache = cache
 
     def find(self, tenant: UUID, sha256: str) -> Document | None:

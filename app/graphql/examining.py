@@ -21,6 +21,7 @@ from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
 
 from app.graphql.errors import MAX_DOCUMENT_ERRORS, ErrorMapper, OperationNotFound, Problem, too_complex
 from app.graphql.limits import Limits, exceeded, measure
+from app.graphql.plans.compiler import Plan, compile_plans
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from graphql import GraphQLSchema
 
 _OVERHEAD = 200  # characters: what the smallest document costs to keep
+_PLANNED = 5  # characters: what a field of a plan costs to keep
 _NOTHING = DocumentNode(definitions=())
 _RULES = (*specified_rules, MaybeNullValidationRule, OneOfInputValidationRule)
 
@@ -43,12 +45,17 @@ class Document:
     operations: Mapping[str | None, OperationType]
     weight: int  # characters of text, which memory follows: some 120 to 270 bytes each
     costs: Mapping[str | None, int] = field(default_factory=dict)
+    plans: Mapping[str | None, Plan] = field(default_factory=dict)  # of operations that need no executor
 
     def cost(self, operation_name: str | None) -> int:
         """Tokens of the operation that a request means: one for each field at its root."""
         if operation_name is None:
             return next(iter(self.costs.values()), 1)
         return self.costs.get(operation_name, 1)
+
+    def plan(self, operation_name: str | None) -> Plan | None:
+        """Of the operation that a request means, where it has one; `kind` has said that there is such an operation."""
+        return self.plans.get(next(iter(self.operations)) if operation_name is None else operation_name)
 
     def kind(self, operation_name: str | None) -> OperationType:
         """Of the operation that a request means; raises OperationNotFound."""
@@ -64,10 +71,10 @@ class Document:
 
 
 class Examiner:
-    """Looks at documents for one schema. `suggestions`: tell names of the schema that nobody asked about."""
+    """Looks at documents for one schema. `suggestions`: tell names of the schema that nobody asked about. `plans`: compile documents."""
 
-    def __init__(self, schema: GraphQLSchema, limits: Limits, mapper: ErrorMapper, *, suggestions: bool) -> None:
-        self._schema, self._limits, self._mapper, self._suggestions = schema, limits, mapper, suggestions
+    def __init__(self, schema: GraphQLSchema, limits: Limits, mapper: ErrorMapper, *, suggestions: bool, plans: bool = True) -> None:
+        self._schema, self._limits, self._mapper, self._suggestions, self._plans = schema, limits, mapper, suggestions, plans
 
     def look_at(self, digest: str, text: str, request_id: str, *, may_introspect: bool) -> Document:
         """The document under `digest`. One that introspects and may not comes back unvalidated, so that nobody pays for it."""
@@ -90,7 +97,9 @@ class Examiner:
         names = [node.name.value if node.name else None for node in nodes]
         operations = dict(zip(names, (node.operation for node in nodes), strict=True))
         costs = dict(zip(names, (counts.cost for counts in measurement.operations), strict=True))
-        return Document(digest, ast, (), measurement.introspects, operations, len(text) + _OVERHEAD, costs)
+        plans, planned = compile_plans(self._schema, ast) if self._plans else ({}, 0)
+        weight = len(text) + _OVERHEAD + _PLANNED * planned
+        return Document(digest, ast, (), measurement.introspects, operations, weight, costs, plans)
 
     def _problems(self, ast: DocumentNode, request_id: str) -> list[Problem]:
         try:

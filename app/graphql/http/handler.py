@@ -7,7 +7,7 @@ tokens) · introspection · operation · its root fields' tokens · execution un
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from graphql import ExecutionResult, OperationType, execute
@@ -82,7 +82,7 @@ class GraphQLEndpoint:
         self._mapper = ErrorMapper(suggestions=options.development)
         cache = DocumentCache(share_chars=options.document_share_chars, total_chars=options.document_total_chars)
         self._documents = DocumentStore(
-            self._schema, limits=options.limits, mapper=self._mapper, cache=cache, suggestions=options.development
+            self._schema, limits=options.limits, mapper=self._mapper, cache=cache, suggestions=options.development, plans=options.plans
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -137,6 +137,14 @@ class GraphQLEndpoint:
             charge.take(more)
         await charge.settle()
         exchange.context = context = self._context_factory(ctx)
+        plan = document.plan(parameters.operation_name)
+        result = None if plan is None else await plan.run(context, parameters.variables or {})
+        if result is None:
+            result = await self._execute(document, parameters, context)
+        return self._result(exchange, result)
+
+    async def _execute(self, document: Document, parameters: Parameters, context: Any) -> ExecutionResult:
+        """The ordinary way, which any operation can go."""
         result = execute(
             self._schema,
             document.ast,
@@ -147,7 +155,7 @@ class GraphQLEndpoint:
             is_awaitable=optimized_is_awaitable,  # type: ignore[arg-type]  # Strawberry says bool where graphql-core says TypeGuard
             hide_suggestions=not self._options.development,
         )
-        return self._result(exchange, result if isinstance(result, ExecutionResult) else await result)
+        return result if isinstance(result, ExecutionResult) else await result
 
     def _count(self, exchange: Exchange) -> None:
         """What the caller did wrong says nothing of how well the tenant is served."""

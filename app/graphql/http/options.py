@@ -19,6 +19,7 @@ class EndpointOptions:
     grace_s: float = 0.1  # so that services tell the deadline field by field before the whole request is cut
     unseen_document_cost: int = 4  # tokens, beside the one that every request costs
     cors_origins: tuple[str, ...] = ()
+    plans: bool = True  # documents that can be planned run without graphql-core's executor, with the same answers
     limits: Limits = field(default_factory=Limits)
     document_share_chars: int = 64 * 1024  # of one tenant
     document_total_chars: int = 512 * 1024

@@ -7,8 +7,9 @@ from typing import Annotated
 import strawberry
 
 from app.graphql.context import Info, root_field
+from app.graphql.prediction import asking
 from app.graphql.prediction.types import BatchPrediction, Prediction
-from app.graphql.scalars import Attributes, FeatureMatrix, FeatureRow, given
+from app.graphql.scalars import Attributes, FeatureMatrix, FeatureRow
 from app.kernel.context import Action
 from app.prediction import types
 
@@ -23,6 +24,7 @@ class PredictionQuery:
         "One prediction. `unit` is who is randomised (a user, a device, a session). "
         "`version` or `alias` pins the request and leaves experiments aside.",
         graphql_type=Prediction | None,
+        direct=asking.one,
     )
     async def predict(
         self,
@@ -34,14 +36,13 @@ class PredictionQuery:
         alias: str | None = strawberry.UNSET,
         version: int | None = strawberry.UNSET,
     ) -> types.Prediction:
-        info.context.predicts = True
-        request = types.RouteRequest(model, given(unit), given(attributes), given(alias), given(version))
-        return await info.context.services.predictor.predict(info.context.request, request, features)
+        return await asking.one(info.context, model, features, unit, attributes, alias, version)
 
     @root_field(
         Action.PREDICT,
         "Many rows, one route: every row goes to the same version. Exactly one of rows and matrix.",
         graphql_type=BatchPrediction | None,
+        direct=asking.many,
     )
     async def predict_batch(
         self,
@@ -54,7 +55,4 @@ class PredictionQuery:
         alias: str | None = strawberry.UNSET,
         version: int | None = strawberry.UNSET,
     ) -> types.BatchPrediction:
-        info.context.predicts = True
-        request = types.RouteRequest(model, given(unit), given(attributes), given(alias), given(version))
-        sent = types.BatchRows(given(rows), given(matrix))
-        return await info.context.services.predictor.predict_batch(info.context.request, request, sent)
+        return await asking.many(info.context, model, rows, matrix, unit, attributes, alias, version)
