@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import structlog
@@ -116,7 +115,7 @@ def without_erased(record: Record, erased: Mapping[tuple[UUID, str], datetime]) 
     at = None if record.unit_hash is None else erased.get((record.tenant_id, record.unit_hash))
     if at is None or record.at > at + ERASURE_GRACE:
         return record
-    return replace(record, unit_hash=None) if isinstance(record, PredictionRecord) else None
+    return record._replace(unit_hash=None) if isinstance(record, PredictionRecord) else None
 
 
 def _named_in(path: Path) -> tuple[set[UUID], set[str]]:

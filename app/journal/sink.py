@@ -54,8 +54,11 @@ class _Table:
           FROM unnest({arrays}) AS r ({", ".join(columns)}) WHERE NOT ({left_out}) ON CONFLICT DO NOTHING"""  # noqa: S608  constants
         self._attributes = [(names or {}).get(column, column) for column in columns]
 
-    def columns(self, records: Sequence[Record]) -> list[list[Any]]:
-        return [[getattr(record, name) for record in records] for name in self._attributes]
+    def columns(self, records: Sequence[Record]) -> list[Sequence[Any]]:
+        """The records, at least one and all of this table's kind, turned on their side."""
+        fields: dict[str, Sequence[Any]] = dict(zip(records[0]._fields, zip(*records, strict=True), strict=True))
+        fields["at"] = [record.at for record in records]
+        return [fields[name] for name in self._attributes]
 
 
 # In this order: what was answered before what was computed beside it. An answer is usage, whosever it was.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from app.kernel.ids import minted_at_ms
 
@@ -27,8 +27,8 @@ class Durability(StrEnum):
     BUFFERED = "BUFFERED"  # up to a second may be lost
 
 
-@dataclass(frozen=True, slots=True)
-class PredictionRecord:
+# Records are tuples: one is made for each answer, and again for each that the drain moves.
+class PredictionRecord(NamedTuple):
     """One answer: exactly what the `predictions` table holds. Nothing of the input but the unit's pseudonym."""
 
     id: UUID  # UUIDv7; `at` is derived from it, so a replay of a record is the same row
@@ -58,8 +58,7 @@ class ShadowKind(StrEnum):
     COVARIATE = "COVARIATE"  # the control version's answer on a unit's first exposed input
 
 
-@dataclass(frozen=True, slots=True)
-class ShadowRecord:
+class ShadowRecord(NamedTuple):
     """What a version said off the caller's time on an input that another one answered: a row of the `shadow_answers` table.
 
     No acknowledged answer depends on it, so it is written BUFFERED: a crash may lose what was said in the last second.
@@ -87,8 +86,7 @@ class ShadowRecord:
         return _made_at(self.id)
 
 
-@dataclass(frozen=True, slots=True)
-class InputRecord:
+class InputRecord(NamedTuple):
     """The features of one prediction, sealed under the tenant's data key before they came here: a row of `captured_inputs`."""
 
     id: UUID  # of the prediction

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -360,10 +359,10 @@ class TestPoison:
             await drain._round()
             seen.append(read_frames(kept.read_bytes())[0])
             if not seconds:
-                assert seen == [[replace(record, unit_hash=None)]]
+                assert seen == [[record._replace(unit_hash=None)]]
                 kept.write_bytes(encode(record))
 
-        assert seen[1:] == [[record], [replace(record, unit_hash=None)]]
+        assert seen[1:] == [[record], [record._replace(unit_hash=None)]]
         spool.close()
 
     async def test_a_refused_word_of_a_shadow_is_put_into_quarantine_and_its_answer_arrives(

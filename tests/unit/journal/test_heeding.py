@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 from uuid import uuid4
 
@@ -25,7 +24,7 @@ def test_an_answer_loses_its_unit_and_the_rest_goes_up_to_a_minute_after_the_era
     if record.unit_hash is None or ahead_ms < 0:
         assert left == record
     else:
-        assert left == (replace(record, unit_hash=None) if isinstance(record, PredictionRecord) else None)
+        assert left == (record._replace(unit_hash=None) if isinstance(record, PredictionRecord) else None)
 
 
 @given(any_record)
