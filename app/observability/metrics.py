@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import re
+from bisect import bisect_left
+from struct import Struct
 from typing import TYPE_CHECKING, Any
 
 from app.observability.instruments import Instrument, Kind, instruments
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 MAX_PREDICTION_SERIES = 1000  # combinations of tenant, model, version and runtime a process; the rest is "other"
 _MAX_SERIES = 100
 _OTHER = "other"
+_VALUE_AND_TIME = Struct("dd")
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 
 
@@ -28,7 +31,7 @@ class Telemetry:
 
     def __init__(self, folder: Path) -> None:
         made = _make_instruments(folder)
-        self._request = _Bounded(_MAX_SERIES, lambda operation: made["turnout_request_seconds"].labels(operation).observe)
+        self._request = _Bounded(_MAX_SERIES, lambda operation: _observing(made["turnout_request_seconds"].labels(operation)))
         self._error = _Bounded(_MAX_SERIES, lambda *labels: made["turnout_errors_total"].labels(*labels).inc)
         self._live_proofs = _Bounded(_MAX_SERIES, lambda outcome: made["turnout_live_proofs_total"].labels(outcome).inc)
         self._fallbacks = _Bounded(_MAX_SERIES, lambda reason: made["turnout_flag_fallbacks_total"].labels(reason).inc)
@@ -41,11 +44,15 @@ class Telemetry:
         self._prediction = _Bounded(
             MAX_PREDICTION_SERIES,
             lambda *labels: (
-                made["turnout_prediction_seconds"].labels(*labels).observe,
-                made["turnout_prediction_rows_total"].labels(*labels).inc,
+                _observing(made["turnout_prediction_seconds"].labels(*labels)),
+                _Cell(made["turnout_prediction_rows_total"].labels(*labels)._value).add,  # noqa: SLF001  as in _Cell
             ),
         )
-        self._in_flight = made["turnout_requests_in_flight"]
+        self._in_flight = _Cell(made["turnout_requests_in_flight"]._value).add  # noqa: SLF001  as in _Cell
+        self._turned_away = _Bounded(_MAX_SERIES, lambda reason: made["turnout_requests_turned_away_total"].labels(reason).inc)
+        self._turn = made["turnout_loop_turn_seconds"]
+        self._connections = made["turnout_connections"]
+        self._connections_closed = _Bounded(_MAX_SERIES, lambda reason: made["turnout_connections_closed_total"].labels(reason).inc)
         self._loaded = made["turnout_models_loaded"]
         self._memory = made["turnout_model_memory_bytes"]
         self._confirmed = made["turnout_snapshot_confirmed_timestamp_seconds"]
@@ -70,7 +77,20 @@ class Telemetry:
 
     def in_flight(self, change: int) -> None:
         """+1 when a request begins, -1 when it ends."""
-        self._in_flight.inc(change)
+        self._in_flight(change)
+
+    def turned_away(self, reason: str) -> None:
+        """One request that was not begun, because the process has too much to do: "busy", "share", "full", "late", "admin" or "upload"."""
+        self._turned_away.of(reason)(1)
+
+    def serving(self, connections: int, turn_s: float) -> None:
+        """So many connections are open, and the event loop takes so long for one turn."""
+        self._connections.set(connections)
+        self._turn.set(turn_s)
+
+    def connection_closed(self, reason: str) -> None:
+        """One connection that the service ended or did not take: "head", "idle", "send", "full" or "address"."""
+        self._connections_closed.of(reason)(1)
 
     def models_loaded(self, count: int, held_bytes: int) -> None:
         """So many versions are open, and take about so much memory."""
@@ -118,6 +138,35 @@ class Telemetry:
 
     def journal_dropped(self, records: int) -> None:
         self._dropped.inc(records)
+
+
+class _Cell:
+    """One number of prometheus_client's file, written in place. For numbers that the event loop's thread alone changes.
+
+    Its own `inc` takes a lock, asks for the process's id and looks the place up, on each of the seven numbers of a request.
+    """
+
+    __slots__ = ("_at", "_file", "_total")
+
+    def __init__(self, value: Any) -> None:
+        self._file, self._total = value._file, value._value  # noqa: SLF001  there is no public way to the place of a number
+        self._at = slice(place := self._file._positions[value._key], place + _VALUE_AND_TIME.size)  # noqa: SLF001
+
+    def add(self, amount: float) -> None:
+        self._total += amount
+        self._file._m[self._at] = _VALUE_AND_TIME.pack(self._total, 0.0)  # noqa: SLF001  another map each time the file has grown
+
+
+def _observing(histogram: Any) -> Callable[[float], None]:
+    """The histogram's `observe`."""
+    bounds, count_up = list(histogram._upper_bounds), [_Cell(bucket).add for bucket in histogram._buckets]  # noqa: SLF001
+    add = _Cell(histogram._sum).add  # noqa: SLF001
+
+    def observe(amount: float) -> None:
+        add(amount)
+        count_up[bisect_left(bounds, amount)](1)
+
+    return observe
 
 
 class _Bounded:
