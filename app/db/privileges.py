@@ -108,6 +108,7 @@ GRANTS: dict[DatabaseRole, dict[str, Grant]] = {
         ),
         "artifacts": _columns("tenant_id digest created_at removed_at"),
         "aliases": _columns("tenant_id model_id name number revision"),
+        "promotions": _columns("tenant_id model_id alias revision number parent_revision"),
         "experiments": _columns(
             "tenant_id key model_id model status source rollout variants layer slots targeting overrides guardrails revision"
         ),

@@ -3,6 +3,8 @@
 All run in the transaction of one tenant under the fold's lock, so nobody else writes these tables meanwhile. A unit's first exposure is
 the one with the least (time, prediction id), in whatever order they arrive; a unit that was seen under two variants counts in that
 of its first. Each statement takes the old state of the units at hand off the tallies and puts the new one on.
+What a fallback answered is an exposure of the arm that was to answer (intention to treat): units on which an arm fails are not left out
+of it, or it would be judged by those that it can serve. Its score is another version's, so that it is nobody's covariate.
 An experiment ends at its planned units: those that come after them are served and not counted, or the last look could be repeated
 until it says what somebody would like to hear.
 
@@ -44,14 +46,15 @@ def _told(prediction: str) -> str:
 
 # `moves` has a row with sign -1 for what no longer counts and one with +1 for what does.
 INTO_TALLIES = """
-  insert into exposure_tallies as t (tenant_id, experiment, variant, units, requests, covered, cov_total, cov_squares)
+  insert into exposure_tallies as t (tenant_id, experiment, variant, units, requests, covered, cov_total, cov_squares, fell_back)
   select :tenant, experiment, variant, sum(sign), sum(sign * requests), coalesce(sum(sign) filter (where x is not null), 0),
-    trim_scale(coalesce(sum(sign * x), 0)), trim_scale(coalesce(sum(sign * x * x), 0))
-  from (select experiment, variant, sign, requests, covariate::text::numeric as x from moves) exact
+    trim_scale(coalesce(sum(sign * x), 0)), trim_scale(coalesce(sum(sign * x * x), 0)), coalesce(sum(sign) filter (where fallbacks > 0), 0)
+  from (select experiment, variant, sign, requests, fallbacks, covariate::text::numeric as x from moves) exact
   group by experiment, variant
   on conflict (tenant_id, experiment, variant) do update set
     units = t.units + excluded.units, requests = t.requests + excluded.requests, covered = t.covered + excluded.covered,
-    cov_total = trim_scale(t.cov_total + excluded.cov_total), cov_squares = trim_scale(t.cov_squares + excluded.cov_squares)"""
+    cov_total = trim_scale(t.cov_total + excluded.cov_total), cov_squares = trim_scale(t.cov_squares + excluded.cov_squares),
+    fell_back = t.fell_back + excluded.fell_back"""
 _CONTROLS = """
   controls as materialized (
     select k.key as experiment,
@@ -62,15 +65,17 @@ _COUNT_EXPOSURES = statement(f"""
 with taken as (
     delete from exposure_queue where tenant_id = :tenant
       and id in (select id from exposure_queue where tenant_id = :tenant order by id limit :batch)
-    returning id, at, experiment, variant, version, unit_hash, propensity, score
+    returning id, at, experiment, variant, version, unit_hash, propensity, score, fell_back
   ),
   seen as (
-    select distinct on (experiment, unit_hash) *, count(*) over (partition by experiment, unit_hash) as requests
+    select distinct on (experiment, unit_hash) *, count(*) over (partition by experiment, unit_hash) as requests,
+      count(*) filter (where fell_back) over (partition by experiment, unit_hash) as fallbacks
     from taken order by experiment, unit_hash, at, id
   ),
   {_CONTROLS},
   known as materialized (
-    select s.*, o.variant as old_variant, o.requests as old_requests, o.covariate as old_covariate, o.unit_hash is null as is_new,
+    select s.*, o.variant as old_variant, o.requests as old_requests, o.fallbacks as old_fallbacks, o.covariate as old_covariate,
+      o.unit_hash is null as is_new,
       o.unit_hash is null or (s.at, s.id) < (o.first_at, o.prediction_id) as leads,
       row_number() over (partition by s.experiment, o.unit_hash is null order by s.at, s.id) as place
     from seen s left join exposures o on o.tenant_id = :tenant and o.experiment = s.experiment and o.unit_hash = s.unit_hash
@@ -90,23 +95,23 @@ with taken as (
   ),
   added as (
     insert into exposures
-      (tenant_id, experiment, unit_hash, variant, version, first_at, prediction_id, requests, propensity, covariate)
-    select :tenant, experiment, unit_hash, variant, version, at, id, requests, propensity, covariate from units where is_new
+      (tenant_id, experiment, unit_hash, variant, version, first_at, prediction_id, requests, propensity, covariate, fallbacks)
+    select :tenant, experiment, unit_hash, variant, version, at, id, requests, propensity, covariate, fallbacks from units where is_new
   ),
   again as (
-    update exposures e set requests = e.requests + u.requests
+    update exposures e set requests = e.requests + u.requests, fallbacks = e.fallbacks + u.fallbacks
     from units u where not u.leads and e.tenant_id = :tenant and e.experiment = u.experiment and e.unit_hash = u.unit_hash
   ),
   earlier as (
-    update exposures e set requests = e.requests + u.requests, variant = u.variant, version = u.version, first_at = u.at,
+    update exposures e set requests = e.requests + u.requests, fallbacks = e.fallbacks + u.fallbacks, variant = u.variant, version = u.version, first_at = u.at,
       prediction_id = u.id, propensity = u.propensity, covariate = u.covariate
     from units u where u.leads and not u.is_new and e.tenant_id = :tenant and e.experiment = u.experiment and e.unit_hash = u.unit_hash
   ),
   moves as (
     select experiment, case when leads then variant else old_variant end as variant, 1 as sign,
-      requests + coalesce(old_requests, 0) as requests, covariate from units
+      requests + coalesce(old_requests, 0) as requests, fallbacks + coalesce(old_fallbacks, 0) as fallbacks, covariate from units
     union all
-    select experiment, old_variant, -1, old_requests, old_covariate from units where not is_new
+    select experiment, old_variant, -1, old_requests, old_fallbacks, old_covariate from units where not is_new
   ),
   counted as ({INTO_TALLIES}),
   marked as (
@@ -125,7 +130,7 @@ with taken as (
     returning prediction_id, experiment, unit_hash
   ),
   late as materialized (
-    select e.experiment, e.unit_hash, e.variant, e.requests, {_told("e.prediction_id")} as covariate
+    select e.experiment, e.unit_hash, e.variant, e.requests, e.fallbacks, {_told("e.prediction_id")} as covariate
     from taken q join exposures e on e.tenant_id = :tenant and e.experiment = q.experiment and e.unit_hash = q.unit_hash
       and e.prediction_id = q.prediction_id and e.covariate is null
   ),
@@ -134,9 +139,9 @@ with taken as (
     from late l where l.covariate is not null and e.tenant_id = :tenant and e.experiment = l.experiment and e.unit_hash = l.unit_hash
   ),
   moves as (
-    select experiment, variant, 1 as sign, requests, covariate from late where covariate is not null
+    select experiment, variant, 1 as sign, requests, fallbacks, covariate from late where covariate is not null
     union all
-    select experiment, variant, -1, requests, null from late where covariate is not null
+    select experiment, variant, -1, requests, fallbacks, null from late where covariate is not null
   ),
   counted as ({INTO_TALLIES}),
   marked as (
@@ -152,7 +157,8 @@ with {_CONTROLS}
 update exposures e set covariate = found.covariate
 from (
   select m.experiment, m.unit_hash,
-    coalesce(case when m.variant = c.control then {_usable("p.score")} end, {_told("m.prediction_id")}) as covariate
+    coalesce(case when m.variant = c.control and p.reason = 'EXPERIMENT' then {_usable("p.score")} end, {_told("m.prediction_id")})
+      as covariate
   from exposures m left join controls c using (experiment)
     left join predictions p on p.tenant_id = :tenant and p.id = m.prediction_id and p.at = m.first_at
   where m.tenant_id = :tenant and m.covariate is null
@@ -160,9 +166,9 @@ from (
 where found.covariate is not null and e.tenant_id = :tenant and e.experiment = found.experiment and e.unit_hash = found.unit_hash
 """)  # noqa: S608  constants
 _EMPTY_TALLIES = statement("""
-update exposure_tallies set units = 0, requests = 0, covered = 0, cov_total = 0, cov_squares = 0 where tenant_id = :tenant""")
+update exposure_tallies set units = 0, requests = 0, covered = 0, cov_total = 0, cov_squares = 0, fell_back = 0 where tenant_id = :tenant""")
 _TALLY_ANEW = statement(f"""
-with moves as (select experiment, variant, 1 as sign, requests, covariate from exposures where tenant_id = :tenant)
+with moves as (select experiment, variant, 1 as sign, requests, fallbacks, covariate from exposures where tenant_id = :tenant)
 {INTO_TALLIES}""")  # noqa: S608  constants
 
 

@@ -52,9 +52,9 @@ select count(*) from gone""")  # noqa: S608  constants
 _EXPOSURES = _of_units(f"""
 with gone as (
     delete from exposures where tenant_id = :tenant and unit_hash = any (:hashes) and first_at <= :until
-    returning experiment, variant, requests, covariate
+    returning experiment, variant, requests, fallbacks, covariate
   ),
-  moves as (select experiment, variant, -1 as sign, requests, covariate from gone),
+  moves as (select experiment, variant, -1 as sign, requests, fallbacks, covariate from gone),
   counted as ({INTO_TALLIES})
 select count(*) from gone""")  # noqa: S608  constants
 

@@ -85,7 +85,8 @@ class QueuedExposureRow(Base):
     version: Mapped[int]
     unit_hash: Mapped[str]
     propensity: Mapped[float | None]
-    score: Mapped[float | None]
+    score: Mapped[float | None]  # None, too, where a fallback answered: it is another version's
+    fell_back: Mapped[bool] = mapped_column(server_default=text("false"))
 
 
 class ExposureRow(Base):
@@ -104,6 +105,7 @@ class ExposureRow(Base):
     requests: Mapped[int] = mapped_column(Bigint)
     propensity: Mapped[float | None]
     covariate: Mapped[float | None]
+    fallbacks: Mapped[int] = mapped_column(Bigint, server_default=text("0"))  # of the requests: those that a fallback answered
 
 
 class ExposureTallyRow(Base):
@@ -120,6 +122,7 @@ class ExposureTallyRow(Base):
     covered: Mapped[int] = mapped_column(Bigint, server_default=text("0"))
     cov_total: Mapped[Decimal] = mapped_column(Numeric, server_default=text("0"))
     cov_squares: Mapped[Decimal] = mapped_column(Numeric, server_default=text("0"))
+    fell_back: Mapped[int] = mapped_column(Bigint, server_default=text("0"))  # of the units: those with a fallback's answer
 
 
 class OutcomeRow(Base):

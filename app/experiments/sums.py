@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncSession
 
-_COUNTS = ("units", "requests", "covered", "counted", "both_counted")
-_TALLIED = ("units", "requests", "covered", "cov_total", "cov_squares")
+_COUNTS = ("units", "requests", "covered", "fell_back", "counted", "both_counted")
+_TALLIED = ("units", "requests", "covered", "cov_total", "cov_squares", "fell_back")
 _SUMMED = (
     "counted", "total", "squares", "both_counted", "both_total", "both_squares", "both_cov_total", "both_cov_squares", "cross_products",
 )  # fmt: skip
@@ -46,6 +46,10 @@ class ExperimentSums:
 
     def requests(self, variant: str) -> int:
         return int(self.arms.get(variant, {}).get("requests", 0))
+
+    def fell_back(self, variant: str) -> int:
+        """Units of the arm that got a fallback's answer at least once."""
+        return int(self.arms.get(variant, {}).get("fell_back", 0))
 
     def of(self, metric: str, variant: str) -> ArmSums:
         """What the statistics take."""

@@ -76,6 +76,8 @@ def test_the_history_goes_up_from_empty_down_to_nothing_and_up_again(empty_datab
         "migration 0003, up",
         "migration 0004, up",
         "migration 0005, up",
+        "migration 0006, up",
+        "migration 0006, down",
         "migration 0005, down",
         "migration 0004, down",
         "migration 0003, down",

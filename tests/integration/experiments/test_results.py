@@ -253,6 +253,21 @@ async def test_a_guardrail_that_says_harm_takes_the_traffic_away_with_an_audit_r
     assert any("guardrail took its traffic away" in note for note in (await results(world)).notes)
 
 
+async def test_units_that_fell_back_count_in_their_arm_and_the_results_say_how_many(world: World) -> None:
+    world.metrics()
+    world.experiment(variants=TWO)
+    await expose(world, range(10))
+    fallen = [world.prediction(unit, "blue", score=7.0, reason="FALLBACK", version=1) for unit in ("u1", "u1", "new")]
+    by_hand = world.prediction("forced", None, reason="FALLBACK")
+    await world.log(*fallen, by_hand)
+    found = await results(world)
+
+    assert {variant.variant: (variant.units, variant.exposures) for variant in found.variants} == {"control": (5, 5), "blue": (6, 8)}
+    assert "2 of 6 units of 'blue' got a fallback's answer at least once, for its version failed: they count as its own." in found.notes
+    assert not any("'control' got a fallback's" in note for note in found.notes)
+    assert world.ask("select covariate from exposures where unit_hash = $1", world.unit_hash("new"))[0][0] is None
+
+
 async def test_a_shadow_is_held_against_control_on_the_same_rows_with_classes(world: World) -> None:
     world.metrics(truth=("MEAN", "LAST"))
     world.experiment(variants=[*TWO, SHADOW], secondary_metrics=["truth"])

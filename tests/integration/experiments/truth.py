@@ -14,7 +14,7 @@ from tests.support.database import execute
 if TYPE_CHECKING:
     from tests.integration.experiments.world import World
 
-ARM = ("units", "requests", "covered", "cov_total", "cov_squares")
+ARM = ("units", "requests", "covered", "cov_total", "cov_squares", "fell_back")
 SUMS = (
     "counted", "total", "squares", "both_counted", "both_total", "both_squares", "both_cov_total", "both_cov_squares", "cross_products",
 )  # fmt: skip
@@ -29,16 +29,18 @@ def table(world: World, name: str) -> pd.DataFrame:
 
 
 def first_exposures(world: World, experiment: str, control: str = "control") -> pd.DataFrame:
-    """A row a unit, by unit hash: variant, first_at, requests, covariate."""
+    """A row a unit, by unit hash: variant, first_at, requests, fallbacks, covariate."""
     served = table(world, "predictions")
-    served = served[(served.experiment == experiment) & (served.reason == "EXPERIMENT") & served.unit_hash.notna()]
+    served = served[(served.experiment == experiment) & served.reason.isin(["EXPERIMENT", "FALLBACK"]) & served.unit_hash.notna()]
     served = served.assign(order=[each.int for each in served.id]).sort_values(["at", "order"])
     first = served.drop_duplicates("unit_hash").set_index("unit_hash")
     first["requests"] = served.groupby("unit_hash").size()
+    first["fallbacks"] = (served.reason == "FALLBACK").groupby(served.unit_hash).sum()
     said = table(world, "shadow_answers")
     said = said[(said.kind == "COVARIATE") & (said.row == 0)].set_index("prediction_id").score if len(said) else pd.Series(dtype=float)
     told = [said.get(each) for each in first.id]
-    own = [score if variant == control else None for variant, score in zip(first.variant, first.score, strict=True)]
+    by_control = (first.variant == control) & (first.reason == "EXPERIMENT")
+    own = [score if its_own else None for its_own, score in zip(by_control, first.score, strict=True)]
     first["covariate"] = [_first(a, b) for a, b in zip(own, told, strict=True)]
     return first
 
@@ -68,9 +70,8 @@ def sums_of(
     arms, sums = {}, {}
     for variant, units in first.groupby("variant"):
         x = [each for each in units.covariate if each is not None and not math.isnan(each)]
-        arms[variant] = dict(
-            zip(ARM, (len(units), int(units.requests.sum()), len(x), math.fsum(x), math.fsum(v * v for v in x)), strict=True)
-        )
+        numbers = (len(units), int(units.requests.sum()), len(x), math.fsum(x), math.fsum(v * v for v in x), int((units.fallbacks > 0).sum()))
+        arms[variant] = dict(zip(ARM, numbers, strict=True))
     for metric in metrics:
         values = unit_values(world, first, metric)
         for variant, units in first.groupby("variant"):

@@ -142,9 +142,8 @@ class World:
 
     def sums(self) -> dict[str, list[Any]]:
         """Tallies and sums byte by byte: numerics as the text that the database holds."""
-        tallies = (
-            "select experiment, variant, units, requests, covered, cov_total::text, cov_squares::text from exposure_tallies order by 1, 2"
-        )
+        tallies = """select experiment, variant, units, requests, covered, cov_total::text, cov_squares::text, fell_back
+          from exposure_tallies order by 1, 2"""
         sums = """select experiment, metric, variant, counted, total::text, squares::text, both_counted, both_total::text, both_squares::text,
           both_cov_total::text, both_cov_squares::text, cross_products::text from metric_sums order by 1, 2, 3"""
         values = "select experiment, metric, unit_hash, variant, value::text, covariate::text from unit_values order by 1, 2, 3"
