@@ -39,4 +39,7 @@ def _start(tat_ns: int, now_ns: int, window_ns: int) -> int:
 
     So a smaller limit, a clock that began anew with the machine and a damaged file cost at most one window.
     """
-    return min(max(tat_ns, now_ns), now_ns + window_ns)
+    if tat_ns <= now_ns:
+        return now_ns
+    latest = now_ns + window_ns
+    return tat_ns if tat_ns <= latest else latest

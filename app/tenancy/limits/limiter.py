@@ -63,6 +63,7 @@ class RateLimiter:
         self._gcra = cast("Gcra", self._limiter.limiter)
         self._storage = cast("SharedMemoryStorage", self._gcra.storage)
         self._budgets: dict[UUID, tuple[TenantLimits, Budget, str]] = {}
+        self._rows_keys: dict[UUID, tuple[int, str]] = {}  # of the day that was asked for last
 
     def take(self, tenant_id: UUID, limits: TenantLimits, cost: int = 1, machines: int = 1) -> Decision:
         """Takes `cost` requests (0 or more) out of the tenant's budget where they fit; a refusal takes nothing. Under 6 µs.
@@ -88,9 +89,16 @@ class RateLimiter:
         """Counts `rows` (0 or more) into the tenant's UTC day where they fit; a refusal counts nothing."""
         if rows < 0:
             raise ValueError("rows are never negative")
-        day, until_ms = self._today()
-        added, total = self._storage.add_within(_rows_key(tenant_id, day), rows, limits.rows_per_day, until_ms)
+        added, total = self._add_rows(tenant_id, limits, rows)
         return self._of_rows(limits, rows, added, total)
+
+    def _add_rows(self, tenant_id: UUID, limits: TenantLimits, rows: int) -> tuple[bool, int]:
+        """Whether they fit, and the rows of today now."""
+        day, until_ms = self._today()
+        known = self._rows_keys.get(tenant_id)
+        if known is None or known[0] != day:
+            known = self._rows_keys[tenant_id] = (day, _rows_key(tenant_id, day))
+        return self._storage.add_within(known[1], rows, limits.rows_per_day, until_ms)
 
     def give_back_rows(self, tenant_id: UUID, rows: int) -> None:
         """Undoes a `take_rows` that was allowed here and refused elsewhere."""
@@ -138,7 +146,11 @@ class RateLimiter:
 
     def charge_rows(self, tenant_id: UUID, limits: TenantLimits, rows: int) -> None:
         """As `take_rows`; raises QuotaExceeded that says what is left and when the day begins anew."""
-        require_rows(self.take_rows(tenant_id, limits, rows), rows)
+        if rows < 0:
+            raise ValueError("rows are never negative")
+        added, total = self._add_rows(tenant_id, limits, rows)
+        if not added:
+            require_rows(self._of_rows(limits, rows, added, total), rows)
 
     @property
     def ahead_us(self) -> float:

@@ -43,6 +43,13 @@ class Table:
         """(place, value, expiry) of `key`; (where it would go, 0, 0) where it is not there or has expired by `now`."""
         memory = self._memory
         place = self._offset + int.from_bytes(key[:4]) % self._slots * _SLOT.size
+        found, value, expiry = _SLOT.unpack_from(memory, place)
+        if found == key:  # at home, as nearly all are
+            return (place, value, expiry) if expiry > now else (place, 0, 0)
+        return self._look_around(key, place, now)
+
+    def _look_around(self, key: bytes, place: int, now: int) -> tuple[int, int, int]:
+        memory = self._memory
         best, best_expiry = place, None
         for at in range(place, place + _NEIGHBOURS * _SLOT.size, _SLOT.size):
             found, value, expiry = _SLOT.unpack_from(memory, at)
