@@ -41,12 +41,12 @@ def main(arguments: list[str]) -> int:
         _log.error("journal.drain_refused", reason=str(error))
         return 2
     clock = SystemClock()
-    emptied = asyncio.run(_drain(Drain(spool, PostgresSink(log_url), clock), options.last_effort))
-    if not emptied:
+    staying = asyncio.run(_drain(Drain(spool, PostgresSink(log_url), clock), options.last_effort))
+    if staying:
         left = read_depth(spool, clock)
         _log.error("journal.not_emptied", size_bytes=left.bytes, records=left.records, held=left.held, waiting_for=left.waiting_for)
     os.close(lock)
-    return 0 if emptied else 1
+    return 1 if staying else 0
 
 
 def _only_drain(spool: Path) -> int:
@@ -61,7 +61,7 @@ def _only_drain(spool: Path) -> int:
     return lock
 
 
-async def _drain(drain: Drain, last_effort_s: float) -> bool:
+async def _drain(drain: Drain, last_effort_s: float) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

@@ -6,16 +6,16 @@ import asyncio
 import random
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import groupby
 from typing import TYPE_CHECKING
 
 import structlog
 
 from app.journal.aside import Aside, frames_in
 from app.journal.codec import decode
-from app.journal.depth import DrainStatus, write_status
+from app.journal.depth import DrainStatus, read_depth, write_status
+from app.journal.landing import Leftover, land
 from app.journal.reader import SpoolReader
-from app.journal.sink import PartitionMissing, RecordsRefused, SinkUnavailable
+from app.journal.sink import SinkUnavailable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,13 +31,21 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 2.0
 _HELD_EVERY_S = 30.0
 _HEED_EVERY_S = 600.0
 _SPEAK_EVERY_S = 1.0
+_REPORT_EVERY_S = 5.0
 _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class _Leftover:
-    missing: list[Record] = field(default_factory=list)  # their day has no partition
-    refused: list[tuple[Record, str]] = field(default_factory=list)  # with the reason
+class _Batch:
+    """What goes into the database in one go, and where it was read."""
+
+    pieces: list[Piece] = field(default_factory=list)
+    records: list[Record] = field(default_factory=list)
+
+    @property
+    def length(self) -> int:
+        """In bytes, damage apart."""
+        return sum(piece.length for piece in self.pieces if piece.records)
 
 
 class Drain:
@@ -47,55 +55,77 @@ class Drain:
         self._spool, self._sink, self._clock, self._batch = spool, sink, clock, batch
         self._reader = SpoolReader(spool, clock)
         self._aside = Aside(spool, clock)
+        self._ahead: _Batch | None = None  # the next one, read already
         self._waiting_for: str | None = None
         self._pause_s = _FIRST_PAUSE_S
         self._moved = self._moved_bytes = 0
         self._speak_at = self._held_at = self._heed_at = clock.monotonic()
+        self._report_at, self._reported = self._speak_at + _REPORT_EVERY_S, 0
 
-    async def run(self, stop: asyncio.Event, *, last_effort_s: float) -> bool:
-        """Drains until `stop`, then empties the spool for at most `last_effort_s` seconds. Returns whether it is empty."""
+    async def run(self, stop: asyncio.Event, *, last_effort_s: float) -> int:
+        """About how many records stay (0 is exact), once `stop` is set and `last_effort_s` seconds were enough to empty it, or not."""
         while not stop.is_set():
             pause_s = await self._round()
             if pause_s:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(stop.wait(), pause_s)
-        try:
+        with suppress(SinkUnavailable, TimeoutError, OSError):
             async with asyncio.timeout(last_effort_s):
                 while await self.step():
-                    pass
-                empty = True
-        except (SinkUnavailable, TimeoutError, OSError):
-            empty = False
+                    self._reader.rewind()
         self._speak()
         await self._sink.close()
-        return empty and not self._aside.held
+        return read_depth(self._spool, self._clock).records
 
     async def step(self) -> int:
         """How many pieces of segments were dealt with; 0: nothing waits. Raises SinkUnavailable, with nothing lost."""
-        pieces: list[Piece] = []
-        records: list[Record] = []
-        for piece in self._reader.pieces():
-            pieces.append(piece)
-            records += piece.records
-            if len(records) >= self._batch:
-                break
-        leftover = await self._store(records)
+        try:
+            return await self._step()
+        except BaseException:
+            self._ahead = None
+            self._reader.rewind()
+            raise
+
+    async def _step(self) -> int:
+        batch = self._ahead if self._ahead and self._ahead.pieces else self._gather()
+        full = len(batch.records) >= self._batch
+        ahead = asyncio.create_task(asyncio.to_thread(self._gather)) if full else None  # read while the database works
+        try:
+            leftover = await land(self._sink, batch.records)
+        finally:
+            if ahead:
+                await asyncio.wait([ahead])
+        self._ahead = ahead.result() if ahead else None
         if leftover.missing:
             self._hold_or_wait(leftover.missing)
         self._refuse(leftover)
-        for piece in pieces:
+        self._commit(batch)
+        if full:
+            self._report()
+        return len(batch.pieces)
+
+    def _gather(self) -> _Batch:
+        batch = _Batch()
+        for piece in self._reader.pieces():
+            batch.pieces.append(piece)
+            batch.records.extend(piece.records)
+            if len(batch.records) >= self._batch:
+                break
+        return batch
+
+    def _commit(self, batch: _Batch) -> None:
+        for piece in batch.pieces:
             for damage in piece.damage:
                 self._aside.keep_damaged(piece.segment, damage.offset, damage.data, damage.reason)
             self._reader.commit(piece)
-        self._moved += len(records)
-        self._moved_bytes += sum(piece.length for piece in pieces if piece.records)
-        return len(pieces)
+        self._moved += len(batch.records)
+        self._moved_bytes += batch.length
 
     async def retry_held(self) -> None:
         """Tries the records again whose days had no partition. Raises SinkUnavailable."""
         for segment in self._aside.held_segments():
             records = [decode(payload) for payload in frames_in(segment.path.read_bytes())]
-            leftover = await self._store(records)
+            leftover = await land(self._sink, records)
             if not leftover.missing:
                 self._refuse(leftover)
                 self._aside.release(segment, len(records))
@@ -128,32 +158,7 @@ class Drain:
             await self._aside.heed(self._sink)
             self._heed_at = now + _HEED_EVERY_S
 
-    async def _store(self, records: list[Record]) -> _Leftover:
-        """What of `records` could not be committed; all others are."""
-        leftover = _Leftover()
-        if records:
-            await self._divide(records, leftover)
-        return leftover
-
-    async def _divide(self, records: list[Record], leftover: _Leftover) -> None:
-        try:
-            await self._sink.insert(records)
-        except PartitionMissing:
-            days = [list(day) for _, day in groupby(sorted(records, key=_day), key=_day)]
-            if len(days) == 1:
-                leftover.missing.extend(records)
-                return
-            for day in days:
-                await self._divide(day, leftover)
-        except RecordsRefused as error:
-            if len(records) == 1:
-                leftover.refused.append((records[0], str(error)))
-                return
-            half = len(records) // 2
-            await self._divide(records[:half], leftover)
-            await self._divide(records[half:], leftover)
-
-    def _refuse(self, leftover: _Leftover) -> None:
+    def _refuse(self, leftover: Leftover) -> None:
         """Last, when nothing can be tried again any more: a record is put into quarantine once."""
         for record, reason in leftover.refused:
             self._aside.refuse(record, reason)
@@ -164,6 +169,14 @@ class Drain:
         if any(record.at.date() == today for record in missing):
             raise SinkUnavailable("the partition of today")
         self._aside.hold(missing)
+
+    def _report(self) -> None:
+        """Now and then while there is more than goes in one batch: how it gets on."""
+        now = self._clock.monotonic()
+        if now >= self._report_at:
+            waiting = read_depth(self._spool, self._clock)
+            _log.info("journal.draining", records=self._moved - self._reported, waiting=waiting.records, oldest_s=waiting.oldest_age_s)
+            self._report_at, self._reported = now + _REPORT_EVERY_S, self._moved
 
     def _stalled(self, reason: str) -> None:
         if self._waiting_for != reason:
@@ -181,7 +194,3 @@ class Drain:
         status = DrainStatus(self._clock.time_ms(), self._waiting_for, self._aside.held, self._aside.quarantined, mean)
         with suppress(OSError):  # a full disk must not end the one process that makes room
             write_status(self._spool, status)
-
-
-def _day(record: Record) -> str:
-    return record.at.date().isoformat()

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from app.kernel.clock import Clock
 
 _READ_BYTES = 1024 * 1024
+_ALL = 1 << 62  # beyond the end of every segment
 _UNBORN_MS = 60_000  # a folder that has had no name for so long was left by a writer that died while it was born
 _log = structlog.get_logger(__name__)
 
@@ -49,16 +50,20 @@ class SpoolReader:
 
     def __init__(self, spool: Path, clock: Clock) -> None:
         self._spool, self._clock = spool, clock
-        self._offsets: dict[Path, int] = {}
+        self._read_to: dict[Path, int] = {}  # a segment, by its offset file: how far it was given out, committed or not yet
         self._adopted: dict[Path, int] = {}
 
     def pieces(self) -> Iterator[Piece]:
-        """At most one piece of each segment, only where there is something to do; a writer's segments in the order of writing."""
+        """At most one piece of each segment, only where there is something to do; a writer's segments in the order of writing.
+
+        What was given out is not given again, committed or not, until `rewind`. Not while `commit` runs in another thread.
+        """
         for folder in writer_folders(self._spool):
             dead = self._adopt(folder)
             segments = segments_of(folder)
             for segment in segments:
                 if piece := self._read(segment, final=segment.sealed or dead):
+                    self._read_to[segment.offset_path] = _ALL if piece.last else piece.end
                     yield piece
             if dead and not segments:
                 self._bury(folder)
@@ -67,18 +72,23 @@ class SpoolReader:
         """Notes durably that `piece` is dealt with; a finished segment is deleted."""
         path = piece.segment.offset_path
         if piece.last:
-            self._offsets.pop(path, None)
+            self._read_to.pop(path, None)
             path.unlink(missing_ok=True)  # first: an offset without its segment must never meet another
             piece.segment.path.unlink(missing_ok=True)
         else:
-            self._offsets[path] = piece.end
             write_offset(piece.segment, piece.end)
+
+    def rewind(self) -> None:
+        """What was given out and is not committed is given again."""
+        self._read_to.clear()
 
     def _read(self, segment: Segment, *, final: bool) -> Piece | None:
         key = segment.offset_path
-        if key not in self._offsets:
-            self._offsets[key] = read_offset(segment)
-        offset = self._offsets[key]
+        if key not in self._read_to:
+            self._read_to[key] = read_offset(segment)
+        offset = self._read_to[key]
+        if offset == _ALL:  # with its last piece
+            return None
         if offset >= segment.size_bytes:
             return Piece(segment, [], [], offset, 0, last=True) if final else None
         try:

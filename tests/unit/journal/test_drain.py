@@ -137,6 +137,33 @@ class TestMoving:
         assert list(sink.rows.values()) == sent
         spool.close()
 
+    async def test_what_was_read_ahead_of_a_failed_batch_is_read_again_and_arrives_in_its_place(
+        self, folder: Path, clock: ManualClock, sink: MemorySink, records: Records
+    ) -> None:
+        spool = spool_of(folder, clock, segment_bytes=5 * len(encode(records.one())))
+        sent = records.many(53)
+        for record in sent:
+            spool.append_now(record)
+        spool.close()
+        drain, insert, given = Drain(folder, sink, clock, batch=7), sink.insert, 0
+
+        async def now_and_then(batch: Sequence[Record]) -> None:
+            nonlocal given
+            given += 1
+            if given % 3 == 0:
+                raise SinkUnavailable("the database")
+            await insert(batch)
+
+        sink.insert = now_and_then  # type: ignore[method-assign]
+        failed = 0
+        while pending_bytes(folder):
+            try:
+                await drain.step()
+            except SinkUnavailable:
+                failed += 1
+
+        assert (list(sink.rows.values()), failed) == (sent, 2)
+
     async def test_a_drain_that_starts_again_goes_on_where_the_last_one_committed(
         self, folder: Path, clock: ManualClock, sink: MemorySink, records: Records
     ) -> None:
@@ -271,18 +298,16 @@ class TestTheDatabaseAway:
         assert read_depth(folder, clock).bytes == 0
         spool.close()
 
-    async def test_the_end_says_whether_the_spool_is_empty(
-        self, folder: Path, clock: ManualClock, sink: MemorySink, records: Records
-    ) -> None:
+    async def test_the_end_says_how_many_records_stay(self, folder: Path, clock: ManualClock, sink: MemorySink, records: Records) -> None:
         stop = asyncio.Event()
         stop.set()
         with_record = spool_of(folder, clock)
         with_record.append_now(records.one())
         sink.away = True
-        assert not await Drain(folder, sink, clock).run(stop, last_effort_s=5)
+        assert await Drain(folder, sink, clock).run(stop, last_effort_s=5) == 1
         assert read_depth(folder, clock).drain_age_s == 0.0
         sink.away = False
-        assert await Drain(folder, sink, clock).run(stop, last_effort_s=5)
+        assert await Drain(folder, sink, clock).run(stop, last_effort_s=5) == 0
         with_record.close()
 
 
