@@ -181,10 +181,13 @@ def _notes(evidence: Evidence) -> list[str]:
         notes.append(f"The planned {experiment.planned_units:,} units are in: who comes now gets a variant and is not counted.")
     if experiment.status is ExperimentStatus.RUNNING and experiment.rollout == 0 and experiment.source is ExperimentSource.TURNOUT:
         notes.append("A guardrail took its traffic away: the audit log says which. rampExperiment brings it back.")
-    for arm in experiment.arms:
-        if fell_back := evidence.sums.fell_back(arm.name):
-            notes.append(
-                f"{fell_back:,} of {evidence.sums.arms[arm.name]['units']:,} units of {arm.name!r} got a fallback's answer at least once, for"
-                " its version failed: they count as its own."
-            )
-    return notes
+    return notes + _fallen(evidence)
+
+
+def _fallen(evidence: Evidence) -> list[str]:
+    return [
+        f"{fallen:,} of {evidence.sums.arms[arm.name]['units']:,} units of {arm.name!r} got a fallback's answer at least once, for its "
+        "version failed: they count as its own."
+        for arm in evidence.experiment.arms
+        if (fallen := evidence.sums.fell_back(arm.name))
+    ]

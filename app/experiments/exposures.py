@@ -103,8 +103,8 @@ with taken as (
     from units u where not u.leads and e.tenant_id = :tenant and e.experiment = u.experiment and e.unit_hash = u.unit_hash
   ),
   earlier as (
-    update exposures e set requests = e.requests + u.requests, fallbacks = e.fallbacks + u.fallbacks, variant = u.variant, version = u.version, first_at = u.at,
-      prediction_id = u.id, propensity = u.propensity, covariate = u.covariate
+    update exposures e set requests = e.requests + u.requests, fallbacks = e.fallbacks + u.fallbacks, variant = u.variant,
+      version = u.version, first_at = u.at, prediction_id = u.id, propensity = u.propensity, covariate = u.covariate
     from units u where u.leads and not u.is_new and e.tenant_id = :tenant and e.experiment = u.experiment and e.unit_hash = u.unit_hash
   ),
   moves as (
@@ -166,7 +166,8 @@ from (
 where found.covariate is not null and e.tenant_id = :tenant and e.experiment = found.experiment and e.unit_hash = found.unit_hash
 """)  # noqa: S608  constants
 _EMPTY_TALLIES = statement("""
-update exposure_tallies set units = 0, requests = 0, covered = 0, cov_total = 0, cov_squares = 0, fell_back = 0 where tenant_id = :tenant""")
+update exposure_tallies set units = 0, requests = 0, covered = 0, cov_total = 0, cov_squares = 0, fell_back = 0
+where tenant_id = :tenant""")
 _TALLY_ANEW = statement(f"""
 with moves as (select experiment, variant, 1 as sign, requests, fallbacks, covariate from exposures where tenant_id = :tenant)
 {INTO_TALLIES}""")  # noqa: S608  constants

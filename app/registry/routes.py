@@ -6,11 +6,12 @@ from collections import defaultdict
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, select
+from sqlalchemy import and_, select, union
 
 from app.errors import ModelUnavailable, NotFound
 from app.kernel.signature import Signature, Task
 from app.registry import store
+from app.registry.fallbacks import fallback_of, named_fallbacks, previous_versions
 from app.registry.rows import AliasRow, ModelRow, ModelVersionRow
 from app.registry.types import ModelRoute, PendingValidation, RuntimeKind, VersionRoute, VersionStatus
 
@@ -50,9 +51,10 @@ _ROUTABLE = (VersionStatus.READY.value, VersionStatus.WITHDRAWN.value)
 def route_queries(of: Select[UUID] | None, also: Select[UUID, UUID, int] | None = None) -> dict[str, Select[*tuple[Any, ...]]]:
     """What `models_of`, `pending_of`, `withdrawn_of` and `distrusted_of` read: of the tenants that `of` selects, or of all.
 
-    `also`: (tenant, model, number) of versions that somebody needs although no alias points at them, of the same tenants.
+    `also`: (tenant, model, number) of versions that somebody needs although no alias points at them, of the same tenants. What models
+    fall back on is read besides.
     """
-    models = select(ModelRow.tenant_id, ModelRow.model_id, ModelRow.name, ModelRow.task, ModelRow.cache_seconds)
+    models = select(ModelRow.tenant_id, ModelRow.model_id, ModelRow.name, ModelRow.task, ModelRow.cache_seconds, ModelRow.fallback)
     aliases = select(AliasRow.tenant_id, AliasRow.model_id, AliasRow.name, AliasRow.number)
     versions = select(*_VERSION_COLUMNS).join(AliasRow, _POINTED_AT).where(ModelVersionRow.status.in_(_ROUTABLE))
     others = select(ModelVersionRow.tenant_id, ModelVersionRow.model_id, ModelVersionRow.number, ModelVersionRow.status)
@@ -60,14 +62,23 @@ def route_queries(of: Select[UUID] | None, also: Select[UUID, UUID, int] | None 
     if of is not None:
         models, aliases = models.where(ModelRow.tenant_id.in_(of)), aliases.where(AliasRow.tenant_id.in_(of))
         versions, others = versions.where(ModelVersionRow.tenant_id.in_(of)), others.where(ModelVersionRow.tenant_id.in_(of))
-    queries: dict[str, Select[*tuple[Any, ...]]] = {"models": models, "aliases": aliases, "versions": versions, "others": others}
-    if also is not None:
-        queries["also"] = _also(also)
-    return queries
+    previous = previous_versions(of)
+    needed = [
+        named_fallbacks(of),
+        previous.with_only_columns(*(previous.selected_columns[name] for name in ("tenant_id", "model_id", "number"))),
+    ]
+    return {
+        "models": models,
+        "aliases": aliases,
+        "versions": versions,
+        "others": others,
+        "previous": previous,
+        "also": _also([*needed, *([] if also is None else [also])]),
+    }
 
 
-def _also(needed: Select[UUID, UUID, int]) -> Select[*tuple[Any, ...]]:
-    named = needed.subquery()
+def _also(needed: list[Select[UUID, UUID, int]]) -> Select[*tuple[Any, ...]]:
+    named = union(*needed).subquery()
     tenant_id, model_id, number = named.columns
     these = and_(tenant_id == ModelVersionRow.tenant_id, model_id == ModelVersionRow.model_id, number == ModelVersionRow.number)
     return select(*_VERSION_COLUMNS).join(named, these).where(ModelVersionRow.status.in_(_ROUTABLE))
@@ -84,10 +95,22 @@ def models_of(rows: Mapping[str, Iterable[Any]]) -> dict[UUID, list[ModelRoute]]
     for row in chain(rows["versions"], rows.get("also", ())):
         if row.signature is not None and row.model_id in tasks:
             routed[row.model_id][row.number] = route_of(row, tasks[row.model_id])
+    previous: dict[UUID, dict[str, int]] = defaultdict(dict)
+    for row in rows.get("previous", ()):
+        previous[row.model_id][row.alias] = row.number
     found: dict[UUID, list[ModelRoute]] = defaultdict(list)
     for row in models:
-        aliased, of_model = pointed.get(row.model_id, {}), routed.get(row.model_id, {})
-        found[row.tenant_id].append(ModelRoute(row.model_id, row.name, tasks[row.model_id], aliased, of_model, row.cache_seconds))
+        route = ModelRoute(
+            row.model_id,
+            row.name,
+            tasks[row.model_id],
+            pointed.get(row.model_id, {}),
+            routed.get(row.model_id, {}),
+            row.cache_seconds,
+            fallback_of(row.fallback),
+            previous.get(row.model_id, {}),
+        )
+        found[row.tenant_id].append(route)
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -236,14 +236,16 @@ class VersionRoute:
 
 @dataclass(frozen=True, slots=True)
 class ModelRoute:
-    """A model's aliases and the versions that they point at."""
+    """A model's aliases and the versions that they point at, or that somebody needs besides."""
 
     model_id: UUID
     name: str
     task: Task
     aliases: dict[str, int]
-    versions: dict[int, VersionRoute]  # those that an alias points at
+    versions: dict[int, VersionRoute]
     cache_seconds: int = 0  # how long an answer may be given again to the same input; 0: never
+    fallback: Fallback | None = None  # never of the kind NONE
+    previous: dict[str, int] = field(default_factory=dict)  # by alias: what a rollback would go back to; where the fallback is PREVIOUS
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    op.execute(f"revoke select {_PROMOTIONS} from turnout_sync")
+    op.execute(f"revoke select {_PROMOTIONS} from turnout_sync")  # noqa: S608  constants
     op.execute("drop policy sync_reads on promotions")
     op.execute(QUEUE_BEFORE)
     for table, column in (("exposure_tallies", "fell_back"), ("exposures", "fallbacks"), ("exposure_queue", "fell_back")):

@@ -34,7 +34,11 @@ def random_life(world: World, rng: random.Random) -> list[Callable[[], Awaitable
         world.clock.advance(rng.choice([0, 0, 0.001, 60, 3600]))
         experiment = rng.choice(["colour", "colour", "size"])
         score = rng.choice([None, rng.gauss(50, 20), rng.random() * 1e-7, 1 / 3])
-        unit, variant, reason = f"u{rng.randrange(60)}", rng.choice(["control", "blue", "green"]), rng.choice([*["EXPERIMENT"] * 4, "FALLBACK"])
+        unit, variant, reason = (
+            f"u{rng.randrange(60)}",
+            rng.choice(["control", "blue", "green"]),
+            rng.choice([*["EXPERIMENT"] * 4, "FALLBACK"]),
+        )
         records.append(world.prediction(unit, variant, experiment, score=score, reason=reason))
     now = world.clock.now()
     for number, record in enumerate(records):

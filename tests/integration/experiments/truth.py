@@ -70,7 +70,14 @@ def sums_of(
     arms, sums = {}, {}
     for variant, units in first.groupby("variant"):
         x = [each for each in units.covariate if each is not None and not math.isnan(each)]
-        numbers = (len(units), int(units.requests.sum()), len(x), math.fsum(x), math.fsum(v * v for v in x), int((units.fallbacks > 0).sum()))
+        numbers = (
+            len(units),
+            int(units.requests.sum()),
+            len(x),
+            math.fsum(x),
+            math.fsum(v * v for v in x),
+            int((units.fallbacks > 0).sum()),
+        )
         arms[variant] = dict(zip(ARM, numbers, strict=True))
     for metric in metrics:
         values = unit_values(world, first, metric)
