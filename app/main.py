@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
-import uvicorn
 from starlette.applications import Starlette
 from starlette.routing import Route
 
@@ -32,6 +31,7 @@ from app.experiments.service import ExperimentService
 from app.experiments.unleash.experiments import UnleashExperiments
 from app.experiments.unleash.source import UnleashFlagSource, UnleashOptions
 from app.graphql.context import GraphQLContext, Services
+from app.graphql.http.admission import Admission, Places
 from app.graphql.http.handler import GraphQLEndpoint
 from app.graphql.http.options import EndpointOptions
 from app.graphql.schema import build_schema
@@ -100,11 +100,13 @@ from app.tenancy.service_levels import ServiceLevels
 from app.tenancy.types import TenantLimits
 from app.usage.prices import Prices
 from app.usage.service import UsageService
+from app.web.connections import ConnectionLimits, Connections, raise_file_limit
 from app.web.gauges import Gauges
 from app.web.pages import not_found
 from app.web.probes import Readiness, loaded_models, probes_of
+from app.web.serving import Leaving, Serving, serve
 from app.web.system import SystemPages
-from app.web.uploads import UploadEndpoint
+from app.web.uploads import UPLOADS, UploadEndpoint
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -226,7 +228,7 @@ def build_parts(settings: Settings, telemetry: Telemetry, index: int) -> Parts:
     )
 
 
-def create_app(settings: Settings, telemetry: Telemetry, index: int = 0) -> Starlette:
+def create_app(settings: Settings, telemetry: Telemetry, index: int = 0, connections: Connections | None = None) -> Starlette:
     """The ASGI app of one serving process; its lifespan takes the first picture of tenants and routes and keeps it fresh."""
     parts = build_parts(settings, telemetry, index)
     options = EndpointOptions(
@@ -235,8 +237,11 @@ def create_app(settings: Settings, telemetry: Telemetry, index: int = 0) -> Star
         request_timeout_s=settings.http.request_timeout_s,
         cors_origins=settings.http.cors_origins,
     )
+    connections = connections or Connections(ConnectionLimits(), telemetry)
+    admission = Admission(settings.http.max_in_flight, telemetry)
     graphql = GraphQLEndpoint(
         build_schema(),
+        admission=admission,
         gatekeeper=parts.gatekeeper,
         throttle=parts.answers,
         telemetry=telemetry,
@@ -245,14 +250,17 @@ def create_app(settings: Settings, telemetry: Telemetry, index: int = 0) -> Star
         options=options,
         served=parts.services.service_levels,
     )
-    uploads = UploadEndpoint(parts.uploads, parts.gatekeeper, parts.answers, settings.http.cors_origins)
+    uploads = UploadEndpoint(
+        parts.uploads, parts.gatekeeper, parts.answers, Places(UPLOADS, 1, "upload", telemetry), settings.http.cors_origins
+    )
     token = settings.http.metrics_token
+    ready = Serving(Readiness(parts.follower), connections)
     pages = SystemPages(
         VERSION,
         probes=probes_of(
             parts.sync_database, parts.follower, parts.host, parts.flag_server, parts.budgets, settings.home / SPOOL, SystemClock()
         ),
-        ready=Readiness(parts.follower),
+        ready=ready,
         models=lambda named: loaded_models(parts.pool, parts.table, parts.directory, named),
         exposition=lambda with_tenants: exposition(
             settings.home / METRICS_FOLDER,
@@ -268,6 +276,7 @@ def create_app(settings: Settings, telemetry: Telemetry, index: int = 0) -> Star
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         gauges = Gauges(telemetry, parts.spool, parts.pool, parts.table, parts.follower, SystemClock())
+        gauges.also(lambda: telemetry.serving(connections.open, admission.turn_s))
         tasks: list[asyncio.Task[None]] = []
         try:
             if parts.flag_server is not None:  # first, so that the first picture has what was last good
@@ -281,7 +290,7 @@ def create_app(settings: Settings, telemetry: Telemetry, index: int = 0) -> Star
             heads = AuditHeads(parts.database, parts.sync_database, SystemClock())
             usage = UsageFolder(parts.counting, parts.sync_database)
             tasks += [asyncio.create_task(task.run()) for task in (parts.services.revocations, parts.services.service_levels, heads, usage)]
-            tasks.append(asyncio.create_task(parts.budgets.run()))
+            tasks += [asyncio.create_task(work) for work in (parts.budgets.run(), admission.run(), ready.tell_parent())]
             tasks += [asyncio.create_task(parts.born.run())] if parts.born is not None else []
             tasks.append(asyncio.create_task(parts.spool.run()))
             tasks.append(asyncio.create_task(parts.follower.join()))  # beside the first answers: it waits for the models
@@ -369,23 +378,15 @@ def main(fd: int, index: int) -> None:
     settings = Settings.from_env(os.environ)  # noqa: TID251  a process's edge
     logs.configure(settings.log_level, f"serve-{index}")
     telemetry = Telemetry(settings.home / METRICS_FOLDER)
-    config = uvicorn.Config(
-        create_app(settings, telemetry, index),
-        loop="uvloop",
-        http="httptools",
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        date_header=False,
+    connections = Connections(ConnectionLimits.of(settings.http, raise_file_limit()), telemetry)
+    serve(
+        create_app(settings, telemetry, index, connections),
+        socket.socket(fileno=fd),
+        connections,
+        Leaving(settings.http.stop_grace_s),
         proxy_headers=bool(settings.http.trusted_proxies),
         forwarded_allow_ips=[str(network) for network in settings.http.trusted_proxies],
-        timeout_keep_alive=75,
-        timeout_graceful_shutdown=6,
-        backlog=2048,
     )
-    uvicorn.Server(config).run(sockets=[socket.socket(fileno=fd)])
 
 
 if __name__ == "__main__":

@@ -71,6 +71,14 @@ class HttpSettings:
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...]
     metrics_token: Secret | None
     documents_only: frozenset[Role] | None  # roles that run registered documents alone; None: the default
+    max_in_flight: int  # requests under way in one serving process
+    max_connections: int  # of one serving process
+    max_connections_per_address: int
+    max_head_bytes: int
+    head_timeout_s: float
+    idle_timeout_s: float
+    send_timeout_s: float
+    stop_grace_s: float  # between "not ready" and the end of accepting
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,17 +170,7 @@ class Settings:
                 log_url=read.secret("TURNOUT_DATABASE_LOG_URL"),
                 sync_url=read.secret("TURNOUT_DATABASE_SYNC_URL"),
             ),
-            http=HttpSettings(
-                host=read.text("TURNOUT_HOST", "127.0.0.1"),
-                port=read.integer("TURNOUT_PORT", 8000, 0, 65535),
-                workers=read.integer("TURNOUT_WORKERS", 1, 1, 256),
-                max_body_bytes=read.integer("TURNOUT_MAX_BODY_BYTES", 8 * MIB, 1024, 1024 * MIB),
-                request_timeout_s=read.number("TURNOUT_REQUEST_TIMEOUT_S", 10.0, 0.05, 600.0),
-                cors_origins=read.strings("TURNOUT_CORS_ORIGINS"),
-                trusted_proxies=tuple(read.networks("TURNOUT_TRUSTED_PROXIES")),
-                metrics_token=read.secret("TURNOUT_METRICS_TOKEN"),
-                documents_only=read.restricted_roles("TURNOUT_DOCUMENTS_ONLY"),
-            ),
+            http=_http(read),
             limits=_limits(read),
             journal=JournalSettings(
                 spool_max_bytes=read.integer("TURNOUT_SPOOL_MAX_BYTES", 1024 * MIB, MIB, 1024 * 1024 * MIB),
@@ -272,6 +270,28 @@ class _Reader:
         if not low <= value <= high:
             raise ConfigurationError(f"{name} is {text!r}; it must be {what} from {low} to {high}.")
         return value
+
+
+def _http(read: _Reader) -> HttpSettings:
+    return HttpSettings(
+        host=read.text("TURNOUT_HOST", "127.0.0.1"),
+        port=read.integer("TURNOUT_PORT", 8000, 0, 65535),
+        workers=read.integer("TURNOUT_WORKERS", 1, 1, 256),
+        max_body_bytes=read.integer("TURNOUT_MAX_BODY_BYTES", 8 * MIB, 1024, 1024 * MIB),
+        request_timeout_s=read.number("TURNOUT_REQUEST_TIMEOUT_S", 10.0, 0.05, 600.0),
+        cors_origins=read.strings("TURNOUT_CORS_ORIGINS"),
+        trusted_proxies=tuple(read.networks("TURNOUT_TRUSTED_PROXIES")),
+        metrics_token=read.secret("TURNOUT_METRICS_TOKEN"),
+        documents_only=read.restricted_roles("TURNOUT_DOCUMENTS_ONLY"),
+        max_in_flight=read.integer("TURNOUT_MAX_IN_FLIGHT", 512, 8, 100_000),
+        max_connections=read.integer("TURNOUT_MAX_CONNECTIONS", 16_384, 16, 1_000_000),
+        max_connections_per_address=read.integer("TURNOUT_MAX_CONNECTIONS_PER_ADDRESS", 1024, 1, 1_000_000),
+        max_head_bytes=read.integer("TURNOUT_MAX_HEAD_BYTES", 65_536, 4096, MIB),
+        head_timeout_s=read.number("TURNOUT_HEAD_TIMEOUT_S", 10.0, 0.5, 600.0),
+        idle_timeout_s=read.number("TURNOUT_IDLE_TIMEOUT_S", 75.0, 1.0, 3600.0),
+        send_timeout_s=read.number("TURNOUT_SEND_TIMEOUT_S", 10.0, 0.5, 600.0),
+        stop_grace_s=read.number("TURNOUT_STOP_GRACE_S", 1.0, 0.0, 600.0),
+    )
 
 
 def _limits(read: _Reader) -> LimitSettings:

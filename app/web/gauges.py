@@ -6,6 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from app.journal.spool import Spool
     from app.kernel.clock import Clock
     from app.observability.metrics import Telemetry
@@ -29,6 +31,11 @@ class Gauges:
         self._follower = follower
         self._clock = clock
         self._dropped = 0
+        self._others: list[Callable[[], None]] = []
+
+    def also(self, copy: Callable[[], None]) -> None:
+        """Has `copy` called as often."""
+        self._others.append(copy)
 
     async def run(self) -> None:
         while True:
@@ -41,6 +48,8 @@ class Gauges:
             age_s = self._clock.monotonic() - self._follower.refreshed_at
             self._telemetry.snapshot_confirmed(self._clock.time_ms() / 1000 - age_s, self._table.generation)
         self._telemetry.models_loaded(self._pool.size, self._pool.held_bytes)
+        for copy in self._others:
+            copy()
         dropped = self._spool.dropped
         if dropped > self._dropped:
             self._telemetry.journal_dropped(dropped - self._dropped)

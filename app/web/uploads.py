@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from starlette.types import Receive, Scope, Send
 
+    from app.graphql.http.admission import Places
     from app.graphql.http.cors import Headers
     from app.graphql.http.ports import Gatekeeper, Throttle
     from app.kernel.context import RequestContext
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 UPLOAD_TIMEOUT_S = 600.0
 SILENCE_S = 30.0  # a client that sends nothing for so long is gone
+LEAST_BYTES_A_S = 16 * 1024  # of an upload that has lasted for longer than that
+UPLOADS = 32  # under way in one process
 _STATUS = {"BAD_USER_INPUT": 400, "FORBIDDEN": 403, "QUOTA_EXCEEDED": 429}
 log = structlog.get_logger(__name__)
 
@@ -37,10 +40,13 @@ log = structlog.get_logger(__name__)
 class UploadEndpoint:
     """An ASGI app; answers 201 `{"digest": sha256 hex, "sizeBytes": n}`. A refusal has a GraphQL error body and a fitting status."""
 
-    def __init__(self, uploads: ArtifactUploads, gatekeeper: Gatekeeper, throttle: Throttle, cors_origins: tuple[str, ...]) -> None:
+    def __init__(
+        self, uploads: ArtifactUploads, gatekeeper: Gatekeeper, throttle: Throttle, places: Places, cors_origins: tuple[str, ...]
+    ) -> None:
         self._uploads = uploads
         self._gatekeeper = gatekeeper
         self._throttle = throttle
+        self._places = places
         self._cors = CorsPolicy(cors_origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -78,8 +84,13 @@ class UploadEndpoint:
         await Charge(self._throttle, ctx, exchange).settle()
         ctx.require(Action.UPLOAD_ARTIFACT)
         _check_length(exchange, self._uploads.max_bytes(ctx))
-        stamp = exchange.headers.get(HEADER.lower().encode())
-        artifact = await self._uploads.receive(ctx, _pieces(exchange), None if stamp is None else Stamp.parse(stamp.decode("latin-1")))
+        sent = exchange.headers.get(HEADER.lower().encode())
+        stamp = None if sent is None else Stamp.parse(sent.decode("latin-1"))
+        place = self._places.begin(ctx.tenant_id)
+        try:
+            artifact = await self._uploads.receive(ctx, _pieces(exchange), stamp)
+        finally:
+            place.end()
         exchange.body_read = True
         return 201, orjson.dumps({"digest": artifact.digest, "sizeBytes": artifact.size_bytes}), []
 
@@ -115,6 +126,8 @@ async def _pieces(exchange: Exchange) -> AsyncIterator[bytes]:
             raise ClientGone
         piece = message.get("body", b"")
         received += len(piece)
+        if (lasts_s := exchange.elapsed_s()) > SILENCE_S and received < LEAST_BYTES_A_S * lasts_s:
+            raise DeadlineExceeded(f"The upload is slower than {LEAST_BYTES_A_S // 1024} KiB a second: send it over a better connection.")
         if piece:
             yield piece
         if not message.get("more_body", False):

@@ -257,6 +257,9 @@ class ToyTelemetry:
     def in_flight(self, change):
         self.flying = getattr(self, "flying", 0) + change
 
+    def turned_away(self, reason):
+        self.turned = [*getattr(self, "turned", ()), reason]
+
     def request(self, seconds, operation_kind, code):
         self.requests.append((operation_kind, code))
 

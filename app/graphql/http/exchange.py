@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from app.errors import AppError
+    from app.graphql.http.admission import Place
     from app.graphql.http.cors import Headers
     from app.graphql.http.ports import Decision
 
@@ -33,8 +34,8 @@ class Exchange:
     """The state of one request on its way through the handler."""
 
     __slots__ = (
-        "body_read", "code", "context", "deadline", "decision", "failed", "headers", "kind", "media_type", "method", "reading", "receive",
-        "repeated", "request_id", "scope", "started", "tokens",
+        "body_read", "code", "context", "deadline", "decision", "failed", "headers", "kind", "media_type", "method", "place", "reading",
+        "receive", "repeated", "request_id", "scope", "started", "tokens",
     )  # fmt: skip
 
     def __init__(self, scope: Scope, receive: Receive, timeout_s: float) -> None:
@@ -56,6 +57,7 @@ class Exchange:
         self.body_read = False
         self.kind = "none"
         self.code = "OK"
+        self.place: Place | None = None  # among what is under way
         self.context: Any = None  # what resolvers had, once there were any
         self.failed = False  # by our doing
 

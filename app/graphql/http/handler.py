@@ -1,7 +1,7 @@
 """The `/graphql` endpoint. What must happen on each request happens here, in this order, and never in an extension of the schema:
 
-request id · method and media types · who calls · one token of the rate limit · body · strict JSON · document (known, or looked at for more
-tokens) · introspection · operation · its root fields' tokens · execution under the deadline · errors mapped · answer.
+request id · method and media types · who calls · room for it · one token of the rate limit · body · strict JSON · document (known, or
+looked at for more tokens) · introspection · operation · its root fields' tokens · execution under the deadline · errors mapped · answer.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from app.graphql.errors import (
     problem_of,
     unforeseen,
 )
+from app.graphql.http.admission import Admission
 from app.graphql.http.body import ClientGone, Parameters, from_body, from_query_string, read_body
 from app.graphql.http.charge import Charge
 from app.graphql.http.cors import CorsPolicy
@@ -67,6 +68,7 @@ class GraphQLEndpoint:
         registered: RegisteredDocuments,
         options: EndpointOptions,
         served: ServedPredictions | None = None,
+        admission: Admission | None = None,
     ) -> None:
         if schema.get_extensions():
             raise ConfigurationError("The schema has extensions or operation directives, which the endpoint does not run. Take them off.")
@@ -77,6 +79,7 @@ class GraphQLEndpoint:
         self._context_factory = context_factory
         self._registered = registered
         self._served = served
+        self._admission = admission or Admission(options.max_in_flight, telemetry)
         self._options = options
         self._cors = CorsPolicy(options.cors_origins)
         self._mapper = ErrorMapper(suggestions=options.development)
@@ -96,6 +99,8 @@ class GraphQLEndpoint:
             return
         finally:
             self._telemetry.in_flight(-1)
+            if exchange.place is not None:
+                exchange.place.end()
         headers.extend(self._cors.headers(exchange.headers.get(b"origin")))
         await exchange.send(send, status, body, headers)
         self._telemetry.request(exchange.elapsed_s(), exchange.kind, exchange.code)
@@ -127,12 +132,15 @@ class GraphQLEndpoint:
     async def _serve(self, exchange: Exchange) -> tuple[int, bytes]:
         self._check_form(exchange)
         ctx = await self._admit(exchange)
+        exchange.place = self._admission.begin(ctx.tenant_id, exchange.deadline.at)
         charge = Charge(self._throttle, ctx, exchange)
         parameters = await self._parameters(exchange)
         document = self._document(exchange, charge, ctx, parameters)
         kind = document.kind(parameters.operation_name)
         exchange.kind = kind.value
         _check_kind(exchange.method, kind)
+        if kind is OperationType.MUTATION:
+            exchange.place = self._admission.change(ctx.tenant_id, exchange.place)
         if (more := document.cost(parameters.operation_name) - 1) > 0:
             charge.take(more)
         await charge.settle()

@@ -16,6 +16,7 @@ class EndpointOptions:
     development: bool = False  # everybody may introspect, and errors suggest names
     max_body_bytes: int = 8 * MIB
     request_timeout_s: float = 10.0
+    max_in_flight: int = 512  # requests under way in one process
     grace_s: float = 0.1  # so that services tell the deadline field by field before the whole request is cut
     unseen_document_cost: int = 4  # tokens, beside the one that every request costs
     cors_origins: tuple[str, ...] = ()

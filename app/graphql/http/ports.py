@@ -72,6 +72,7 @@ class Telemetry(Protocol):
 
     def request(self, seconds: float, operation_kind: str, code: str) -> None: ...
     def in_flight(self, change: int) -> None: ...  # +1 when a request begins, -1 when it ends
+    def turned_away(self, reason: str) -> None: ...  # a request was not begun
 
 
 class ServedPredictions(Protocol):

@@ -34,7 +34,7 @@ OWNERS = {
     "graphql": {"app/graphql"},
     "alembic": {"app/db/migrate.py"},
     "asyncpg": {"app/db", "app/journal"},
-    "uvicorn": {"app/main.py"},
+    "uvicorn": {"app/web/serving.py", "app/web/protocol.py"},
     "httpx": {"app/cli", "app/tenancy/identity"},
     "rich": {"app/cli"},
     "click": {"app/cli", "app/main.py"},

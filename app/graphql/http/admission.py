@@ -1,0 +1,233 @@
+"""Whether a request is begun: refusing at once what cannot be answered soon keeps the rest fast.
+
+Two bounds. The first is on what waits in the event loop: where each turn of the loop has taken longer than `TARGET_S` for `STANDING_S`,
+there is a queue that does not go away by itself, and from then on each turn begins no more requests than fit the target, in equal parts
+for the tenants that ask. The second is on what is under way and waits for something else (a model's process, the database): a tenant may
+have at most so many times as much under way as there are free places, so that there is always room for another one.
+
+Source: Nichols and Jacobson, "Controlling queue delay" (CoDel, 2012: delay that stands, not a queue's length, is the signal); Choudhury and
+Hahne, "Dynamic queue length thresholds for shared-memory packet switches" (1998: the second bound); max-min fairness by filling water.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from typing import TYPE_CHECKING, Protocol
+
+from app.errors import RateLimited, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from uuid import UUID
+
+    from app.errors import AppError
+
+TARGET_S = 0.02
+STANDING_S = 0.1
+LOOK_S = 0.05
+LEAST_A_TURN = 8
+_LATE_TURNS = 2  # one alone may be a pause
+_AGAIN_S = 1.0  # an overload that comes back within this is the same one: nobody waits for it to stand
+_LONGEST_WAIT_S = 10.0
+_COST_S = 0.0003  # of one request, until some were measured
+_WEIGHT = 0.05  # of the newest one in the mean
+
+
+class TurnedAway(Protocol):
+    """Counts what was refused, by reason."""
+
+    def turned_away(self, reason: str) -> None: ...
+
+
+class Place(Protocol):
+    """Something that is under way; to be ended once."""
+
+    def end(self) -> None: ...
+
+
+class Share:
+    """What one tenant has under way, and asked for in this turn and the one before. As a place it is one of its requests."""
+
+    __slots__ = ("_of", "asked", "before", "tenant_id", "under_way")
+
+    def __init__(self, of: Admission, tenant_id: UUID) -> None:
+        self._of = of
+        self.tenant_id = tenant_id
+        self.asked = self.before = self.under_way = 0
+
+    def end(self) -> None:
+        self.under_way -= 1
+        self._of.ended(self)
+
+
+class Places:
+    """So many at once, of which one tenant may have `room` times as many as are free: of 32, with `room` 1, 16 and never all."""
+
+    def __init__(self, most: int, room: int, reason: str, telemetry: TurnedAway) -> None:
+        self._free, self._room, self._reason, self._telemetry = most, room, reason, telemetry
+        self._taken: dict[UUID, int] = {}
+
+    def begin(self, tenant_id: UUID, within: Place | None = None) -> Place:
+        """A place; its end is also that of the one that it is `within`. Raises Unavailable."""
+        taken = self._taken.get(tenant_id, 0)
+        if taken >= self._room * self._free:
+            self._telemetry.turned_away(self._reason)
+            raise Unavailable("Too many calls of this kind are under way. Wait, then try again.", retry_after_ms=wait_ms(1.0))
+        self._taken[tenant_id] = taken + 1
+        self._free -= 1
+        return _Taken(self, tenant_id, within)
+
+    def ended(self, tenant_id: UUID) -> None:
+        """For the place itself."""
+        self._free += 1
+        taken = self._taken[tenant_id] - 1
+        if taken:
+            self._taken[tenant_id] = taken
+        else:
+            del self._taken[tenant_id]
+
+
+class _Taken:
+    __slots__ = ("_of", "_tenant_id", "_within")
+
+    def __init__(self, of: Places, tenant_id: UUID, within: Place | None) -> None:
+        self._of, self._tenant_id, self._within = of, tenant_id, within
+
+    def end(self) -> None:
+        self._of.ended(self._tenant_id)
+        if self._within is not None:
+            self._within.end()
+
+
+class Admission:
+    """Of one serving process, its loop's alone. `most`: requests under way. `run` watches the loop for as long as the process serves."""
+
+    def __init__(self, most: int, telemetry: TurnedAway, clock: Callable[[], float] = time.monotonic) -> None:
+        self._telemetry = telemetry
+        self._clock = clock
+        self._free = most
+        self._changes = Places(max(4, most // 8), 1, "admin", telemetry)
+        self._shares: dict[UUID, Share] = {}
+        self._shedding = False
+        self._level = 0  # requests of one tenant in this turn
+        self._crowd = 1.0  # how many times what fits was asked for
+        self._turns = self._late_turns = 0
+        self._turn_s = 0.0
+        self._late_since = 0.0
+        self._over_at = float("-inf")  # when the last overload was
+        self._cost_s = _COST_S
+        self._sampled: tuple[Share, int, float] | None = None  # begun last, in which turn and when
+
+    @property
+    def turn_s(self) -> float:
+        """How long the loop's last measured turn took."""
+        return self._turn_s
+
+    def begin(self, tenant_id: UUID, deadline_at: float) -> Place:
+        """A place; raises RateLimited or Unavailable with a time to wait that spreads those who come back. `deadline_at`: monotonic."""
+        share = self._shares.get(tenant_id)
+        if share is None:
+            share = self._shares[tenant_id] = Share(self, tenant_id)
+        share.asked += 1
+        if share.under_way >= self._free << 2:  # four times: a tenant that is alone has up to four fifths
+            raise self._refused(share, "full")
+        if self._late_turns:
+            self._check_turn(share, deadline_at)
+        share.under_way += 1
+        self._free -= 1
+        return share
+
+    def change(self, tenant_id: UUID, place: Place) -> Place:
+        """The place of a request that changes something: of those a process has fewer. Raises Unavailable; then `place` is still held."""
+        return self._changes.begin(tenant_id, place)
+
+    def ended(self, share: Share) -> None:
+        """For the place itself."""
+        self._free += 1
+        if self._sampled is not None:
+            of, turn, at = self._sampled
+            self._sampled = None
+            if of is share and turn == self._turns:  # it waited for nothing
+                self._cost_s += _WEIGHT * (self._clock() - at - self._cost_s)
+
+    async def run(self) -> None:
+        """Watches the loop until cancelled: a turn now and then, each of them while they take too long."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(0)  # to the beginning of a turn
+            began = self._clock()
+            while True:
+                await asyncio.sleep(0)  # behind all that was ready, and what the sockets brought meanwhile is ready next
+                now = self._clock()
+                if not self.turned(now, now - began):
+                    break
+                began = now
+
+    def turned(self, now: float, took_s: float) -> bool:
+        """One turn of the loop took so long and ended `now`. Whether the next one is to be told, too."""
+        self._turns += 1
+        self._turn_s = took_s
+        if took_s < TARGET_S:
+            if self._shedding:
+                self._shedding, self._over_at = False, now
+            self._late_turns = 0
+        else:
+            if not self._late_turns:
+                self._late_since = now - took_s
+            self._late_turns += 1
+            stands_s = 0.0 if now - self._over_at < _AGAIN_S else STANDING_S
+            if self._late_turns >= _LATE_TURNS and now - self._late_since >= stands_s:
+                self._shedding = True
+        self._divide()
+        return self._late_turns > 0
+
+    def _divide(self) -> None:
+        """What fits into a turn, in equal parts for those who asked in the last one; whoever wants less leaves the rest to the others."""
+        if self._shedding:
+            asked = [share.asked for share in self._shares.values()]
+            fits = max(LEAST_A_TURN, int(TARGET_S / self._cost_s))
+            self._level = water_level(asked, fits)
+            self._crowd = max(1.0, sum(asked) / fits)
+        for tenant_id, share in list(self._shares.items()):
+            if not share.asked and not share.under_way:
+                del self._shares[tenant_id]
+            share.before, share.asked = share.asked, 0
+
+    def _check_turn(self, share: Share, deadline_at: float) -> None:
+        now = self._clock()
+        if self._shedding:
+            if share.asked > self._level:
+                raise self._refused(share, "busy")
+            self._sampled = (share, self._turns, now)
+        if deadline_at - now < self._turn_s:
+            raise self._refused(share, "late")
+
+    def _refused(self, share: Share, reason: str) -> AppError:
+        """RateLimited for who has its share while others are there."""
+        shared = reason != "late" and any(
+            other.under_way or other.asked or other.before for other in self._shares.values() if other is not share
+        )
+        self._telemetry.turned_away("share" if shared else reason)
+        again_ms = wait_ms(self._crowd)
+        if shared:
+            return RateLimited("The service is busy, and your tenant has its share. Wait, then try again.", retry_after_ms=again_ms)
+        return Unavailable("The service is busy. Wait, then try again.", retry_after_ms=again_ms)
+
+
+def wait_ms(crowd: float) -> int:
+    """When to come back: at a random moment, of a span as many seconds long as what was asked for is too much."""
+    return round(1000 * min(_LONGEST_WAIT_S, random.uniform(0.5, 0.5 + crowd)))  # noqa: S311  jitter, no secret
+
+
+def water_level(wanted: Iterable[int], fits: int) -> int:
+    """The most that each may have so that all have `fits` together, and who wants less has all of it; one at the least."""
+    left = fits
+    ordered = sorted(wanted)
+    for index, want in enumerate(ordered):
+        level = left // (len(ordered) - index)
+        if want > level:
+            return max(1, level)
+        left -= want
+    return fits

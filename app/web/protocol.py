@@ -1,0 +1,158 @@
+"""HTTP/1.1 as uvicorn speaks it, with what it lacks: deadlines for slow clients, and bounds on heads and connections.
+
+Source: RFC 9110 and RFC 9112 (timeouts of a server, 408 and 431); uvicorn's interface between protocol and server.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from app.web.connections import Connections
+
+_HEAD = (
+    b"content-type: application/json; charset=utf-8\r\ncontent-length: %d\r\nx-request-id: %s\r\n"
+    b"cache-control: no-store\r\nconnection: close\r\n"
+)
+_HEAD_TOO_LARGE = "The request's head is larger than {most:,} bytes."
+_NO_HTTP = "This is no HTTP request that can be read."
+_BUSY = "Too many connections are open. Wait, then try again."
+
+
+class GuardedProtocol(HttpToolsProtocol):
+    """One connection. Made by `guarded`, which gives it the process's book."""
+
+    book: Connections
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self._in_head = False
+        self._unfinished = False  # a request is being read, its head or its body
+        self._watched = False  # may be among those that are due
+        self._head_bytes = 0  # of a head that comes in more pieces than one, but the first
+        self._long = False  # the head may be over its bound, and is to be measured
+        self._refusal = ""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)  # type: ignore[arg-type]  # uvicorn says Transport
+        self._watched = True
+        if not self.book.opened(self, self.client[0] if self.client else ""):
+            self._refuse(503, "UNAVAILABLE", _BUSY, b"retry-after: %d\r\n" % (1 + secrets.randbelow(5)))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.book.closed(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self.book.idle.pop(self, None)
+        if self._in_head:
+            self._head_bytes += len(data)
+        self._long = len(data) + self._head_bytes > self.book.limits.head_bytes
+        super().data_received(data)
+        if self._unfinished:
+            self._see_unfinished()
+        elif self._watched:
+            self._watched = False
+            self.book.due.pop(self, None)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head = self._unfinished = True
+        self._head_bytes = 0
+
+    def on_headers_complete(self) -> None:
+        if self._long and self._head_size() > self.book.limits.head_bytes:
+            raise self._too_large()
+        self._in_head = False
+        super().on_headers_complete()
+        if self.book.leaving:
+            self.cycle.keep_alive = False
+
+    def on_message_complete(self) -> None:
+        self._unfinished = False
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """The next pipelined request, or nothing for a while: without a timer, which the base class would make for each request."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            if self.transport.get_write_buffer_size():
+                self.book.sends(self)
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        elif self._unfinished:  # a body that nobody reads any more
+            self._watched = True
+            self.book.awaits(self)
+        else:
+            self.book.idle[self] = self.book.now
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self.book.sends(self)
+
+    def resume_writing(self) -> None:
+        self.book.stuck.pop(self, None)
+        super().resume_writing()
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002  uvicorn's text names uvicorn's view
+        if self._refusal:
+            self._refuse(431, "BAD_REQUEST", self._refusal)
+        else:
+            self._refuse(400, "BAD_REQUEST", _NO_HTTP)
+
+    def unsent(self) -> int:
+        return self.transport.get_write_buffer_size()
+
+    def hang_up(self) -> None:
+        if self.unsent():
+            self.transport.abort()
+        else:
+            self.transport.close()
+
+    def _see_unfinished(self) -> None:
+        if self.transport.is_closing():
+            return
+        if self._in_head:
+            if self._head_bytes > self.book.limits.head_bytes:
+                self._too_large()
+                self.send_400_response("")
+                return
+        elif not self.cycle.response_complete:  # its body, for which its handler has a deadline
+            if self._watched:
+                self._watched = False
+                self.book.due.pop(self, None)
+            return
+        self._watched = True
+        self.book.awaits(self)
+
+    def _head_size(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+
+    def _too_large(self) -> ValueError:
+        self._refusal = _HEAD_TOO_LARGE.format(most=self.book.limits.head_bytes)
+        return ValueError(self._refusal)
+
+    def _refuse(self, status: int, code: str, message: str, more: bytes = b"") -> None:
+        """A GraphQL error body from outside the application, and the end of the connection."""
+        request_id = secrets.token_hex(16)
+        extensions = {"code": code, "retryable": status == 503, "requestId": request_id}
+        body = orjson.dumps({"errors": [{"message": message, "extensions": extensions}]})
+        head = b"content-type: application/json; charset=utf-8\r\ncontent-length: %d\r\nx-request-id: %s\r\n" % (
+            len(body),
+            request_id.encode(),
+        )
+        self.transport.write(b"".join((STATUS_LINE[status], head, more, b"cache-control: no-store\r\nconnection: close\r\n\r\n", body)))
+        self.transport.close()
+
+
+def guarded(connections: Connections) -> type[GuardedProtocol]:
+    """The protocol's class for one process, which writes its connections into `connections`."""
+    return type("GuardedProtocol", (GuardedProtocol,), {"book": connections})

@@ -1,0 +1,144 @@
+"""The server of one serving process: uvicorn, with a way to stop that clients and load balancers do not notice."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import stat
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+
+from app.web.connections import SWEEP_S
+from app.web.protocol import guarded
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+    from types import FrameType
+
+    from starlette.types import ASGIApp
+
+    from app.web.connections import Connections
+
+READY = b"ready"
+_LOOK_S = 0.05
+_ANSWER_S = 4.0  # for what is under way when the service stops
+_LEAVE_ANSWER_S = 12.0  # when this process alone is replaced: nobody is in a hurry
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """How long a process that leaves goes on answering."""
+
+    grace_s: float  # the whole service stops: accepting goes on, /readyz says no
+    linger_s: float = 5.0  # this process is replaced: for requests on connections that are open
+
+
+class Serving:
+    """Why this process should not get requests: it leaves, or what `ready` says. None where it should."""
+
+    def __init__(self, ready: Callable[[], str | None], connections: Connections) -> None:
+        self._ready, self._connections = ready, connections
+
+    def __call__(self) -> str | None:
+        return "this process is stopping" if self._connections.leaving else self._ready()
+
+    async def tell_parent(self) -> None:
+        """Says so once it is ready, where the parent's end of standard input listens."""
+        while self._ready() is not None:  # noqa: ASYNC110  it is told by nobody, and asked for by others
+            await asyncio.sleep(_LOOK_S)
+        with contextlib.suppress(OSError):
+            if stat.S_ISSOCK(os.fstat(0).st_mode):
+                os.write(0, READY)
+
+
+class ServingProcess(uvicorn.Server):
+    """SIGTERM or SIGINT: not ready, each answer ends its connection, after the grace nothing is accepted, then the end.
+
+    SIGHUP: another process takes over. Nothing is accepted any more, each answer ends its connection, and who is silent has `linger_s`
+    to ask once more: closing an idle connection at once would meet requests that are on their way.
+    """
+
+    def __init__(self, config: uvicorn.Config, connections: Connections, leaving: Leaving) -> None:
+        super().__init__(config)
+        self._connections = connections
+        self._leaving = leaving
+        self._until: float | None = None
+        self._replaced = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        before = signal.signal(signal.SIGHUP, self._replace)
+        try:
+            await super().serve(sockets)
+        finally:
+            signal.signal(signal.SIGHUP, before)
+
+    async def _serve(self, sockets: list[socket.socket] | None = None) -> None:
+        await super()._serve(sockets)
+        self._captured_signals.clear()  # uvicorn would raise them again: the exit status would say nothing but that
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._sweep()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first signal begins the grace, the next one ends it."""
+        if self._until is None or self._replaced:
+            self._replaced = False
+            self._leave(self._leaving.grace_s)
+        else:
+            super().handle_exit(sig, frame)
+
+    async def on_tick(self, counter: int) -> bool:
+        if await super().on_tick(counter):
+            return True
+        if self._replaced:
+            for server in self.servers:
+                server.close()
+            if not self.server_state.connections:
+                return True
+        return self._until is not None and time.monotonic() >= self._until
+
+    def _replace(self, _number: int, _frame: FrameType | None) -> None:
+        if self._until is None:
+            self._replaced = True
+            self.config.timeout_graceful_shutdown = int(_LEAVE_ANSWER_S)
+            self._leave(self._leaving.linger_s)
+
+    def _leave(self, wait_s: float) -> None:
+        self._connections.leaving = True
+        self._until = time.monotonic() + wait_s
+
+    def _sweep(self) -> None:
+        self._connections.sweep()
+        self._timer = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
+
+
+def serve(app: ASGIApp, listener: socket.socket, connections: Connections, leaving: Leaving, **options: Any) -> None:
+    """Serves `app` on `listener` until a signal; `options` are uvicorn's."""
+    config = uvicorn.Config(
+        app,
+        loop="uvloop",
+        http=guarded(connections),
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        timeout_graceful_shutdown=int(_ANSWER_S),
+        backlog=2048,
+        **options,
+    )
+    ServingProcess(config, connections, leaving).run(sockets=[listener])
