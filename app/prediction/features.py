@@ -1,7 +1,8 @@
 """Rows as the client sent them, checked against a signature and turned into arrays. Pure: the sandbox uses it too.
 
-Two ways to one result. `_fast` looks at all rows at once and answers only where everything is in order; `_explain` walks the
-cells of what it refused and names each wrong column. Neither changes a value: "41" is no NUMBER, 1 is no BOOLEAN.
+Three ways to one result. `OneRow` takes a single row that is plainly in order. `_fast` looks at all rows at once and answers only where
+everything is in order; `_explain` walks the cells of what it refused and names each wrong column. None of them changes a value: "41" is
+no NUMBER, 1 is no BOOLEAN.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 from app.errors import InvalidFeatures, InvalidInput
 from app.kernel.signature import Column, ColumnType, Signature
 from app.kernel.tensors import Batch
+from app.prediction.one_row import LARGEST_EXACT_INTEGER, OneRow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,7 +27,6 @@ LARGEST_BATCH = 10_000
 LARGEST_ANSWER_CELLS = 500_000  # rows x classes
 _MOST_PROBLEMS = 100
 _MOST_SHOWN, _LONGEST_LIST, _LONGEST_NAME = 500, 1_000, 256  # of names and categories in a problem's text
-_LARGEST_EXACT_INTEGER = 2**53
 _PLAIN_NUMBERS = frozenset({float, int})
 _NUMBERS_AND_NULL = frozenset({float, int, type(None)})
 _EXPECTED = {
@@ -61,9 +62,12 @@ class RowChecker:
         self._bounded = any(c.minimum is not None or c.maximum is not None for c in numeric)
         self._low = np.array([-np.inf if c.minimum is None else c.minimum for c in numeric])
         self._high = np.array([np.inf if c.maximum is None else c.maximum for c in numeric])
+        self._one_row = OneRow(signature)
 
     def rows(self, rows: Sequence[Any]) -> Batch:
         """Checked arrays of objects or positional lists; raises InvalidFeatures."""
+        if len(rows) == 1 and (batch := self._one_row.fits(rows[0])) is not None:
+            return batch
         lists = [self._positional(row) for row in rows]
         if any(values is None for values in lists):
             self._explain(rows)
@@ -131,7 +135,7 @@ class RowChecker:
             return False
         if self._integers.size:
             whole = matrix[:, self._integers] if missing is None else np.where(missing, 0.0, matrix)[:, self._integers]
-            if (whole != np.floor(whole)).any() or (np.abs(whole) > _LARGEST_EXACT_INTEGER).any():
+            if (whole != np.floor(whole)).any() or (np.abs(whole) > LARGEST_EXACT_INTEGER).any():
                 return False
         return not self._bounded or bool(((present >= self._low) & (present <= self._high)).all())
 
@@ -238,4 +242,4 @@ def _type_fits(kind: ColumnType, value: Any) -> bool:
         return type(value) is bool
     if type(value) not in _PLAIN_NUMBERS:
         return False
-    return kind is ColumnType.NUMBER or (abs(value) <= _LARGEST_EXACT_INTEGER and value == int(value))
+    return kind is ColumnType.NUMBER or (abs(value) <= LARGEST_EXACT_INTEGER and value == int(value))

@@ -42,4 +42,4 @@ def _start(tat_ns: int, now_ns: int, window_ns: int) -> int:
     if tat_ns <= now_ns:
         return now_ns
     latest = now_ns + window_ns
-    return tat_ns if tat_ns <= latest else latest
+    return min(tat_ns, latest)
