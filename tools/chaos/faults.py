@@ -1,0 +1,106 @@
+"""What is done to processes: killed, frozen, kept from writing. Only to those that the suite started itself."""
+
+from __future__ import annotations
+
+import resource
+import signal
+import time
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+import psutil
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from tests.support.service import Service
+
+SERVING, DRAIN, MODEL_HOST, POSTGRES = "app.main", "app.journal", "app.prediction.worker", "bin/postgres"
+
+
+def tree(pid: int) -> list[psutil.Process]:
+    """The process and all below it, itself first; empty where it is gone."""
+    try:
+        parent = psutil.Process(pid)
+        return [parent, *parent.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def pids_of(service: Service, words: str) -> list[int]:
+    """Direct children of the service's parent whose command line holds `words`, oldest first."""
+    found = []
+    for process in psutil.Process(service.process.pid).children():
+        with suppress(psutil.NoSuchProcess):
+            if words in " ".join(process.cmdline()):
+                found.append(process.pid)
+    return sorted(found)
+
+
+def kill_all(processes: Iterable[psutil.Process]) -> None:
+    """SIGKILL to each in this order, and until all are gone."""
+    victims = list(processes)
+    for victim in victims:
+        with suppress(psutil.NoSuchProcess):
+            victim.send_signal(signal.SIGKILL)
+    psutil.wait_procs(victims, timeout=10)
+
+
+def kill_everything(service: Service) -> None:
+    """Kill -9 of the parent first, so that it repairs nothing, then of all that it started: the database's processes too."""
+    kill_all(tree(service.process.pid))
+    service.process.wait(10)
+
+
+@contextmanager
+def frozen(processes: Iterable[psutil.Process]) -> Iterator[None]:
+    """SIGSTOP, and SIGCONT at the end."""
+    held = list(processes)
+    for process in held:
+        with suppress(psutil.NoSuchProcess):
+            process.suspend()
+    try:
+        yield
+    finally:
+        for process in held:
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
+
+
+@contextmanager
+def full_disk(pids: Iterable[int], free_bytes: int = 0) -> Iterator[None]:
+    """As if the disk had room for files of `free_bytes` at the most: RLIMIT_FSIZE of running processes, which needs no root."""
+    before = [(pid, resource.prlimit(pid, resource.RLIMIT_FSIZE)) for pid in pids]
+    for pid, (_, hard) in before:
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (free_bytes, hard))
+    try:
+        yield
+    finally:
+        for pid, limits in before:
+            with suppress(ProcessLookupError):
+                resource.prlimit(pid, resource.RLIMIT_FSIZE, limits)
+
+
+def resident_bytes(pid: int) -> int:
+    """Resident memory; 0 where the process is gone."""
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.NoSuchProcess:
+        return 0
+
+
+def until(holds: Callable[[], object], within_s: float, every_s: float = 0.05) -> float | None:
+    """Seconds until it held; None where it did not within `within_s`."""
+    began = time.monotonic()
+    while not holds():
+        if time.monotonic() - began > within_s:
+            return None
+        time.sleep(every_s)
+    return time.monotonic() - began
+
+
+def is_alive(pid: int) -> bool:
+    """Whether the process runs still; a dead one that nobody has reaped does not."""
+    with suppress(psutil.NoSuchProcess):
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    return False

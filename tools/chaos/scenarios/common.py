@@ -1,0 +1,48 @@
+"""What many rows claim alike."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tools.chaos.rows import Claim
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from tools.chaos.figures import Stretch
+    from tools.chaos.history import Operation
+    from tools.chaos.rows import Stage
+    from tools.chaos.world import World
+
+# A p99 of some hundred requests moves by so much on a machine with neighbours while nothing is broken.
+NOISE_MS = 25.0
+ANSWERED = 0.999
+
+
+def clean(stage: Stage, world: World, operations: Iterable[Operation], within_s: float = 60.0) -> list[Claim]:
+    """Drained in time, and the checker's five zeros."""
+    took = world.drained(within_s)
+    verdict = world.verdict(operations)
+    if not verdict.clean:
+        stage.say(verdict.examples())
+    drained = Claim(took is not None, f"not drained in {within_s:.0f} s" if took is None else f"drained in {took:.1f} s")
+    return [drained, Claim(verdict.clean, f"checker {verdict}")]
+
+
+def answered(part: Stretch, share: float = ANSWERED) -> Claim:
+    """So many of the requests were answered."""
+    others = "".join(f", {count} {code}" for code, count in sorted(part.codes.items()))
+    return Claim(part.success >= share, f"{part.answered} of {part.asked} answered ({100 * part.success:.2f} %{others})")
+
+
+def not_slower(before: Stretch, during: Stretch, factor: float) -> Claim:
+    """The p99 is below `factor` times what it was, or not above it by more than noise."""
+    most = max(factor * before.p99_ms, before.p99_ms + NOISE_MS)
+    return Claim(during.p99_ms <= most, f"p99 {during.p99_ms:.0f} ms, before {before.p99_ms:.0f} ms")
+
+
+def within(what: str, took_s: float | None, most_s: float) -> Claim:
+    """It came about, and in time."""
+    if took_s is None:
+        return Claim(holds=False, measured=f"{what}: not within {most_s:.0f} s")
+    return Claim(took_s <= most_s, f"{what} after {took_s:.1f} s")
