@@ -64,8 +64,14 @@ revision: $(VENV)/.dev ## a new migration: make revision M="what it does"
 lock: $(VENV)/.dev ## write the lock files anew from pyproject.toml
 	@$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header -q -o requirements/run.lock
 	@$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header -q -o requirements/dev.lock
-bench: $(VENV)/.dev ## ratios against a floor measured in the same run
-	@$(BIN)/python -m tools.bench
+bench: bench-peers ## our service beside a bare echo, Starlette and four model servers: docs/performance.md (about 12 minutes)
+	@if [ -f tools/bench_parts.py ]; then $(BIN)/python -m tools.bench_parts --guard; fi
+	@$(BIN)/python -m tools.bench $(if $(ONLY),--only $(ONLY))
+bench-quick: $(VENV)/.dev ## the same with the echo and Starlette alone, printed (about a minute)
+	@$(BIN)/python -m tools.bench --quick
+bench-peers: $(VENV)/.dev ## the model servers that it measures, each in an environment of its own below .bench
+	@$(BIN)/python -m tools.bench.install
+bench-promotion: $(VENV)/.dev ## from a promotion's commit to every process
 	@$(BIN)/python -m tools.bench_promotion
 bench-scale: $(VENV)/.dev ## what many tenants cost, beside two (TENANTS=10000), and whether time tells what others have
 	@$(BIN)/python -m tools.bench_scale $(if $(TENANTS),--tenants $(TENANTS))
@@ -74,5 +80,5 @@ check: lint types arch test ## what CI runs, before make test-e2e
 
 ##@ Clean
 clean: ## remove caches and the virtual environment (never .turnout, your data)
-	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage* build *.egg-info node_modules
-.PHONY: help install install-dev run serve demo unleash test test-unit test-integration test-all test-e2e coverage lint fmt types arch schema migrate revision lock bench bench-scale check clean
+	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage* .bench build *.egg-info node_modules
+.PHONY: help install install-dev run serve demo unleash test test-unit test-integration test-all test-e2e coverage lint fmt types arch schema migrate revision lock bench bench-quick bench-peers bench-promotion bench-scale check clean

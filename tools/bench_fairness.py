@@ -29,7 +29,7 @@ import joblib
 import numpy as np
 from sklearn.neighbors import KNeighborsClassifier
 
-from tools import bench
+from tools.bench import service as bench
 
 QUIET_PER_S, CONNECTIONS = 40, 4
 LOUD = "loud"

@@ -16,7 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from tools import bench, bench_promotion, bench_scale
+from tools import bench_promotion, bench_scale
+from tools.bench import service as bench
 
 THEIRS, NOWHERE = "tumour", "absent"
 DIGEST = "f" * 64

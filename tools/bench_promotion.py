@@ -32,7 +32,7 @@ import asyncpg
 
 from app.db.embedded.server import EmbeddedPostgres
 from app.db.privileges import DatabaseRole
-from tools import bench
+from tools.bench import service as bench
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

@@ -25,7 +25,8 @@ from pathlib import Path
 
 from app.db.embedded.server import EmbeddedPostgres
 from app.db.privileges import DatabaseRole
-from tools import bench, bench_promotion
+from tools import bench_promotion
+from tools.bench import service as bench
 
 REQUESTS, PROMOTIONS, PAGES, ROUNDS = 2_000, 40, 60, 3
 IDLE_S = 10.0
