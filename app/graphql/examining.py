@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from graphql import GraphQLSchema
 
 _OVERHEAD = 200  # characters: what the smallest document costs to keep
-_PLANNED = 5  # characters: what a field of a plan costs to keep
+_PLANNED = 3  # characters: what a field of a plan costs to keep, some 300 bytes
 _NOTHING = DocumentNode(definitions=())
 _RULES = (*specified_rules, MaybeNullValidationRule, OneOfInputValidationRule)
 

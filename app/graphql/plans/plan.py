@@ -79,7 +79,7 @@ class Plan:
         try:
             found = await call.ask(context, **arguments)
         except Exception as error:  # noqa: BLE001  whatever a resolver raises is that field's error
-            errors.append(located_error(error, call.nodes, [call.key]))
+            errors.append(located_error(error, list(call.nodes), [call.key]))
             return None
         try:
             return call.write(found)
