@@ -63,7 +63,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _run(names: list[str], seconds: float, *, quick: bool) -> Results:
-    began, cores = time.monotonic(), processes.Cores.of_this_machine()
+    began, others, cores = time.monotonic(), machine.Others(), processes.Cores.of_this_machine()
     results = Results(taken=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"))
     with tempfile.TemporaryDirectory(prefix="turnout-bench-") as folder, processes.on(cores.beside):
         trained = Path(folder) / "models"
@@ -82,7 +82,7 @@ def _run(names: list[str], seconds: float, *, quick: bool) -> Results:
                 ours.measure(bench, shapes, results, quick=quick)
         if "echo" in names:  # once more, to tell how still the machine held
             _measure_other(servers.ECHO, bench, [(models.BOOSTED, 32, 1)], results, again=True)
-    results.machine["load at the end"] = machine.load_average()
+    results.machine["taken by other programs meanwhile, of all cores"] = others.share()
     results.seconds = round(time.monotonic() - began)
     return results
 

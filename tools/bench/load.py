@@ -34,7 +34,7 @@ class NoFiguresError(Exception):
 class Load:
     """What one measurement saw. Latencies in milliseconds, from sending a request to having its whole answer."""
 
-    requests: int
+    requests: int  # that were answered, however
     seconds: float
     p50_ms: float
     p99_ms: float
@@ -45,7 +45,8 @@ class Load:
 
     @property
     def per_second(self) -> float:
-        return self.requests / self.seconds
+        """Good answers alone: a refusal is cheap."""
+        return max(0, self.requests - self.bad) / self.seconds
 
 
 @dataclass(frozen=True)

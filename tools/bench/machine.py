@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tools.bench import processes
 from tools.bench.service import ROOT
 
 if TYPE_CHECKING:
@@ -29,8 +31,27 @@ def described(cores: Cores, generator: str) -> dict[str, str]:
     }
 
 
+class Others:
+    """What programs that are none of ours take of the processors, from here on."""
+
+    def __init__(self) -> None:
+        self._busy_s, self._ours_s, self._began = _busy_s(), processes.own_cpu_s(), time.monotonic()
+
+    def share(self) -> str:
+        """Of all cores together. Call when everything that was started has ended: only then is its time known to be ours."""
+        took = (time.monotonic() - self._began) * (os.cpu_count() or 1)
+        theirs = _busy_s() - self._busy_s - (processes.own_cpu_s() - self._ours_s)
+        return f"{max(0.0, theirs) / took:.0%}"
+
+
 def load_average() -> str:
     return f"{os.getloadavg()[0]:.1f}"
+
+
+def _busy_s() -> float:
+    """Processor time that was not idle, of all cores since the machine began."""
+    fields = [int(field) for field in Path("/proc/stat").read_text(encoding="utf-8").splitlines()[0].split()[1:]]
+    return (sum(fields[:8]) - fields[3] - fields[4]) * processes.TICK_S
 
 
 def _processor() -> str:

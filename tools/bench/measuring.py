@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import tempfile
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from tools.bench import models, processes, servers
@@ -15,7 +17,6 @@ from tools.bench.load import NoFiguresError, Sampler, Target
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     from tools.bench.load import Load, Loader
     from tools.bench.processes import Cores
@@ -146,8 +147,7 @@ class Running:
 @contextlib.contextmanager
 def started(server: Server, bench: Bench, model: str) -> Iterator[tuple[Running, Place]]:
     """The server, asked until it answers as it should; raises NoFiguresError with the end of its log where it does not."""
-    folder = bench.folder / f"{server.name}-{model}"
-    folder.mkdir(parents=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"{server.name}-{model}-", dir=bench.folder))
     place = servers.Place(folder, bench.models, _free_port())
     command = server.command(place, model)
     process = processes.start(command, bench.cores.server, place.environment(), folder / "log", folder)

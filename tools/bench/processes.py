@@ -88,6 +88,12 @@ def waited_cpu_s() -> float:
     return spent.ru_utime + spent.ru_stime
 
 
+def own_cpu_s() -> float:
+    """Processor time of this process and of all its children that have ended."""
+    spent = resource.getrusage(resource.RUSAGE_SELF)
+    return spent.ru_utime + spent.ru_stime + waited_cpu_s()
+
+
 def memory_mib(pids: Sequence[int]) -> float:
     """Proportional set size: what several processes share counts once among them."""
     return sum(_rollup(pid, "Pss:") for pid in pids) / 1024
