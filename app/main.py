@@ -39,6 +39,7 @@ from app.journal.depth import read_depth
 from app.journal.folding import UsageFolder
 from app.journal.spool import Spool
 from app.kernel.clock import SystemClock
+from app.kernel.exits import UNWRITTEN
 from app.kernel.home import ARTIFACTS, LIMITS, MASTER_KEY, MODEL_HOST_SOCKET, SPOOL
 from app.kernel.ids import IdMint
 from app.kernel.machine import machine_name
@@ -298,7 +299,9 @@ def create_app(settings: Settings, telemetry: Telemetry, index: int = 0, connect
         finally:
             await _stop(parts, tasks)
 
-    return Starlette(routes=routes, lifespan=lifespan, exception_handlers={404: not_found, 405: not_found})
+    app = Starlette(routes=routes, lifespan=lifespan, exception_handlers={404: not_found, 405: not_found})
+    app.state.spool = parts.spool
+    return app
 
 
 async def _stop(parts: Parts, tasks: list[asyncio.Task[None]]) -> None:
@@ -379,14 +382,17 @@ def main(fd: int, index: int) -> None:
     logs.configure(settings.log_level, f"serve-{index}")
     telemetry = Telemetry(settings.home / METRICS_FOLDER)
     connections = Connections(ConnectionLimits.of(settings.http, raise_file_limit()), telemetry)
+    app = create_app(settings, telemetry, index, connections)
     serve(
-        create_app(settings, telemetry, index, connections),
+        app,
         socket.socket(fileno=fd),
         connections,
         Leaving(settings.http.stop_grace_s),
         proxy_headers=bool(settings.http.trusted_proxies),
         forwarded_allow_ips=[str(network) for network in settings.http.trusted_proxies],
     )
+    if app.state.spool.unwritten:
+        raise SystemExit(UNWRITTEN)
 
 
 if __name__ == "__main__":
