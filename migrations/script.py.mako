@@ -9,6 +9,7 @@ revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}
 branch_labels = ${repr(branch_labels)}
 depends_on = ${repr(depends_on)}
+oldest_code = ${repr(down_revision)}  # whose code may go on with this schema; what takes something away names its own revision
 
 
 def upgrade() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +18,7 @@ from sqlalchemy.pool import NullPool
 
 from app.db.engine import make_engine, run_blocking, translated
 from app.db.owner import PATIENT
-from app.errors import ConfigurationError
+from app.errors import ConfigurationError, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,15 +27,37 @@ if TYPE_CHECKING:
 
 MIGRATIONS = Path(__file__).resolve().parents[2] / "migrations"
 _LOCK = 0x7475726E6F7574  # "turnout" as a number; every migration of Turnout takes this advisory lock
-_NO_PRIVILEGE, _NO_OBJECT = "42501", "42704"
+_NO_PRIVILEGE, _NO_OBJECT, _LOCK_NOT_AVAILABLE = "42501", "42704", "55P03"
+_LOCK_WAIT_MS = 500
+_TRY_FOR_S, _LONGEST_PAUSE_S = 60.0, 2.0
 
 
 def upgrade(owner_url: str, revision: str = "head", say: Callable[[str], None] = lambda _: None) -> None:
     """Brings the database up to `revision`; `say` hears one line a migration. Waits up to a minute for another migration to end.
 
-    Raises Unavailable where the database is away or its tables stay locked, ConfigurationError where it refuses the login.
+    Safe beside a service at work: no statement waits for a table longer than `_LOCK_WAIT_MS`, behind which everybody else would queue. A
+    migration that meets a table in use is taken back and tried again, for up to `_TRY_FOR_S`. Raises Unavailable where the database is away
+    or its tables stay locked, ConfigurationError where it refuses the login.
     """
-    with_owner(owner_url, lambda connection: command.upgrade(_config(connection, say), revision))
+
+    def work(connection: Connection) -> None:
+        config = _config(connection, say)
+        command.upgrade(config, revision)
+        _tell_oldest_code(connection, config)
+
+    end = time.monotonic() + _TRY_FOR_S
+    pause_s = 0.1
+    while True:
+        try:
+            with_owner(owner_url, work)
+        except _TableInUse:
+            if time.monotonic() >= end:
+                raise Unavailable(f"A table stayed in use for {_TRY_FOR_S:.0f} s: try again when less is going on.") from None
+            say("a table is in use: trying again")
+            time.sleep(pause_s * random.uniform(0.5, 1.5))  # noqa: S311  jitter, no secret
+            pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+        else:
+            return
 
 
 def downgrade(owner_url: str, revision: str, say: Callable[[str], None] = lambda _: None) -> None:
@@ -58,6 +82,21 @@ def is_current(owner_url: str) -> bool:
     return current(owner_url) == head()
 
 
+class _TableInUse(Exception):
+    """A statement of a migration waited for a lock for as long as it may."""
+
+
+def _tell_oldest_code(connection: Connection, config: Config) -> None:
+    """Leaves beside the revision which older code may go on with this schema; older code reads it (supervisor/revision)."""
+    revision = MigrationContext.configure(connection).get_current_revision()
+    script = None if revision is None else ScriptDirectory.from_config(config).get_revision(revision)
+    if script is not None:
+        oldest = getattr(script.module, "oldest_code", script.revision)
+        text_of = str(oldest).replace("'", "")
+        connection.exec_driver_sql(f"comment on table public.alembic_version is 'oldest code: {text_of}'")
+        connection.commit()
+
+
 @contextmanager
 def _refused() -> Iterator[None]:
     """What the owner may not do, or misses, is a matter of set-up."""
@@ -65,6 +104,8 @@ def _refused() -> Iterator[None]:
         yield
     except DBAPIError as error:
         state = getattr(error.orig, "sqlstate", None)
+        if state == _LOCK_NOT_AVAILABLE:
+            raise _TableInUse from error
         if state == _NO_PRIVILEGE:
             raise ConfigurationError(
                 f"The owner may not migrate the database: {_first_line(error)}. "
@@ -100,7 +141,7 @@ def with_owner(owner_url: str, work: Callable[[Connection], None], *, lock: bool
                     if lock:
                         await connection.execute(text("set lock_timeout = '60s'"))
                         await connection.execute(text("select pg_advisory_lock(:lock)"), {"lock": _LOCK})
-                        await connection.execute(text(f"set lock_timeout = '{PATIENT.lock_s}s'"))
+                        await connection.execute(text(f"set lock_timeout = {_LOCK_WAIT_MS}"))
                         await connection.commit()  # both outlive this transaction; migrations bring their own
                     await connection.run_sync(work)
         finally:

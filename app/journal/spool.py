@@ -81,6 +81,11 @@ class Spool:
         """BUFFERED records lost since the start, because the disk took nothing and the buffer was full."""
         return self._dropped
 
+    @property
+    def unwritten(self) -> int:
+        """Buffered records that are in no file yet; after `close`, those that are lost."""
+        return len(self._buffer)
+
     def check_room(self, durability: Durability = Durability.DURABLE) -> None:
         """Returns where a record may still be written; call it BEFORE predicting. Raises LogUnavailable (retry_after_ms)."""
         now = self._clock.monotonic()

@@ -16,7 +16,7 @@ from app.journal.partitions import days_ahead, keep_partitions
 from app.kernel.clock import SystemClock
 from app.supervisor.console import say, step
 from app.supervisor.environment import DatabaseUrls
-from app.supervisor.revision import is_current
+from app.supervisor.revision import Standing, standing
 from app.supervisor.role_file import has_role_file, read_role_urls, write_role_urls
 from app.supervisor.tending import Tender
 
@@ -48,6 +48,9 @@ class Database(Protocol):
 
     def tend_all(self) -> None:
         """Everything that `maintain` and `tend` would do by and by, now; for `turnout maintain`. Raises Unavailable, ConfigurationError."""
+
+    def why_not_serve(self) -> str | None:
+        """Why serving processes of this code should not be started now, in words; None where they may, or where nobody can tell."""
 
     def stop(self) -> None:
         """Ends cleanly what `start` or `migrate` began."""
@@ -82,8 +85,7 @@ class EmbeddedDatabase:
         with step("starting the embedded PostgreSQL" if known else "making the embedded PostgreSQL (the first time takes some seconds)"):
             self._server.start()
         owner = self._server.url(DatabaseRole.OWNER)
-        if not run_blocking(is_current(owner)):
-            _migrate(owner)
+        _bring_up(owner)
         _keep_partitions(owner, self._settings.journal.retention_days)
         self._tender = Tender(owner, self._settings.home, SystemClock())
         self._tender.stand_again()
@@ -103,6 +105,9 @@ class EmbeddedDatabase:
         self.migrate()
         if self._tender:
             _tend_all(self._tender, self._server.url(DatabaseRole.OWNER))
+
+    def why_not_serve(self) -> str | None:
+        return _why_not_serve(self._server.url(DatabaseRole.OWNER))
 
     def stop(self) -> None:
         if self._tender:
@@ -126,8 +131,8 @@ class ExternalDatabase:
     def start(self) -> DatabaseUrls:
         say("using the configured PostgreSQL")
         urls = self._urls()
-        if self._owner and not run_blocking(is_current(self._owner)):
-            raise ConfigurationError("The database is not at this version's newest migration: run turnout migrate first.")
+        if self._owner and (problem := _problem(run_blocking(standing(self._owner)))):
+            raise ConfigurationError(problem)
         assert_roles(urls | ({DatabaseRole.OWNER: self._owner} if self._owner else {}))
         for warning in server_warnings(urls[DatabaseRole.RUNTIME]):
             say(f"warning: {warning}")
@@ -145,8 +150,7 @@ class ExternalDatabase:
             with step("making the roles turnout_runtime, turnout_log and turnout_sync"):
                 path = write_role_urls(self._settings.home, provision_roles(self._owner))
             say(f"their URLs are in {path}: keep it, nobody else knows the passwords")
-        if not run_blocking(is_current(self._owner)):
-            _migrate(self._owner)
+        _bring_up(self._owner)
         _keep_partitions(self._owner, self._settings.journal.retention_days)
         assert_roles(self._urls() | {DatabaseRole.OWNER: self._owner})
         if self._tender:
@@ -171,6 +175,9 @@ class ExternalDatabase:
         _keep_partitions(self._owner, self._settings.journal.retention_days)
         _tend_all(self._tender, self._owner)
 
+    def why_not_serve(self) -> str | None:
+        return _why_not_serve(self._owner) if self._owner else None
+
     def stop(self) -> None:
         """Nothing of ours runs but a connection."""
         if self._tender:
@@ -191,11 +198,33 @@ def _serving(urls: dict[DatabaseRole, str]) -> DatabaseUrls:
     return DatabaseUrls(urls[DatabaseRole.RUNTIME], urls[DatabaseRole.LOG], urls[DatabaseRole.SYNC])
 
 
-def _migrate(owner_url: str) -> None:
-    from app.db.migrate import upgrade
+def _bring_up(owner_url: str) -> None:
+    """To this version's newest migration; a newer schema stays, where this version may serve it."""
+    state = run_blocking(standing(owner_url))
+    if state is Standing.BEHIND:
+        from app.db.migrate import upgrade
 
-    with step("migrating the database"):
-        upgrade(owner_url, say=lambda line: say(f"  {line}"))
+        with step("migrating the database"):
+            upgrade(owner_url, say=lambda line: say(f"  {line}"))
+    elif problem := _problem(state):
+        raise ConfigurationError(problem)
+    elif state is Standing.AHEAD:
+        say("the database was migrated by a newer version, which left room for this one")
+
+
+def _problem(state: Standing) -> str | None:
+    if state is Standing.BEHIND:
+        return "The database is not at this version's newest migration: run turnout migrate first."
+    if state is Standing.FOREIGN:
+        return "The database was migrated by a newer version that left no room for this one: install that version."
+    return None
+
+
+def _why_not_serve(owner_url: str) -> str | None:
+    try:
+        return _problem(run_blocking(standing(owner_url)))
+    except (AppError, ConfigurationError):
+        return None  # it cannot be asked: what serves now serves without it, too
 
 
 def _keep_partitions(owner_url: str, retention_days: int) -> None:

@@ -50,7 +50,7 @@ def model_host(settings: Settings, environ: Mapping[str, str], socket: Path) -> 
 def drain(settings: Settings, environ: Mapping[str, str], urls: DatabaseUrls) -> ChildSpec:
     """The journal's drain: the log role alone."""
     env = _base(environ) | _own_settings(settings, environ) | {"TURNOUT_DATABASE_LOG_URL": urls.log}
-    return ChildSpec("the journal drain", _python("app.journal", "--home", str(settings.home)), env, grace_s=2.0)
+    return ChildSpec("the journal drain", _python("app.journal", "--home", str(settings.home), "--last-effort", "3"), env, grace_s=3.5)
 
 
 def serving(settings: Settings, environ: Mapping[str, str], listener: int, index: int) -> ChildSpec:
@@ -58,7 +58,8 @@ def serving(settings: Settings, environ: Mapping[str, str], listener: int, index
     env = _base(environ, _NETWORK) | _own_settings(settings, environ)
     command = _python("app.supervisor.warm", "app.main", "--fd", str(listener), "--index", str(index))
     forget = partial(forget_process, settings.home / METRICS_FOLDER)
-    return ChildSpec(f"serving process {index}", command, env, grace_s=6.5, fds=(listener,), waits=True, ended=forget)
+    grace_s = settings.http.stop_grace_s + 6.0  # it answers what is under way for four seconds, and lets go of the rest
+    return ChildSpec(f"serving process {index}", command, env, grace_s, fds=(listener,), waits=True, ended=forget)
 
 
 def serving_words(urls: DatabaseUrls) -> bytes:

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import os
 import signal
+import socket
 import subprocess
 import time
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ class ChildSpec:
     env: Mapping[str, str]
     grace_s: float  # from SIGTERM to SIGKILL
     fds: tuple[int, ...] = ()  # descriptors handed down, by the same numbers
-    waits: bool = False  # reads what `Child.tell` says from its standard input before it does anything
+    waits: bool = False  # reads what `Child.tell` says from its standard input before it does anything; says there when it is ready
     ended: Callable[[int], None] | None = None  # told the process id of one that died, before another is started
 
 
@@ -47,6 +48,21 @@ class Child:
         self._pause_s = _FIRST_PAUSE_S
         self._restart_at: float | None = None
         self._words: bytes | None = None
+        self._line: socket.socket | None = None  # to the standard input of one that waits
+        self._ready = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether one that waits has said that it does its work."""
+        if not self._ready and self._line is not None:
+            with contextlib.suppress(BlockingIOError, ConnectionError):
+                self._ready = bool(self._line.recv(64))
+        return self._ready
+
+    @property
+    def words(self) -> bytes | None:
+        """What it was told."""
+        return self._words
 
     @property
     def pid(self) -> int | None:
@@ -67,28 +83,38 @@ class Child:
 
         self._restart_at = None
         self._started_at = self._now()
+        self._hang_up()
+        theirs: socket.socket | None = None
+        if self.spec.waits:
+            self._line, theirs = socket.socketpair()
+            self._line.setblocking(False)
         self._process = subprocess.Popen(
             self.spec.command,
             env=dict(self.spec.env),
-            stdin=subprocess.PIPE if self.spec.waits else subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL if theirs is None else theirs.fileno(),
             pass_fds=self.spec.fds,
             start_new_session=True,  # the terminal's Ctrl-C reaches the parent alone, which stops the children in order
             preexec_fn=bind_to_parent,  # noqa: PLW1509  the parent has one thread
         )
+        if theirs is not None:
+            theirs.close()
         if self._words is not None:
             self.tell(self._words)
 
     def tell(self, words: bytes) -> None:
         """Lets a child that waits go on; one that is started again hears the same at once."""
         self._words = words
-        if self._process and self._process.stdin:
-            with contextlib.suppress(BrokenPipeError):  # it died meanwhile: `supervise` sees to that
-                self._process.stdin.write(words)
-                self._process.stdin.close()
+        if self._line is not None:
+            with contextlib.suppress(OSError):  # it died meanwhile: `supervise` sees to that
+                self._line.sendall(words)
+                self._line.shutdown(socket.SHUT_WR)
 
     def exit_status(self) -> int | None:
         """None while it runs; else what it exited with (negative: the signal that ended it)."""
-        return self._process.poll() if self._process else None
+        status = self._process.poll() if self._process else None
+        if status is not None:
+            self._hang_up()
+        return status
 
     def supervise(self) -> str | None:
         """Call often: notices a death, restarts after a pause. What happened, for people, or None."""
@@ -108,6 +134,12 @@ class Child:
         self._restart_at = self._now() + pause
         return f"{self.spec.name} {describe_exit(status)}; starting it again in {pause:g} s"
 
+    def leave(self) -> None:
+        """Asks one that has a successor to take nothing new, answer what it has, and end."""
+        self._restart_at = None
+        if self._process and self._process.poll() is None:
+            self._process.send_signal(signal.SIGHUP)
+
     def terminate(self) -> None:
         self._restart_at = None
         if self._process and self._process.poll() is None:
@@ -120,6 +152,12 @@ class Child:
                 os.killpg(self._process.pid, signal.SIGKILL)
             except (ProcessLookupError, PermissionError):
                 self._process.kill()
+
+    def _hang_up(self) -> None:
+        self._ready = False
+        if self._line is not None:
+            self._line.close()
+            self._line = None
 
 
 def stop_all(children: list[Child], harsh: Callable[[], bool] = lambda: False) -> list[str]:

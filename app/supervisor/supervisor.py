@@ -9,6 +9,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from app.kernel.exits import UNWRITTEN
+from app.kernel.home import SPOOL
 from app.observability.exposition import METRICS_FOLDER, fresh_folder
 from app.supervisor import environment
 from app.supervisor.console import say
@@ -18,6 +20,7 @@ from app.supervisor.listening import listen, url_of
 from app.supervisor.lock import HomeLock
 from app.supervisor.process import Child, describe_exit, stop_all
 from app.supervisor.readiness import wait_until_ready
+from app.supervisor.rolling import Rolling
 from app.supervisor.signals import StopRequested, StopSignals
 from app.supervisor.sockets import model_host_socket
 
@@ -59,6 +62,8 @@ class Supervisor:
         self._host: list[Child] = []
         self._drain: list[Child] = []
         self._serving: list[Child] = []
+        self._rolling: Rolling | None = None
+        self._failed = False  # a stop that left something undone
 
     def run(self, *, demo: bool) -> int:
         try:
@@ -71,7 +76,7 @@ class Supervisor:
             say(f"stopping ({request}); once more to hurry")
         finally:
             self._stop()
-        return 0
+        return 1 if self._failed else 0
 
     def _start(self) -> str:
         settings, environ = self._settings, self._environ
@@ -139,9 +144,24 @@ class Supervisor:
 
     def _tend(self) -> None:
         self._signals.check()
+        self._roll()
         for child in self._children():
             if news := child.supervise():
                 say(news)
+
+    def _roll(self) -> None:
+        """New serving processes, where SIGHUP asked for them. Asked again meanwhile, another round follows."""
+        if self._rolling is None and self._database and self._signals.roll_asked():
+            if problem := self._database.why_not_serve():
+                say(f"no serving process is replaced: {problem}")
+                return
+            say("SIGHUP: replacing serving processes one by one")
+            self._rolling = Rolling(self._serving)
+        if self._rolling:
+            if news := self._rolling.step():
+                say(news)
+            if self._rolling.done:
+                self._rolling = None
 
     def _children(self) -> list[Child]:
         return [*self._host, *self._drain, *self._serving]
@@ -151,10 +171,30 @@ class Supervisor:
         self._signals.hold()
         if self._listener:
             self._listener.close()
-        for group in (self._serving, [*self._drain, *self._host]):
+        beside = self._rolling.children if self._rolling else []
+        for group in ([*self._serving, *beside], [*self._drain, *self._host]):
             for name in stop_all(group, lambda: self._signals.impatient):
                 say(f"{name} did not stop in time and was killed")
+                self._failed |= not self._signals.impatient
+        self._look_at_spool()
         if self._database:
             self._database.stop()
         if self._signals.count:
             say("stopped")
+
+    def _look_at_spool(self) -> None:
+        """Says loudly what an orderly stop could not bring into the database. None of it is lost: the next start takes it up."""
+        for child in self._serving:
+            if child.exit_status() == UNWRITTEN:
+                say(f"error: {child.spec.name} had records in memory that no disk took; how many stands in its log (journal.buffer_lost)")
+                self._failed = True
+        if not any(child.exit_status() for child in self._drain):
+            return  # it ended with nothing left, or was never started
+        from app.journal.depth import read_depth
+        from app.kernel.clock import SystemClock
+
+        spool = self._settings.home / SPOOL
+        left = read_depth(spool, SystemClock())
+        if left.bytes:
+            say(f"error: {left.records} records of the log ({left.bytes} bytes) are not in the database; they wait in {spool}")
+            self._failed = True

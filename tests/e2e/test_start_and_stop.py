@@ -81,7 +81,7 @@ def test_ctrl_c_ends_every_process_and_the_database_cleanly(started):
     assert not [line for line in run.lines if "was killed" in line]
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_the_parent_alone_ends_every_process(started, how):
     run = started([TURNOUT, "serve", "--demo", "--port", "0"])
     tree = run.tree()

@@ -123,6 +123,7 @@ def test_a_child_that_waits_goes_on_when_told_and_hears_it_again_when_started_ag
     child.supervise()
     child._process.wait()
     assert os.read(reader, 64) == b"gogo"
+    assert child.exit_status() == 0
     os.close(reader)
     os.close(writer)
 

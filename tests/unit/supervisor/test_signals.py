@@ -31,5 +31,5 @@ def test_the_first_signal_stops_and_later_ones_only_count() -> None:
         signals.check()
         with pytest.raises(StopRequested, match="SIGINT"):
             os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGHUP)
+        os.kill(os.getpid(), signal.SIGTERM)
         assert signals.impatient
