@@ -47,12 +47,15 @@ from app.kernel.version import VERSION
 from app.observability import logs
 from app.observability.exposition import METRICS_FOLDER, exposition
 from app.observability.metrics import Telemetry
+from app.prediction.asking import Versions
+from app.prediction.breakers import Breakers
 from app.prediction.bulkheads import TenantThreads
 from app.prediction.cache import PredictionCache
 from app.prediction.captures import CapturedInputs
 from app.prediction.choosing import Chooser
 from app.prediction.comparison import VersionComparer
 from app.prediction.confinement import ConfinementGate
+from app.prediction.fallbacks import Fallbacks
 from app.prediction.flags import FlagBook, KnownModels
 from app.prediction.follower import Follower
 from app.prediction.live_proof import LiveProof
@@ -127,6 +130,7 @@ class Parts:
     answers: TenantAnswers
     host: ModelHost
     pool: RuntimePool
+    breakers: Breakers
     live_proof: LiveProof
     shadows: Shadows
     table: RoutingTable
@@ -182,8 +186,10 @@ def build_parts(settings: Settings, telemetry: Telemetry, index: int) -> Parts:
     uploads = ArtifactUploads(database, clock, answers, answers, keys)
     newcomers = Newcomers(changes, master_key)
     gatekeeper = Gatekeeper(build_verifier(settings, clock), directory, clock, follower.caught_up, newcomers, limiter)
+    versions = Versions(pool, cache, live_proof, breakers := Breakers(telemetry), clock)
+    fallbacks = Fallbacks(table, versions, telemetry)
     services = Services(
-        predictor=Predictor(directory, chooser, pool, cache, live_proof, shadows, spool, answers, IdMint(clock), telemetry, clock, threads),
+        predictor=Predictor(directory, chooser, versions, fallbacks, shadows, spool, answers, IdMint(clock), telemetry, threads),
         registry=registry,
         publishing=PublishingService(database, clock, registry, uploads, artifacts, gatekeeper),
         comparer=VersionComparer(VersionPairs(database), pool),
@@ -212,6 +218,7 @@ def build_parts(settings: Settings, telemetry: Telemetry, index: int) -> Parts:
         answers,
         host,
         pool,
+        breakers,
         live_proof,
         shadows,
         table,
@@ -262,7 +269,7 @@ def create_app(settings: Settings, telemetry: Telemetry, index: int = 0, connect
             parts.sync_database, parts.follower, parts.host, parts.flag_server, parts.budgets, settings.home / SPOOL, SystemClock()
         ),
         ready=ready,
-        models=lambda named: loaded_models(parts.pool, parts.table, parts.directory, named),
+        models=lambda named: loaded_models(parts.pool, parts.breakers, parts.table, parts.directory, named),
         exposition=lambda with_tenants: exposition(
             settings.home / METRICS_FOLDER,
             with_tenants=with_tenants,

@@ -50,6 +50,12 @@ _ALL = (
     Instrument("turnout_unleash_refused_total", Kind.COUNTER, "Answers of the Unleash server that are no document of flags."),
     Instrument("turnout_shared_limits_total", Kind.COUNTER, "Budgets that were to be asked of the shared store.", ("outcome",)),
     Instrument("turnout_shadow_total", Kind.COUNTER, "Answers that were to be given beside experiments'.", ("kind", "outcome")),
+    Instrument(
+        "turnout_fallbacks_total", Kind.COUNTER, "Requests whose version failed and whose model has a fallback.", ("kind", "outcome")
+    ),
+    Instrument("turnout_breaker_changes_total", Kind.COUNTER, "Breakers of versions that changed, by what they became.", ("state",)),
+    Instrument("turnout_breakers_open", Kind.TOTAL, "Versions that are left alone now, summed over serving processes."),
+    Instrument("turnout_quarantined_inputs_total", Kind.COUNTER, "Inputs that are refused because model workers died on them."),
     Instrument("turnout_model_worker_deaths_total", Kind.COUNTER, "Model workers that ended under a serving process.", ("reason",)),
     Instrument("turnout_snapshot_confirmed_timestamp_seconds", Kind.LOWEST, "Unix time at which the oldest routing table was known fresh."),
     Instrument("turnout_snapshot_generation", Kind.LOWEST, "Generation of the oldest routing table in use."),

@@ -48,6 +48,10 @@ class Telemetry:
                 _Cell(made["turnout_prediction_rows_total"].labels(*labels)._value).add,  # noqa: SLF001  as in _Cell
             ),
         )
+        self._fallen = _Bounded(_MAX_SERIES, lambda *labels: made["turnout_fallbacks_total"].labels(*labels).inc)
+        self._breaker_changes = _Bounded(_MAX_SERIES, lambda state: made["turnout_breaker_changes_total"].labels(state).inc)
+        self._breakers_open = made["turnout_breakers_open"]
+        self._quarantined = made["turnout_quarantined_inputs_total"]
         self._in_flight = _Cell(made["turnout_requests_in_flight"]._value).add  # noqa: SLF001  as in _Cell
         self._turned_away = _Bounded(_MAX_SERIES, lambda reason: made["turnout_requests_turned_away_total"].labels(reason).inc)
         self._turn = made["turnout_loop_turn_seconds"]
@@ -126,6 +130,19 @@ class Telemetry:
         "failed" or "dropped".
         """
         self._shadows.of(kind, outcome)(1)
+
+    def fallback(self, kind: str, outcome: str) -> None:
+        """One request whose version failed: its model's kind of fallback, and "answered", "failed" or "missing"."""
+        self._fallen.of(kind, outcome)(1)
+
+    def breaker(self, state: str, not_closed: int) -> None:
+        """One breaker that became "CLOSED", "OPEN" or "HALF_OPEN"; and how many are not closed now."""
+        self._breaker_changes.of(state)(1)
+        self._breakers_open.set(not_closed)
+
+    def input_quarantined(self) -> None:
+        """One input that is refused from now on."""
+        self._quarantined.inc()
 
     def worker_died(self, reason: str) -> None:
         """One model worker ended by itself, or was killed: "deadline", "memory", "signal"."""

@@ -32,7 +32,10 @@ log = structlog.get_logger()
 
 @dataclass(slots=True)
 class Chosen:
-    """The version that answers, and what is written down about why. `beside`: of an experiment's arm, who else is asked."""
+    """The version that answers, and what is written down about why. `beside`: of an experiment's arm, who else is asked.
+
+    `degraded`: whether the caller is told that this is not what answers on a good day.
+    """
 
     model: ModelRoute
     routed: RoutedVersion
@@ -42,6 +45,7 @@ class Chosen:
     propensity: float | None = None
     flag_revision: int | None = None
     beside: Beside | None = None
+    degraded: bool = False
 
 
 class Chooser:

@@ -14,7 +14,7 @@ import structlog
 
 from app.errors import AppError, DeadlineExceeded, ModelFailed, ModelUnavailable, Unavailable
 from app.prediction.budget import MemoryLedger, loaded_bytes, native_bytes, onnx_bytes
-from app.prediction.runtimes.base import Measured
+from app.prediction.runtimes.base import Measured, NotNow
 from app.registry.types import RuntimeKind
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ _BUSY_LOOK_S, _BUSY_WITHIN_S = 0.005, 2.0
 log = structlog.get_logger()
 
 
-class NoRoom(ModelUnavailable):
+class NoRoom(NotNow):
     """The version does not fit beside those that are needed."""
 
 
@@ -131,7 +131,7 @@ class RuntimePool:
             if key not in self._opening and sum(each[0] == tenant_id and each not in self._needed for each in self._opening) >= (
                 _MOST_OPENING_EACH
             ):
-                raise ModelUnavailable("Several other versions are being loaded for your tenant already.", retry_after_ms=_COLD_RETRY_MS)
+                raise NotNow("Several other versions are being loaded for your tenant already.", retry_after_ms=_COLD_RETRY_MS)
         task = self._begin(tenant_id, route)
         await asyncio.wait([task], timeout=max(0.0, deadline.remaining_s()) if needed else _COLD_WAIT_S)
         if task.done():
@@ -141,7 +141,7 @@ class RuntimePool:
                 raise _not_now(error) from None
         if needed:
             raise DeadlineExceeded("The model was still being loaded when the time was up.", retry_after_ms=1000)
-        raise ModelUnavailable(f"Version {route.number} is being loaded: nothing used it of late.", retry_after_ms=_COLD_RETRY_MS)
+        raise NotNow(f"Version {route.number} is being loaded: nothing used it of late.", retry_after_ms=_COLD_RETRY_MS)
 
     def want(self, tenant_id: UUID, route: VersionRoute) -> None:
         """Has the version opened for later requests, and waits for nothing; not at once again where that failed just now."""

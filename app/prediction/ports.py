@@ -37,7 +37,17 @@ class FlagTelemetry(Protocol):
         """One tenant's new flags could not be used; those from before decide."""
 
 
-class PredictionTelemetry(FlagTelemetry, Protocol):
+class BreakerTelemetry(Protocol):
+    def breaker(self, state: str, not_closed: int) -> None:
+        """One breaker that became "CLOSED", "OPEN" or "HALF_OPEN"; and how many are not closed now."""
+
+
+class FallbackTelemetry(Protocol):
+    def fallback(self, kind: str, outcome: str) -> None:
+        """One request whose version failed: its model's kind of fallback, and "answered", "failed" or "missing"."""
+
+
+class PredictionTelemetry(FlagTelemetry, BreakerTelemetry, FallbackTelemetry, Protocol):
     def prediction(self, *, tenant: str, model: str, version: int, seconds: float, rows: int, runtime: str) -> None: ...
 
 

@@ -15,19 +15,21 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
     from uuid import UUID
 
+    from app.prediction.breakers import Breaker
     from app.prediction.flags import ServedFlags
 
 
 class RoutedVersion:
     """A version ready to be asked: its route and the checker of its signature, which is made when it is first asked for.
 
-    A process knows many more versions than it is asked for, and a checker is larger than a route.
+    A process knows many more versions than it is asked for, and a checker is larger than a route. `breaker`: set by who asks it first.
     """
 
-    __slots__ = ("_checker", "route")
+    __slots__ = ("_checker", "breaker", "route")
 
     def __init__(self, route: VersionRoute, checker: RowChecker | None = None) -> None:
         self.route = route
+        self.breaker: Breaker | None = None
         self._checker = checker
 
     @property

@@ -71,7 +71,7 @@ def record(
         rows=batch.rows,
         compute_us=int(seconds * 1e6),
         score=score(scores) if batch.rows == 1 else None,
-        degraded=False,
+        degraded=chosen.degraded,
     )
 
 
@@ -98,7 +98,7 @@ def one(prediction_id: UUID, request: RouteRequest, chosen: Chosen, scores: Scor
         probability=probability,
         probabilities=probabilities,
         value=value,
-        degraded=False,
+        degraded=chosen.degraded,
     )
 
 
@@ -113,7 +113,7 @@ def many(prediction_id: UUID, request: RouteRequest, chosen: Chosen, rows: int, 
         variant=chosen.variant,
         experiment=chosen.experiment,
         reason=chosen.reason,
-        degraded=False,
+        degraded=chosen.degraded,
         row_count=rows,
         classes=None if classes is None else list(classes),
         labels=labels,

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from app.errors import InvalidFeatures, InvalidInput, NotFound, PermissionDenied
+from app.errors import AppError, InvalidFeatures, InvalidInput, ModelFailed, ModelUnavailable, NotFound, PermissionDenied, Unavailable
 from app.experiments.flags.context import check_attributes
 from app.kernel.context import Action
 from app.kernel.names import check_unit
 from app.prediction import said
-from app.prediction.cache import cache_key
+from app.prediction.asking import check_answer_size
 from app.prediction.captures import captured
-from app.prediction.features import LARGEST_ANSWER_CELLS, LARGEST_BATCH
+from app.prediction.features import LARGEST_BATCH
 from app.prediction.routing import check_pin
 from app.prediction.types import BatchRows, RoutingReason
 from app.registry.types import PRODUCTION
@@ -21,15 +21,13 @@ from app.registry.types import PRODUCTION
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from app.kernel.clock import Clock
     from app.kernel.context import RequestContext
     from app.kernel.ids import IdMint
     from app.kernel.tensors import Batch, Scores
+    from app.prediction.asking import Answer, Versions
     from app.prediction.bulkheads import TenantThreads
-    from app.prediction.cache import PredictionCache
     from app.prediction.choosing import Chooser, Chosen
-    from app.prediction.live_proof import LiveProof
-    from app.prediction.pool import RuntimePool
+    from app.prediction.fallbacks import Fallbacks
     from app.prediction.ports import Journal, PredictionTelemetry, RowBudget
     from app.prediction.routing import RoutedVersion
     from app.prediction.shadows import Shadows
@@ -46,28 +44,24 @@ class Predictor:
         self,
         directory: TenantDirectory,
         chooser: Chooser,
-        pool: RuntimePool,
-        cache: PredictionCache,
-        live_proof: LiveProof,
+        versions: Versions,
+        fallbacks: Fallbacks,
         shadows: Shadows,
         journal: Journal,
         budget: RowBudget,
         mint: IdMint,
         telemetry: PredictionTelemetry,
-        clock: Clock,
         threads: TenantThreads,
     ) -> None:
         self._directory = directory
         self._chooser = chooser
-        self._pool = pool
-        self._cache = cache
-        self._live_proof = live_proof
+        self._versions = versions
+        self._fallbacks = fallbacks
         self._shadows = shadows
         self._journal = journal
         self._budget = budget
         self._mint = mint
         self._telemetry = telemetry
-        self._clock = clock
         self._threads = threads
 
     async def predict(self, ctx: RequestContext, request: RouteRequest, features: Any) -> Prediction:
@@ -79,8 +73,8 @@ class Predictor:
         with self._budget.under_way(ctx.tenant_id):
             asked = await self._admitted(ctx, request)
             batch = asked.chosen.routed.checker.rows((features,))
-            scores, prediction_id = await self._answer(ctx, asked, batch, features)
-            return said.one(prediction_id, request, asked.chosen, scores)
+            answered = await self._answer(ctx, request, asked, batch, features)
+            return said.one(answered.prediction_id, request, answered.chosen, answered.scores)
 
     async def predict_batch(self, ctx: RequestContext, request: RouteRequest, sent: BatchRows) -> BatchPrediction:
         """Predictions for up to 10,000 rows, all by one version and under one id; raises as `predict`."""
@@ -94,8 +88,8 @@ class Predictor:
                 batch = await loop.run_in_executor(self._threads.of(ctx.tenant_id), _checked, routed, sent)
             else:
                 batch = _checked(routed, sent)
-            scores, prediction_id = await self._answer(ctx, asked, batch, sent)
-            return said.many(prediction_id, request, asked.chosen, batch.rows, scores)
+            answered = await self._answer(ctx, request, asked, batch, sent)
+            return said.many(answered.prediction_id, request, answered.chosen, batch.rows, answered.scores)
 
     async def _admitted(self, ctx: RequestContext, request: RouteRequest) -> _Asked:
         """Who answers the caller; raises where the caller may not ask this, or nobody can answer."""
@@ -104,56 +98,60 @@ class Predictor:
         if entry is None:  # erased since the caller was admitted
             raise NotFound(f"There is no model named {request.model!r}.")
         unit_hash = None if unit is None else entry.keys.unit_pseudonym(unit)
-        if pinned:
-            return _Asked(entry, unit_hash, await self._chooser.named(ctx.tenant_id, request))
-        return _Asked(entry, unit_hash, self._chooser.of_unit(ctx.tenant_id, request, unit_hash))
+        try:
+            if pinned:
+                return _Asked(entry, unit_hash, await self._chooser.named(ctx.tenant_id, request))
+            return _Asked(entry, unit_hash, self._chooser.of_unit(ctx.tenant_id, request, unit_hash))
+        except (NotFound, ModelUnavailable) as nobody:
+            chosen = self._fallbacks.for_nobody(ctx.tenant_id, request)
+            if chosen is None:
+                raise
+            return _Asked(entry, unit_hash, chosen, nobody)
 
-    async def _answer(self, ctx: RequestContext, asked: _Asked, batch: Batch, sent: Any) -> tuple[Scores, UUID]:
-        entry, chosen = asked.entry, asked.chosen
+    async def _answer(self, ctx: RequestContext, request: RouteRequest, asked: _Asked, batch: Batch, sent: Any) -> _Answered:
+        entry, keys = asked.entry, asked.entry.keys
         durability = entry.tenant.settings.durability
         self._journal.check_room(durability)
         await self._budget.charge(ctx.tenant_id, batch.rows)
-        scores, seconds, served_by = await self._scores(ctx, chosen, batch)
-        keys = entry.keys
+        chosen, (scores, seconds, served_by) = await self._scores(ctx, request, asked, batch, sent)
         prediction_id = self._mint.mint(keys.ids)
         record = said.record(ctx.tenant_id, prediction_id, chosen, asked.unit_hash, keys.pseudonym_generation, batch, scores, seconds)
         await self._journal.append(record, durability)
         if entry.tenant.settings.capture_inputs:
-            await self._journal.append(await captured(keys, record, chosen.routed.route.signature, batch), durability)
+            await self._journal.append(await captured(keys, record, asked.chosen.routed.route.signature, batch), durability)
         self._telemetry.prediction(
             tenant=ctx.tenant, model=record.model, version=record.version, seconds=seconds, rows=batch.rows, runtime=served_by
         )
         if chosen.reason is RoutingReason.EXPERIMENT:
             self._shadows.consider(record, chosen, batch, scores, sent)
-        return scores, prediction_id
+        return _Answered(prediction_id, chosen, scores)
 
-    async def _scores(self, ctx: RequestContext, chosen: Chosen, batch: Batch) -> tuple[Scores, float, str]:
-        """The answers, the seconds that they took, and what gave them: a runtime's kind, or "cache"."""
-        model, route = chosen.model, chosen.routed.route
-        started = self._clock.monotonic()
-        key = cache_key(route, batch) if model.cache_seconds else None
-        if key is not None and (kept := self._cache.get(ctx.tenant_id, key, model.cache_seconds)) is not None:
-            return kept, self._clock.monotonic() - started, "cache"
-        runtime = self._pool.use(ctx.tenant_id, route)
-        if runtime is None:
-            runtime = await self._pool.get_within(ctx.tenant_id, route, ctx.deadline)
-            started = self._clock.monotonic()
-        scores = await runtime.infer(batch, ctx.deadline)
-        seconds = self._clock.monotonic() - started
-        if runtime.kind == "onnx":
-            self._live_proof.consider(ctx.tenant_id, route, batch, scores)
-        if key is not None:
-            self._cache.put(ctx.tenant_id, key, scores)
-        return scores, seconds, runtime.kind
+    async def _scores(self, ctx: RequestContext, request: RouteRequest, asked: _Asked, batch: Batch, sent: Any) -> tuple[Chosen, Answer]:
+        """Who answered, and what: the version that was chosen, else what its model falls back on."""
+        chosen = asked.chosen
+        if asked.nobody is not None:
+            return await self._fallbacks.for_nobody_answer(ctx, chosen, batch, asked.nobody)
+        deadline = ctx.deadline if chosen.model.fallback is None else self._fallbacks.first_deadline(ctx, request, chosen.model)
+        try:
+            return chosen, await self._versions.ask(ctx.tenant_id, chosen.model, chosen.routed, batch, deadline)
+        except (ModelFailed, Unavailable) as error:
+            return await self._fallbacks.answer(ctx, request, chosen, batch, sent, error, self._threads.of(ctx.tenant_id))
 
 
 @dataclass(slots=True)
 class _Asked:
-    """A request that is admitted: whose it is, for which unit, and who answers."""
+    """A request that is admitted: whose it is, for which unit, and who answers. `nobody`: why that is a fallback from the first."""
 
     entry: TenantEntry
     unit_hash: str | None
     chosen: Chosen
+    nobody: AppError | None = None
+
+
+class _Answered(NamedTuple):
+    prediction_id: UUID
+    chosen: Chosen
+    scores: Scores
 
 
 def _admit(ctx: RequestContext, request: RouteRequest) -> tuple[str | None, bool]:
@@ -186,15 +184,6 @@ def _count(sent: BatchRows) -> int:
     if count > LARGEST_BATCH:
         raise InvalidInput(f"There are {count:,} rows; one call takes at most {LARGEST_BATCH:,}.")
     return count
-
-
-def check_answer_size(rows: int, classes: int) -> None:
-    """Raises InvalidInput where the probabilities would be too many to answer with: writing them out holds up every other request."""
-    if rows * classes > LARGEST_ANSWER_CELLS:
-        raise InvalidInput(
-            f"{rows:,} rows of {classes:,} classes are {rows * classes:,} probabilities; one call answers with at most "
-            f"{LARGEST_ANSWER_CELLS:,}: send at most {LARGEST_ANSWER_CELLS // classes:,} rows."
-        )
 
 
 def _checked(routed: RoutedVersion, sent: BatchRows) -> Batch:

@@ -19,6 +19,7 @@ from app.errors import AppError, InvalidFeatures, InvalidInput
 from app.journal.types import Durability, ShadowKind, ShadowRecord
 from app.kernel.clock import Deadline
 from app.prediction import said
+from app.prediction.resending import as_taken_by
 from app.prediction.types import BatchRows
 from app.registry.types import VersionStatus
 
@@ -41,7 +42,6 @@ _WORKERS = 2
 _WITHIN_S = 10.0  # a child that does not answer by then is ended, and it may be others' as well
 _UNITS_KNOWN = 100_000  # in each of two halves
 _LONGEST_LABEL = 1_000
-_CELLS_OFF_LOOP = 20_000  # checking more than this would hold the loop for longer than another request should wait
 log = structlog.get_logger()
 
 
@@ -171,7 +171,7 @@ class Shadows:
             self._pool.want(record.tenant_id, routed.route)
             return "not_open"
         try:
-            batch = await _batch(question, routed)
+            batch = await as_taken_by(routed, question.served, question.batch, question.sent)
             began = self._clock.monotonic()
             scores = await runtime.infer(batch, Deadline.after(_WITHIN_S))
             self._write(question, routed.route, scores, int((self._clock.monotonic() - began) * 1e6))
@@ -215,28 +215,6 @@ class Shadows:
                 compute_us=each_us + (rest_us if row == 0 else 0),
             )
             self._journal.append_now(told, Durability.BUFFERED)
-
-
-async def _batch(question: _Question, routed: RoutedVersion) -> Batch:
-    """The same rows as this version takes them; raises InvalidFeatures where it does not."""
-    signature, served = routed.route.signature, question.served.route.signature
-    if signature == served:
-        return question.batch
-    rows = _named(question.sent, [column.name for column in served.columns])
-    if len(rows) * len(signature.columns) > _CELLS_OFF_LOOP:
-        return await asyncio.to_thread(routed.checker.rows, rows)
-    return routed.checker.rows(rows)
-
-
-def _named(sent: Any, names: list[str]) -> list[Any]:
-    """Rows by column name: a list was in the order of the version that answered."""
-    if not isinstance(sent, BatchRows):
-        rows = [sent]
-    elif sent.rows is not None:
-        rows = sent.rows
-    else:
-        rows, names = sent.matrix["data"], sent.matrix.get("columns") or names
-    return [dict(zip(names, row, strict=True)) if isinstance(row, list) else row for row in rows]
 
 
 def _first_sent(sent: BatchRows) -> BatchRows:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from app.experiments.unleash.source import UnleashFlagSource
     from app.kernel.clock import Clock
     from app.observability.health import HealthProbe
+    from app.prediction.breakers import Breakers
     from app.prediction.follower import Follower
     from app.prediction.pool import RuntimePool
     from app.prediction.routing import RoutingTable
@@ -139,8 +140,10 @@ async def _ask_replicas(database: SyncDatabase) -> ProbeResult:
     return ProbeResult(Status.OK, {"listed": len(replicas), "silent": silent, "oldestHeartbeatSeconds": oldest_s})
 
 
-def loaded_models(pool: RuntimePool, table: RoutingTable, directory: TenantDirectory, named: bool) -> list[dict[str, Any]]:
-    """Each version that an alias points at: its runtime and task; whose it is, only where `named`."""
+def loaded_models(
+    pool: RuntimePool, breakers: Breakers, table: RoutingTable, directory: TenantDirectory, named: bool
+) -> list[dict[str, Any]]:
+    """Each version that requests are routed to: its runtime, task and breaker; whose it is, only where `named`."""
     shown = []
     for tenant_id, model, route in table.versions():
         runtime = pool.opened(tenant_id, route)
@@ -148,6 +151,7 @@ def loaded_models(pool: RuntimePool, table: RoutingTable, directory: TenantDirec
             "runtime": None if runtime is None else runtime.kind,
             "task": route.task.value,
             "loaded": runtime is not None,
+            "breaker": breakers.state(tenant_id, route).value,
         }
         if named:
             entry = directory.by_id(tenant_id)

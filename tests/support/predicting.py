@@ -15,9 +15,12 @@ from app.kernel.clock import Deadline
 from app.kernel.context import RequestContext, Role
 from app.kernel.ids import IdMint
 from app.kernel.signature import Task
+from app.prediction.asking import Versions
+from app.prediction.breakers import Breakers
 from app.prediction.bulkheads import TenantThreads
 from app.prediction.cache import PredictionCache
 from app.prediction.choosing import Chooser
+from app.prediction.fallbacks import Fallbacks
 from app.prediction.flags import FlagBook
 from app.prediction.live_proof import LiveProof
 from app.prediction.pool import RuntimePool
@@ -55,6 +58,8 @@ class Around:
     said: list[Any] = field(default_factory=list)  # of shadows
     runtimes: list[str] = field(default_factory=list)
     fallbacks: list[str] = field(default_factory=list)
+    fallen: list[tuple[str, str]] = field(default_factory=list)  # kind of fallback, and what came of it
+    breakers: list[tuple[str, int]] = field(default_factory=list)
     shadows: list[tuple[str, str]] = field(default_factory=list)
     refused: int = 0
     charged: int = 0
@@ -90,6 +95,12 @@ class Around:
     def flag_fallback(self, reason: str) -> None:
         self.fallbacks.append(reason)
 
+    def breaker(self, state: str, not_closed: int) -> None:
+        self.breakers.append((state, not_closed))
+
+    def fallback(self, kind: str, outcome: str) -> None:
+        self.fallen.append((str(kind), outcome))
+
     def flags_refused(self) -> None:
         self.refused += 1
 
@@ -110,9 +121,10 @@ class Process:
         self.book = FlagBook(a, FlagBuilder(), a)
         lookup: Any = None
         chooser, self.shadows = Chooser(self.table, lookup, self.pool, a), Shadows(self.table, self.pool, a, a, self.clock)
-        self.predictor = Predictor(
-            a, chooser, self.pool, self.cache, proof, self.shadows, a, a, IdMint(self.clock), a, self.clock, TenantThreads()
-        )
+        self.breakers = Breakers(a)
+        versions = Versions(self.pool, self.cache, proof, self.breakers, self.clock)
+        fallbacks = Fallbacks(self.table, versions, a)
+        self.predictor = Predictor(a, chooser, versions, fallbacks, self.shadows, a, a, IdMint(self.clock), a, TenantThreads())
 
     def version(self, number: int, **more: Any) -> VersionRoute:
         """Answers `number` times the sum."""

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from app.errors import ModelUnavailable
+
 if TYPE_CHECKING:
     from app.kernel.clock import Deadline
     from app.kernel.tensors import Batch, Scores
+
+
+class NotNow(ModelUnavailable):
+    """The version is being opened or closed at this moment, which says nothing of how well it answers."""
 
 
 class Runtime(Protocol):

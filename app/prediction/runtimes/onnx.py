@@ -22,11 +22,12 @@ import numpy as np
 import onnxruntime
 import structlog
 
-from app.errors import AppError, DeadlineExceeded, ModelFailed, ModelUnavailable
+from app.errors import AppError, DeadlineExceeded, ModelFailed
 from app.kernel.tensors import Batch, Scores
 from app.prediction.compiled.inputs import OutsideProof
 from app.prediction.compiled.outputs import Malformed
 from app.prediction.compiled.sessions import CompiledGraph
+from app.prediction.runtimes.base import NotNow
 from app.prediction.runtimes.flat import open_session
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class OnnxRuntime:
     async def infer(self, batch: Batch, deadline: Deadline) -> Scores:
         """As `Runtime.infer`. A batch that would hold the event loop is computed in a thread and given up at its deadline."""
         if self._closed:
-            raise ModelUnavailable("The model is being unloaded.")
+            raise NotNow("The model is being unloaded.")
         if deadline.remaining_s() <= 0:
             raise DeadlineExceeded("The time for this request is over.")
         self._running += 1

@@ -6,7 +6,7 @@ import pytest
 
 from app.errors import InvalidInput
 from app.prediction.features import LARGEST_ANSWER_CELLS, LARGEST_BATCH
-from app.prediction.service import check_answer_size
+from app.prediction.asking import check_answer_size
 
 pytestmark = pytest.mark.unit
 

@@ -1,0 +1,99 @@
+"""Inputs on which a model's worker died. Each is tried again once, alone; where the worker dies again, the input is refused for a while.
+
+One for each tenant's artifact in a serving process. An answer to an input takes back what is held against it: what died beside another
+request's input, or by somebody's hand, is soon cleared. Bounded: the oldest is forgotten.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from app.kernel.tensors import Batch
+
+MOST_DEATHS = 2
+KEPT_S = 600.0
+_MOST_INPUTS = 1_000  # some hundred bytes each
+_SHAPE, _TEXT = struct.Struct("<QQQ"), struct.Struct("<q")
+
+
+@dataclass(slots=True)
+class _Held:
+    deaths: int
+    at: float  # of the last one
+    why: str
+
+
+class Quarantine:
+    """Names of inputs with the deaths of workers held against them. `now`: monotonic seconds."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._held: OrderedDict[bytes, _Held] = OrderedDict()  # who died longest ago first
+
+    def __bool__(self) -> bool:
+        """Whether anything is held against any input: without that no input need be named."""
+        return bool(self._held)
+
+    def died(self, name: bytes, why: str) -> int:
+        """How many workers died on this input by now; `why`: what became of the last one, for people."""
+        held = self._kept(name)
+        deaths = 1 if held is None else held.deaths + 1
+        self._held[name] = _Held(deaths, self._now(), why)
+        self._held.move_to_end(name)
+        if len(self._held) > _MOST_INPUTS:
+            self._held.popitem(last=False)
+        return deaths
+
+    def answered(self, name: bytes) -> None:
+        """A worker answered it: nothing is held against it any more."""
+        self._held.pop(name, None)
+
+    def refusal(self, name: bytes) -> str | None:
+        """Why the input is not tried; None: it may be."""
+        held = self._kept(name)
+        return None if held is None or held.deaths < MOST_DEATHS else held.why
+
+    def _kept(self, name: bytes) -> _Held | None:
+        """What is held against it; whatever is too old is forgotten, whosever it is."""
+        before = self._now() - KEPT_S
+        while self._held and next(iter(self._held.values())).at <= before:
+            self._held.popitem(last=False)
+        return self._held.get(name)
+
+
+class Quarantines:
+    """Of all artifacts that a serving process asks, by their key, which names the tenant; those with nothing in them go first."""
+
+    _MOST = 1_000
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._of: OrderedDict[str, Quarantine] = OrderedDict()
+
+    def of(self, key: str) -> Quarantine:
+        """The artifact's; it outlives the runtimes that are opened and closed for it."""
+        found = self._of.get(key)
+        if found is None:
+            if len(self._of) >= self._MOST:
+                del self._of[next((each for each, held in self._of.items() if not held), next(iter(self._of)))]
+            found = self._of[key] = Quarantine(self._now)
+        self._of.move_to_end(key)
+        return found
+
+
+def name_of(batch: Batch) -> bytes:
+    """The input's name: the same for the same checked values, however they were written, and for no others."""
+    digest = hashlib.sha256(_SHAPE.pack(batch.rows, batch.numbers.shape[1], len(batch.texts)))
+    digest.update(batch.numbers.tobytes())
+    for column in batch.texts:
+        for text in column:
+            data = b"" if text is None else text.encode("utf-8", "surrogatepass")
+            digest.update(_TEXT.pack(-1 if text is None else len(data)) + data)
+    return digest.digest()

@@ -1,0 +1,41 @@
+"""Rows that one version took, for another one: checked again where its columns are others."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from app.prediction.types import BatchRows
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+    from app.kernel.tensors import Batch
+    from app.prediction.routing import RoutedVersion
+
+_CELLS_OFF_LOOP = 20_000  # checking more than this would hold the loop for longer than another request should wait
+
+
+async def as_taken_by(routed: RoutedVersion, taken_by: RoutedVersion, batch: Batch, sent: Any, threads: Executor | None = None) -> Batch:
+    """The rows of `batch` as `routed` takes them; raises InvalidFeatures or InvalidInput where it does not.
+
+    `sent`: the same rows as they came, one or BatchRows; a list's values are in the order of `taken_by`'s columns.
+    """
+    signature, theirs = routed.route.signature, taken_by.route.signature
+    if signature == theirs:
+        return batch
+    rows = _named(sent, [column.name for column in theirs.columns])
+    if len(rows) * len(signature.columns) > _CELLS_OFF_LOOP:
+        return await asyncio.get_running_loop().run_in_executor(threads, routed.checker.rows, rows)
+    return routed.checker.rows(rows)
+
+
+def _named(sent: Any, names: list[str]) -> list[Any]:
+    """Rows by column name."""
+    if not isinstance(sent, BatchRows):
+        rows = [sent]
+    elif sent.rows is not None:
+        rows = sent.rows
+    else:
+        rows, names = sent.matrix["data"], sent.matrix.get("columns") or names
+    return [dict(zip(names, row, strict=True)) if isinstance(row, list) else row for row in rows]
