@@ -36,7 +36,10 @@ from app.graphql.http.handler import GraphQLEndpoint
 from app.graphql.http.options import EndpointOptions
 from app.graphql.schema import build_schema
 from app.journal.depth import read_depth
+from app.journal.direct import HASTE, DirectLog
 from app.journal.folding import UsageFolder
+from app.journal.journal import Journal
+from app.journal.sink import PostgresSink
 from app.journal.spool import Spool
 from app.kernel.clock import SystemClock
 from app.kernel.exits import UNWRITTEN
@@ -144,6 +147,7 @@ class Parts:
     folder: Folder
     sentinel: Sentinel
     spool: Spool
+    direct: DirectLog
     services: Services
 
 
@@ -176,6 +180,8 @@ def build_parts(settings: Settings, telemetry: Telemetry, index: int) -> Parts:
     flags = FlagBook(directory, FlagBuilder(), telemetry, flag_server)
     announced.follower = follower = Follower(*urls, name, directory, table, pool, validator, flags, clock)
     spool = Spool(settings.home / SPOOL, settings.journal.spool_max_bytes, clock)
+    direct = DirectLog(PostgresSink(_url(settings.database.log_url), HASTE), telemetry, clock)
+    journal = Journal(spool, direct, diskless=settings.journal.diskless)
     chooser, shadows = Chooser(table, VersionLookup(database), pool, telemetry), Shadows(table, pool, spool, telemetry, clock)
     registry = RegistryService(database, clock, answers, announced, keys, artifacts, ExperimentsOfVersions())
     candidates = VersionCandidates()
@@ -189,7 +195,7 @@ def build_parts(settings: Settings, telemetry: Telemetry, index: int) -> Parts:
     versions = Versions(pool, cache, live_proof, breakers := Breakers(telemetry), clock)
     fallbacks = Fallbacks(table, versions, telemetry)
     services = Services(
-        predictor=Predictor(directory, chooser, versions, fallbacks, shadows, spool, answers, IdMint(clock), telemetry, threads),
+        predictor=Predictor(directory, chooser, versions, fallbacks, shadows, journal, answers, IdMint(clock), telemetry, threads),
         registry=registry,
         publishing=PublishingService(database, clock, registry, uploads, artifacts, gatekeeper),
         comparer=VersionComparer(VersionPairs(database), pool),
@@ -232,6 +238,7 @@ def build_parts(settings: Settings, telemetry: Telemetry, index: int) -> Parts:
         folder,
         Sentinel(counting, sync_database, folder, clock),
         spool,
+        direct,
         services,
     )
 
@@ -319,6 +326,7 @@ async def _stop(parts: Parts, tasks: list[asyncio.Task[None]]) -> None:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     await parts.services.service_levels.write()
+    await parts.direct.close()
     await asyncio.to_thread(parts.spool.close)
     await parts.pool.close()
     await parts.host.close()
@@ -376,7 +384,7 @@ class _Later:
 
 def _url(secret: Any) -> str:
     if secret is None:
-        raise ConfigurationError("TURNOUT_DATABASE_URL and TURNOUT_DATABASE_SYNC_URL must be set; `turnout serve` sets them.")
+        raise ConfigurationError("TURNOUT_DATABASE_URL, TURNOUT_DATABASE_LOG_URL and TURNOUT_DATABASE_SYNC_URL must be set; `turnout serve` sets them.")
     return str(secret.value)
 
 

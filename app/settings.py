@@ -90,6 +90,7 @@ class LimitSettings:
 class JournalSettings:
     spool_max_bytes: int  # at this bound a prediction is refused with LOG_UNAVAILABLE before it is made
     retention_days: int
+    diskless: bool  # this machine's disk does not outlive it: what must survive is committed in the database
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +176,7 @@ class Settings:
             journal=JournalSettings(
                 spool_max_bytes=read.integer("TURNOUT_SPOOL_MAX_BYTES", 1024 * MIB, MIB, 1024 * 1024 * MIB),
                 retention_days=read.integer("TURNOUT_LOG_RETENTION_DAYS", 90, 1, 3650),
+                diskless=read.switch("TURNOUT_DISKLESS"),
             ),
             usage=_usage(read),
             registry=_registry(read),

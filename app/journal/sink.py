@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import asyncpg
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
 
     from app.journal.types import Record
 
-_CONNECT_S = 3.0
-_COMMAND_S = 15.0  # a frozen server is given up after this; the server itself cancels before
-_SERVER = {"application_name": "turnout-drain", "timezone": "UTC", "statement_timeout": "12000", "lock_timeout": "3000"}
 _OF_PREDICTIONS = {
     "tenant_id": "uuid", "id": "uuid", "at": "timestamptz", "model": "text", "version": "int4", "reason": "text", "unit_hash": "text",
     "key_generation": "int4", "experiment": "text", "variant": "text", "propensity": "float8", "flag_revision": "int8", "rows": "int4",
@@ -37,6 +35,25 @@ _OF_INPUTS = {"tenant_id": "uuid", "prediction_id": "uuid", "at": "timestamptz",
 _ERASED_UNIT = f"""coalesce((SELECT max(t.at) FROM tombstones t WHERE t.tenant_id = r.tenant_id AND t.unit_hash = r.unit_hash)
   >= r.at - interval '{ERASURE_GRACE.total_seconds():.0f} seconds', false)"""  # noqa: S608  constants
 _ERASED_TENANT = f"EXISTS (SELECT FROM tombstones t WHERE t.tenant_id = r.tenant_id AND t.unit_hash = '{WHOLE_TENANT}')"
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Who writes, as the server's list of connections names it, and for how long the server is waited for."""
+
+    name: str = "turnout-drain"
+    connect_s: float = 3.0
+    command_s: float = 15.0  # a frozen server is given up after this; the server itself cancels before
+    statement_s: float = 12.0
+    lock_s: float = 3.0
+
+    def on_the_server(self) -> dict[str, str]:
+        return {
+            "application_name": self.name,
+            "timezone": "UTC",
+            "statement_timeout": f"{self.statement_s * 1000:.0f}",
+            "lock_timeout": f"{self.lock_s * 1000:.0f}",
+        }
 
 
 class _Table:
@@ -103,8 +120,8 @@ class Sink(Protocol):
 class PostgresSink:
     """The log's tables over one connection of the log role, made when it is needed and thrown away at the first doubt."""
 
-    def __init__(self, log_url: str, *, command_timeout_s: float = _COMMAND_S) -> None:
-        self._url, self._command_timeout_s = log_url, command_timeout_s
+    def __init__(self, log_url: str, patience: Patience | None = None) -> None:
+        self._url, self._patience = log_url, patience or Patience()
         self._connection: Any = None
 
     async def insert(self, records: Sequence[Record]) -> None:
@@ -129,7 +146,10 @@ class PostgresSink:
 
     async def _connected(self) -> Any:
         if self._connection is None or self._connection.is_closed():
-            connection = await connect(self._url, timeout_s=_CONNECT_S, command_timeout=self._command_timeout_s, server_settings=_SERVER)
+            patience = self._patience
+            connection = await connect(
+                self._url, timeout_s=patience.connect_s, command_timeout=patience.command_s, server_settings=patience.on_the_server()
+            )
             # The spool is deleted once the database says "committed": that word must not be given before the disk has it.
             if await connection.fetchval("SHOW synchronous_commit") == "off":
                 await connection.execute("SET synchronous_commit = on")

@@ -20,11 +20,12 @@ ERASURE_GRACE = timedelta(minutes=1)
 
 
 class Durability(StrEnum):
-    """What an answer survives. The names are the contract's."""
+    """What an answer survives. The names are the contract's, and DATABASE is beside them."""
 
     DURABLE = "DURABLE"  # in the operating system's hands before the answer: survives kill -9 of everything of ours
     DURABLE_FSYNC = "DURABLE_FSYNC"  # on disk before the answer: survives power loss
     BUFFERED = "BUFFERED"  # up to a second may be lost
+    DATABASE = "DATABASE"  # committed in the database before the answer: survives the machine, and waits for the database
 
 
 # Records are tuples: one is made for each answer, and again for each that the drain moves.

@@ -60,6 +60,9 @@ _ALL = (
     Instrument("turnout_snapshot_confirmed_timestamp_seconds", Kind.LOWEST, "Unix time at which the oldest routing table was known fresh."),
     Instrument("turnout_snapshot_generation", Kind.LOWEST, "Generation of the oldest routing table in use."),
     Instrument("turnout_journal_dropped_records_total", Kind.COUNTER, "Buffered records lost because the disk took nothing."),
+    Instrument(
+        "turnout_journal_committed_records_total", Kind.COUNTER, "Records to be in the database before their answers.", ("outcome",)
+    ),
     Instrument("turnout_journal_depth_bytes", Kind.READING, "Bytes in this machine's spool that are not in the database."),
     Instrument("turnout_journal_depth_records", Kind.READING, "About how many records that is."),
     Instrument("turnout_journal_oldest_seconds", Kind.READING, "Age of the oldest record that waits; 0 when none does."),

@@ -62,6 +62,7 @@ class Telemetry:
         self._confirmed = made["turnout_snapshot_confirmed_timestamp_seconds"]
         self._generation = made["turnout_snapshot_generation"]
         self._dropped = made["turnout_journal_dropped_records_total"]
+        self._committed = _Bounded(_MAX_SERIES, lambda outcome: made["turnout_journal_committed_records_total"].labels(outcome).inc)
 
     def request(self, seconds: float, operation: str, code: str | None = None) -> None:
         """One request answered; `operation`: its kind (query, mutation, upload), never a name that a caller chose."""
@@ -155,6 +156,10 @@ class Telemetry:
 
     def journal_dropped(self, records: int) -> None:
         self._dropped.inc(records)
+
+    def journal_committed(self, outcome: str, records: int) -> None:
+        """Records that were to be in the database before their answers: "committed", "repeated" or "given_up"."""
+        self._committed.of(outcome)(records)
 
 
 class _Cell:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import builtins
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Collection, Iterable, Mapping, Sequence
     from contextlib import AbstractContextManager
     from uuid import UUID
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from app.experiments.types import Decision, RunningExperiment
     from app.experiments.unleash.types import UnleashDocument
     from app.journal.types import Durability, InputRecord, PredictionRecord, ShadowRecord
+    from app.kernel.clock import Deadline
     from app.prediction.flags import ServedFlags
     from app.prediction.pool import Key
     from app.registry.types import PendingValidation, VersionRoute
@@ -25,8 +26,8 @@ class Journal(Protocol):
     def check_room(self, durability: Durability) -> None:
         """Returns where there is room for a record; raises LogUnavailable."""
 
-    async def append(self, record: PredictionRecord | InputRecord, durability: Durability) -> None:
-        """Returns when the record is as safe as `durability` says; raises LogUnavailable."""
+    def append(self, record: PredictionRecord | InputRecord, durability: Durability, deadline: Deadline | None = None) -> Awaitable[None]:
+        """Awaited, returns when the record is as safe as `durability` says; raises LogUnavailable, DeadlineExceeded."""
 
 
 class FlagTelemetry(Protocol):

@@ -116,9 +116,9 @@ class Predictor:
         chosen, (scores, seconds, served_by) = await self._scores(ctx, request, asked, batch, sent)
         prediction_id = self._mint.mint(keys.ids)
         record = said.record(ctx.tenant_id, prediction_id, chosen, asked.unit_hash, keys.pseudonym_generation, batch, scores, seconds)
-        await self._journal.append(record, durability)
+        await self._journal.append(record, durability, ctx.deadline)
         if entry.tenant.settings.capture_inputs:
-            await self._journal.append(await captured(keys, record, asked.chosen.routed.route.signature, batch), durability)
+            await self._journal.append(await captured(keys, record, asked.chosen.routed.route.signature, batch), durability, ctx.deadline)
         self._telemetry.prediction(
             tenant=ctx.tenant, model=record.model, version=record.version, seconds=seconds, rows=batch.rows, runtime=served_by
         )

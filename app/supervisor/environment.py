@@ -63,8 +63,10 @@ def serving(settings: Settings, environ: Mapping[str, str], listener: int, index
 
 
 def serving_words(urls: DatabaseUrls) -> bytes:
-    """What a serving process needs to know of the database: the runtime and the sync role."""
-    return json.dumps({"TURNOUT_DATABASE_URL": urls.runtime, "TURNOUT_DATABASE_SYNC_URL": urls.sync}).encode()
+    """What a serving process needs to know of the database: every role but the owner; the log's for answers committed before they are given."""
+    return json.dumps(
+        {"TURNOUT_DATABASE_URL": urls.runtime, "TURNOUT_DATABASE_LOG_URL": urls.log, "TURNOUT_DATABASE_SYNC_URL": urls.sync}
+    ).encode()
 
 
 def demo(settings: Settings, environ: Mapping[str, str], url: str) -> ChildSpec:

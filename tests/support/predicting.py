@@ -74,7 +74,7 @@ class Around:
         if self.full:
             raise LogUnavailable("The prediction log is full.")
 
-    async def append(self, record: Any, _durability: Any) -> None:
+    async def append(self, record: Any, _durability: Any, _deadline: Any = None) -> None:
         self.records.append(record)
 
     def append_now(self, record: Any, durability: Any) -> None:

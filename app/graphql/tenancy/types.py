@@ -19,7 +19,7 @@ strawberry.enum(
     Durability,
     name="Durability",
     description="DURABLE: in the operating system's hands before the answer, survives any crash of ours. DURABLE_FSYNC: on disk, survives "
-    "power loss. BUFFERED: may lose up to a second.",
+    "power loss. BUFFERED: may lose up to a second. DATABASE: committed in the database, survives the machine.",
 )
 
 

@@ -11,7 +11,7 @@ import pytest
 from app.db.session import Database
 from app.errors import Unavailable
 from app.journal.partitions import days_ahead, drop_expired, ensure_partitions, keep_partitions
-from app.journal.sink import PartitionMissing, PostgresSink, RecordsRefused, SinkUnavailable
+from app.journal.sink import PartitionMissing, Patience, PostgresSink, RecordsRefused, SinkUnavailable
 from app.journal.types import ModelUsage
 from app.journal.usage import usage_between
 from tests.support.clock import ManualClock
@@ -35,7 +35,7 @@ def clock() -> ManualClock:
 @pytest.fixture
 async def sink(database_urls: DatabaseUrls, clock: ManualClock) -> AsyncIterator[PostgresSink]:
     await ensure_partitions(database_urls.owner, clock, days_ahead=1)
-    sink = PostgresSink(database_urls.log, command_timeout_s=1.0)
+    sink = PostgresSink(database_urls.log, Patience(command_s=1.0))
     yield sink
     await sink.close()
 

@@ -31,11 +31,12 @@ def database_urls(spec):
     return {name: value for name, value in spec.env.items() if name.startswith("TURNOUT_DATABASE_")}
 
 
-def test_serving_processes_get_the_runtime_and_the_sync_role():
+def test_serving_processes_get_every_role_but_the_owner():
     spec = environment.serving(SETTINGS, ENVIRON, listener=7, index=2)
     assert database_urls(spec) == {}
     assert json.loads(environment.serving_words(URLS)) == {
         "TURNOUT_DATABASE_URL": "postgresql://runtime",
+        "TURNOUT_DATABASE_LOG_URL": "postgresql://log",
         "TURNOUT_DATABASE_SYNC_URL": "postgresql://sync",
     }
     assert spec.command[2:] == ("-m", "app.supervisor.warm", "app.main", "--fd", "7", "--index", "2")
