@@ -63,7 +63,7 @@ def serving(settings: Settings, environ: Mapping[str, str], listener: int, index
 
 
 def serving_words(urls: DatabaseUrls) -> bytes:
-    """What a serving process needs to know of the database: every role but the owner; the log's for answers committed before they are given."""
+    """What a serving process needs to know of the database: every role but the owner's."""
     return json.dumps(
         {"TURNOUT_DATABASE_URL": urls.runtime, "TURNOUT_DATABASE_LOG_URL": urls.log, "TURNOUT_DATABASE_SYNC_URL": urls.sync}
     ).encode()
