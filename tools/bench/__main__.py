@@ -48,7 +48,7 @@ def main() -> None:
         _write(results)
     bad = sum(cell.bad for cell in results.cells)
     if bad:
-        sys.exit(f"{bad} answers were not as they should be: these figures do not count")
+        sys.exit(f"{bad} answers were not as they should be: these measurements do not count")
 
 
 def _arguments() -> argparse.Namespace:

@@ -56,7 +56,7 @@ class Client(asyncio.Protocol):
         self.status += not good
         if good and (self.expected not in body or b'"errors"' in body):
             self.wrong += 1
-        if not good or self.wrong:
+        if not good or self.expected not in body:
             self.sample = body[:200]
         if now < self.until:
             self.pause()

@@ -33,6 +33,7 @@ class Cell:
     beside_mib: float
     requests: int
     checked: int  # answers whose content was looked at
+    refused: int  # of the measured ones
     bad: int
     server_busy: float  # share of one core, meanwhile
     generator_busy: float

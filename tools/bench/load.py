@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,14 +40,15 @@ class Load:
     p50_ms: float
     p99_ms: float
     max_ms: float
-    bad: int  # answers that were not a 200, did not come, or did not hold what they should
-    sample: str  # the last of the bad ones
+    refused: int  # answers with a status of 400 or more
+    bad: int  # answers that did not come, or did not hold what they should
+    sample: str  # the last of both
     generator_cpu_s: float
 
     @property
     def per_second(self) -> float:
         """Good answers alone: a refusal is cheap."""
-        return max(0, self.requests - self.bad) / self.seconds
+        return max(0, self.requests - self.refused - self.bad) / self.seconds
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Target:
         return f"http://127.0.0.1:{self.port}{self.path}"
 
     def ask(self, body: bytes, timeout_s: float = TIMEOUT_S) -> bytes:
-        """One answer, whatever it says; OSError where there is none, or none with status 200."""
+        """One answer, whatever it says; OSError where there is none, HTTPError (one of them) where its status is 400 or more."""
         request = urllib.request.Request(self.url, body, dict(self.headers))  # always http, always this machine
         with urllib.request.urlopen(request, timeout=timeout_s) as answer:
             return bytes(answer.read())
@@ -81,7 +83,8 @@ def read_figures(output: str, generator_cpu_s: float = 0.0) -> Load:
     requests, us, p50, p99, most, status, failed, wrong = map(int, told.groups()[:8])
     if not requests or not us:
         raise NoFiguresError(f"not one answer in {us / 1e6:.1f} s; {failed} failed")
-    return Load(requests, us / 1e6, p50 / 1000, p99 / 1000, most / 1000, status + failed + wrong, told.group(9).strip(), generator_cpu_s)
+    sample = told.group(9).strip()
+    return Load(requests, us / 1e6, p50 / 1000, p99 / 1000, most / 1000, status, failed + wrong, sample, generator_cpu_s)
 
 
 class Generator(Protocol):
@@ -151,7 +154,7 @@ class Sampler:
     def __init__(self, target: Target) -> None:
         self._target, self._ended = target, threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
-        self.asked, self.wrong, self.sample = 0, 0, ""
+        self.asked, self.refused, self.wrong, self.sample = 0, 0, 0, ""
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -166,6 +169,10 @@ class Sampler:
             body = self._target.bodies[self.asked % len(self._target.bodies)]
             try:
                 answer = self._target.ask(body)
+            except urllib.error.HTTPError as error:
+                self.refused += 1
+                error.close()
+                continue
             except OSError as error:
                 answer = str(error).encode()
             self.asked += 1

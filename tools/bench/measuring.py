@@ -74,7 +74,9 @@ class Bench:
             say(f"  {server:10} {variant:14} {model:8} {connections:4} connections {rows:5} rows  {error}")
             return _empty(server, variant, shape, str(error))
         bad, trouble = warm.bad + load.bad + sampler.wrong, warm.sample or load.sample or sampler.sample
-        cell = watch.cell(server, variant, shape, load, checked=warm.requests + sampler.asked, bad=bad, trouble=trouble if bad else "")
+        cell = watch.cell(
+            server, variant, shape, load, checked=warm.requests + sampler.asked, bad=bad, trouble=trouble if bad or load.refused else ""
+        )
         say(describe(cell))
         return cell
 
@@ -104,6 +106,7 @@ class _Watch:
             memory_mib=round(processes.memory_mib(serving), 1),
             beside_mib=round(processes.memory_mib(beside), 1),
             requests=load.requests,
+            refused=load.refused,
             checked=checked,
             bad=bad,
             server_busy=round(busy / took, 3),
@@ -114,12 +117,13 @@ class _Watch:
 
 def _empty(server: str, variant: str, shape: Shape, trouble: str) -> Cell:
     model, connections, rows = shape
-    return Cell(server, variant, model, connections, rows, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, trouble)
+    return Cell(server, variant, model, connections, rows, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, trouble)
 
 
 def describe(cell: Cell) -> str:
     """One line of progress."""
-    trouble = f"   {cell.bad} BAD: {cell.trouble[:160]}" if cell.bad else ""
+    troubled = cell.bad or cell.refused
+    trouble = f"   {cell.bad} BAD, {cell.refused} refused of {cell.requests}: {cell.trouble[:160]}" if troubled else ""
     cost = f"{cell.cpu_us:8.0f} + {cell.beside_us:5.0f} µs   {cell.memory_mib:5.0f} MiB"
     return (
         f"  {cell.server:10} {cell.variant:14} {cell.model:8} {cell.connections:4} connections {cell.rows:5} rows {cell.per_second:9.0f}/s"

@@ -82,6 +82,7 @@ def _paced(turnout: Turnout, bench: Bench, results: Results) -> None:
         "p50_ms": load.p50_ms,
         "p99_ms": load.p99_ms,
         "max_ms": load.max_ms,
+        "refused": load.refused,
         "bad": load.bad,
         "promotions": len(took),
         "promotion_ms": round(1000 * sorted(took)[len(took) // 2], 1) if took else None,

@@ -91,6 +91,7 @@ def _figures(cell: Cell) -> list[str]:
     cpu = f"{short(cell.cpu_us)} + {short(cell.beside_us)}" if beside else short(cell.cpu_us)
     memory = f"{cell.memory_mib:.0f} + {cell.beside_mib:.0f}" if beside else f"{cell.memory_mib:.0f}"
     rate = f"{cell.per_second:,.0f}" if cell.per_second >= 10 else f"{cell.per_second:.1f}"
+    rate += f" ({cell.refused / cell.requests:.0%} refused)" if cell.refused else ""
     generator = f"{cell.generator_busy:.0%}{' (full)' if cell.generator_busy > SATURATED else ''}"
     return [str(cell.connections), rate, short(cell.p50_ms), short(cell.p99_ms), cpu, memory, generator]
 
@@ -176,6 +177,9 @@ def _around(results: Results) -> str:
         lines.append(
             f"The echo at 32 connections, measured at the beginning and at the end, differs by a factor of {figures.drift(echoes):.2f}."
         )
-    asked, checked, bad = (sum(getattr(cell, name) for cell in results.cells) for name in ("requests", "checked", "bad"))
-    lines.append(f"{asked:,} requests measured, {checked:,} more answers looked at, {bad:,} were not as they should be.")
+    asked, checked, refused, bad = (
+        sum(getattr(cell, name) for cell in results.cells) for name in ("requests", "checked", "refused", "bad")
+    )
+    looked = f"{checked:,} more answers looked at, {bad:,} not as they should be"
+    lines.append(f"{asked:,} requests measured, {refused:,} of them refused; {looked}.")
     return "### This run\n" + "\n\n".join(lines)

@@ -40,7 +40,9 @@ function request()
 end
 
 function check(status, headers, body)
-  if status ~= 200 or not body:find(expected, 1, true) or body:find('"errors"', 1, true) then
+  if status > 399 then
+    sample = status .. " " .. body:sub(1, 200):gsub("%s+", " ")
+  elseif not body:find(expected, 1, true) or body:find('"errors"', 1, true) then
     wrong = wrong + 1
     sample = status .. " " .. body:sub(1, 200):gsub("%s+", " ")
   end

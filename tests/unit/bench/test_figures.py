@@ -12,7 +12,16 @@ pytestmark = pytest.mark.unit
 
 def cell(server, per_second=100.0, connections=32, rows=1, **more):
     known = {"variant": "", "model": "boosted", "p50_ms": 1.0, "p99_ms": 2.0, "cpu_us": 50.0, "beside_us": 0.0, "memory_mib": 60.0}
-    known |= {"beside_mib": 0.0, "requests": 1000, "checked": 10, "bad": 0, "server_busy": 1.0, "generator_busy": 0.3, "trouble": ""}
+    known |= {
+        "beside_mib": 0.0,
+        "requests": 1000,
+        "checked": 10,
+        "refused": 0,
+        "bad": 0,
+        "server_busy": 1.0,
+        "generator_busy": 0.3,
+        "trouble": "",
+    }
     return Cell(**{**known, "server": server, "per_second": per_second, "connections": connections, "rows": rows, **more})
 
 

@@ -26,13 +26,13 @@ TARGET = Target(8000, "/graphql", {}, [b"{}"], '"label":')
 
 def test_the_last_line_is_read_in_milliseconds():
     load = read_figures(WRK, 1.25)
-    assert load == Load(28090, 3.001, 3.27, 8.12, 48.11, 0, "", 1.25)
+    assert load == Load(28090, 3.001, 3.27, 8.12, 48.11, 0, 0, "", 1.25)
     assert load.per_second == pytest.approx(9360.21, abs=0.01)
 
 
-def test_answers_that_are_refused_late_or_wrong_are_added_up_with_a_sample():
+def test_answers_that_are_late_or_wrong_are_added_up_apart_from_those_refused():
     load = read_figures('bench: requests=100 us=2000000 p50=1 p99=2 max=3 status=20 failed=4 wrong=6 503 {"errors":[]}\n')
-    assert (load.bad, load.sample) == (30, '503 {"errors":[]}')
+    assert (load.refused, load.bad, load.sample) == (20, 10, '503 {"errors":[]}')
 
 
 def test_a_refusal_is_no_throughput():

@@ -53,6 +53,10 @@ def test_the_report_says_how_still_the_machine_held():
     assert "differs by a factor of 1.10" in report.text(RUN)
 
 
+def test_what_was_refused_is_told_beside_the_rate():
+    assert "| 900 (10% refused) |" in report.text(results(cell("echo"), cell("turnout", 900.0, refused=100)))
+
+
 def test_a_generator_that_had_no_time_left_is_told():
     assert "97% (full)" in report.text(results(cell("echo", 40_000.0, generator_busy=0.97), cell("turnout")))
 
