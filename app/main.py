@@ -16,6 +16,7 @@ from starlette.routing import Route
 from app.audit.heads import AuditHeads
 from app.audit.ports import SEALS
 from app.audit.service import AuditService
+from app.db.breaker import DatabaseBreaker
 from app.db.embedded.paths import runtime_dir
 from app.db.session import Database
 from app.db.sync import SyncDatabase
@@ -43,7 +44,7 @@ from app.journal.sink import PostgresSink
 from app.journal.spool import Spool
 from app.kernel.clock import SystemClock
 from app.kernel.exits import UNWRITTEN
-from app.kernel.home import ARTIFACTS, LIMITS, MASTER_KEY, MODEL_HOST_SOCKET, SPOOL
+from app.kernel.home import ARTIFACTS, LAST_GOOD, LIMITS, MASTER_KEY, MODEL_HOST_SOCKET, SPOOL
 from app.kernel.ids import IdMint
 from app.kernel.machine import machine_name
 from app.kernel.version import VERSION
@@ -61,6 +62,7 @@ from app.prediction.confinement import ConfinementGate
 from app.prediction.fallbacks import Fallbacks
 from app.prediction.flags import FlagBook, KnownModels
 from app.prediction.follower import Follower
+from app.prediction.last_good.machine import LastGood
 from app.prediction.live_proof import LiveProof
 from app.prediction.opening import RuntimeOpener
 from app.prediction.pool import RuntimePool
@@ -101,6 +103,7 @@ from app.tenancy.limits.shared_store import SharedStore
 from app.tenancy.limits.under_way import UnderWay
 from app.tenancy.newcomers import Newcomers
 from app.tenancy.revocations import Revocations
+from app.tenancy.sealed_files import SealedFolder
 from app.tenancy.seals import TenantSeals
 from app.tenancy.service import TenantService
 from app.tenancy.service_levels import ServiceLevels
@@ -155,14 +158,17 @@ def build_parts(settings: Settings, telemetry: Telemetry, index: int) -> Parts:
     """Everything made and connected to nothing yet; raises ConfigurationError for keys, folders or URLs that cannot be used."""
     clock = SystemClock()
     master_key = MasterKey.load(settings.master_key_file or settings.home / MASTER_KEY)
-    runtime_url, known = _url(settings.database.runtime_url), {SEALS: TenantSeals(master_key)}
-    database, sync_database = Database(runtime_url, info=known), SyncDatabase(_url(settings.database.sync_url))
+    runtime_url, sync_url = _url(settings.database.runtime_url), _url(settings.database.sync_url)
+    known = {SEALS: TenantSeals(master_key)}
+    breaker = DatabaseBreaker()
+    database, sync_database = Database(runtime_url, info=known, breaker=breaker), SyncDatabase(sync_url, breaker=breaker)
     directory = TenantDirectory(master_key)
     limiter = RateLimiter(settings.home / LIMITS, clock)
     under_way = UnderWay(limiter, index, settings.http.workers, settings.http.request_timeout_s)
     budgets = _budgets(settings, limiter, sync_database, telemetry, clock)
     answers = TenantAnswers(directory, budgets, under_way, TenantLimits())
-    host = ModelHost(runtime_dir(settings.home) / MODEL_HOST_SOCKET, telemetry.worker_died, threads := TenantThreads())
+    threads, host_socket = TenantThreads(), runtime_dir(settings.home) / MODEL_HOST_SOCKET
+    host = ModelHost(host_socket, telemetry.worker_died, threads, telemetry.input_quarantined)
     gate = ConfinementGate(host, settings.home)
     keys = TrustedKeys.read(settings.registry.artifact_keys, required=settings.registry.artifact_trust is ArtifactTrust.SIGNED_ONLY)
     artifacts = ArtifactCache(settings.home / ARTIFACTS, database, answers, keys)
@@ -172,13 +178,16 @@ def build_parts(settings: Settings, telemetry: Telemetry, index: int) -> Parts:
     table, announced = RoutingTable(), _Later()
     cache = PredictionCache(settings.serving.cache_bytes, settings.serving.cache_entries, clock)
     live_proof = LiveProof(pool, table, CompiledMismatches(database, clock, announced), telemetry, settings.serving.live_proof_share)
-    compiler = Compiler(runtime_dir(settings.home) / MODEL_HOST_SOCKET, settings.serving.compiled_tolerance)
+    compiler = Compiler(host_socket, settings.serving.compiled_tolerance)
     validator = Validator(database, artifacts, host, compiler, compiled, gate, clock, announced, settings.registry.validation_timeout_s)
-    urls = (_url(settings.database.sync_url), _url(settings.database.runtime_url))
+    sealed = SealedFolder(settings.home / LAST_GOOD, master_key.box(LAST_GOOD))
+    last_good = LastGood.of(sealed, sync_url, breaker, settings.serving.last_good_days, telemetry, clock)
     name = f"{machine_name(settings.home)}/{os.getpid()}-{index}"
     flag_server = _flag_server(settings, database, sync_database, telemetry, clock)
     flags = FlagBook(directory, FlagBuilder(), telemetry, flag_server)
-    announced.follower = follower = Follower(*urls, name, directory, table, pool, validator, flags, clock)
+    announced.follower = follower = Follower(
+        sync_url, runtime_url, name, directory, table, pool, validator, flags, clock, breaker, last_good
+    )
     spool = Spool(settings.home / SPOOL, settings.journal.spool_max_bytes, clock)
     direct = DirectLog(PostgresSink(_url(settings.database.log_url), HASTE), telemetry, clock)
     journal = Journal(spool, direct, diskless=settings.journal.diskless)
@@ -186,7 +195,7 @@ def build_parts(settings: Settings, telemetry: Telemetry, index: int) -> Parts:
     registry = RegistryService(database, clock, answers, announced, keys, artifacts, ExperimentsOfVersions())
     candidates = VersionCandidates()
     experiments = ExperimentService(database, clock, candidates, answers, announced)
-    counting = Database(runtime_url, ROOMY, pool_size=1, max_overflow=2, info=known)
+    counting = Database(runtime_url, ROOMY, pool_size=1, max_overflow=2, info=known, breaker=breaker)
     folder = Folder(counting, sync_database, answers, clock)
     changes = Changes(database, directory, clock, Everywhere(database, announced))
     uploads = ArtifactUploads(database, clock, answers, answers, keys)
@@ -291,6 +300,7 @@ def create_app(settings: Settings, telemetry: Telemetry, index: int = 0, connect
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         gauges = Gauges(telemetry, parts.spool, parts.pool, parts.table, parts.follower, SystemClock())
+        gauges.also(lambda: telemetry.database(is_away=parts.follower.database_away))
         gauges.also(lambda: telemetry.serving(connections.open, admission.turn_s))
         tasks: list[asyncio.Task[None]] = []
         try:
@@ -384,7 +394,9 @@ class _Later:
 
 def _url(secret: Any) -> str:
     if secret is None:
-        raise ConfigurationError("TURNOUT_DATABASE_URL, TURNOUT_DATABASE_LOG_URL and TURNOUT_DATABASE_SYNC_URL must be set; `turnout serve` sets them.")
+        raise ConfigurationError(
+            "TURNOUT_DATABASE_URL, TURNOUT_DATABASE_LOG_URL and TURNOUT_DATABASE_SYNC_URL must be set; `turnout serve` sets them."
+        )
     return str(secret.value)
 
 

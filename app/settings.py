@@ -124,6 +124,7 @@ class ServingSettings:
     compiled_tolerance: float  # how far a compiled answer may be from scikit-learn's
     cache_bytes: int
     cache_entries: int
+    last_good_days: int  # how old a state may be that is served by without a database
 
 
 @dataclass(frozen=True, slots=True)
@@ -355,6 +356,7 @@ def _serving(read: _Reader) -> ServingSettings:
         compiled_tolerance=read.number("TURNOUT_COMPILED_TOLERANCE", 1e-9, 0.0, 1e-5),
         cache_bytes=read.integer("TURNOUT_CACHE_BYTES", 64 * MIB, 0, 1024 * 1024 * MIB),
         cache_entries=read.integer("TURNOUT_CACHE_ENTRIES", 100_000, 0, 100_000_000),
+        last_good_days=read.integer("TURNOUT_LAST_GOOD_DAYS", 7, 1, 365),
     )
 
 

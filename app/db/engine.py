@@ -7,15 +7,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
+from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from app.db.breaker import away
 from app.db.driver import connect, not_now, plain_dsn, run_blocking, unavailable
 from app.db.driver import translated as driver_translated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from sqlalchemy.engine import ExceptionContext
+
+    from app.db.breaker import DatabaseBreaker
 
 __all__ = [
     "Timeouts",
@@ -41,8 +47,18 @@ class Timeouts:
     pool_s: float = 2.0  # waiting for a free connection: short transactions queue, they do not fail
 
 
-def make_engine(url: str, timeouts: Timeouts, *, server_settings: Mapping[str, str] | None = None, **options: Any) -> AsyncEngine:
-    """An engine over `url`; `options` are SQLAlchemy's. Its connections raise Unavailable where none can be made."""
+def make_engine(
+    url: str,
+    timeouts: Timeouts,
+    *,
+    server_settings: Mapping[str, str] | None = None,
+    breaker: DatabaseBreaker | None = None,
+    **options: Any,
+) -> AsyncEngine:
+    """An engine over `url`; `options` are SQLAlchemy's. Its connections raise Unavailable where none can be made.
+
+    `breaker`: asked before each new connection, and before one of the pool is used.
+    """
     dsn = plain_dsn(url)
     settings = {
         "application_name": "turnout",
@@ -57,8 +73,30 @@ def make_engine(url: str, timeouts: Timeouts, *, server_settings: Mapping[str, s
     async def connect_now() -> Any:
         return await connect(dsn, timeout_s=timeouts.connect_s, command_timeout=timeouts.command_s, server_settings=settings)
 
+    async def connect_in_turn() -> Any:
+        return await connect_now() if breaker is None else await breaker.connect(connect_now)
+
     # Parameters are tenants' data: they stay out of error texts and logs.
-    return create_async_engine("postgresql+asyncpg://", async_creator=connect_now, hide_parameters=True, **options)
+    engine = create_async_engine("postgresql+asyncpg://", async_creator=connect_in_turn, hide_parameters=True, **options)
+    event.listen(engine.sync_engine, "handle_error", lambda context: _give_up_late(context, breaker))
+    if breaker is not None:
+        event.listen(engine.sync_engine, "checkout", lambda *_: _refuse_where_open(breaker))
+    return engine
+
+
+def _give_up_late(context: ExceptionContext, breaker: DatabaseBreaker | None) -> None:
+    """A connection whose server did not answer in time is cut: said goodbye to, it would make its caller wait as long again."""
+    late = isinstance(context.original_exception, TimeoutError) or (breaker is not None and breaker.is_open)
+    if late and context.connection is not None:
+        driver = getattr(context.connection.connection, "driver_connection", None)
+        if driver is not None:
+            driver.terminate()
+
+
+def _refuse_where_open(breaker: DatabaseBreaker) -> None:
+    """Who waited for a connection learns that another caller found nobody meanwhile."""
+    if breaker.is_open:
+        raise away()
 
 
 @contextmanager

@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from app.db.breaker import DatabaseAway, NoBreaker
 from app.db.driver import connect, translated, unavailable
 from app.errors import ConfigurationError, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from app.db.breaker import DatabaseBreaker
+
 FIRST_WAIT_S = 0.05
-LONGEST_WAIT_S = 5.0
+LONGEST_WAIT_S = 1.0
 _ANSWER_WITHIN_S = 2.0
 _CHECK_S = 1.0
 log = structlog.get_logger()
@@ -29,8 +32,10 @@ class Line:
     what was said meanwhile is lost, so who listens must look.
     """
 
-    def __init__(self, url: str, name: str, **server_settings: str) -> None:
+    def __init__(self, url: str, name: str, *, breaker: DatabaseBreaker | None = None, probe: bool = False, **server_settings: str) -> None:
+        """`breaker`: of this process. `probe`: this line finds out whether a database that was away is back."""
         self._url = url
+        self._breaker, self._probe = breaker or NoBreaker(), probe
         self._settings = {
             "application_name": f"turnout {name}",
             "timezone": "UTC",
@@ -64,9 +69,11 @@ class Line:
             try:
                 with translated():
                     yield connection
-            except Unavailable:
+            except Unavailable as error:
                 connection.terminate()  # late or lost: what it would answer next is not known
+                self._breaker.failed(error)
                 raise
+            self._breaker.answered()
 
     async def run(self) -> None:
         """Keeps the line up until cancelled; waits longer and longer, never the same time as others, while the server is away."""
@@ -79,6 +86,8 @@ class Line:
                     while not lost.done() and self.is_up:  # the driver does not tell of each end
                         await asyncio.wait([lost], timeout=_CHECK_S)
                     log.warning("database_line_lost", line=self._name)
+                except DatabaseAway:
+                    pass  # another of this process has just found that out
                 except (Unavailable, ConfigurationError) as error:
                     log.warning("database_line_down", line=self._name, why=str(error))
                 await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))  # noqa: S311  no secret
@@ -95,7 +104,7 @@ class Line:
 
     async def _connect(self) -> asyncio.Future[None]:
         """Makes the connection; what comes back is done when it is lost."""
-        connection = await connect(self._url, timeout_s=2.0, command_timeout=_ANSWER_WITHIN_S, server_settings=self._settings)
+        connection = await self._breaker.connect(self._connected, probe=self._probe)
         lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         def ended(_: Any) -> None:
@@ -111,8 +120,12 @@ class Line:
             connection.terminate()
             raise
         self._connection = connection
+        self._breaker.answered()
         self._up()
         return lost
+
+    async def _connected(self) -> Any:
+        return await connect(self._url, timeout_s=2.0, command_timeout=_ANSWER_WITHIN_S, server_settings=self._settings)
 
     def _told(self, _connection: Any, _pid: int, _channel: str, payload: object) -> None:
         self._heard(str(payload))

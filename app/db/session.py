@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -11,12 +11,15 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session
 
+from app.db.breaker import NoBreaker
 from app.db.engine import Timeouts, is_outage, make_engine, translated
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
     from sqlalchemy import Connection
+
+    from app.db.breaker import DatabaseBreaker
 
 _SET_TENANT = text("select set_config('app.tenant_id', cast(:tenant_id as text), true)")
 
@@ -45,12 +48,21 @@ class Database:
         pool_size: int = 5,
         max_overflow: int = 5,
         info: Mapping[str, Any] | None = None,
+        breaker: DatabaseBreaker | None = None,
     ) -> None:
-        """`info`: what rooms find in `session.info`, each under a key of its own."""
+        """`info`: what rooms find in `session.info`, each under a key of its own. `breaker`: of this process, as in SyncDatabase."""
         timeouts = timeouts or Timeouts()
+        self._breaker = breaker or NoBreaker()
+        self._patient = timeouts.command_s > Timeouts().command_s
         self._info = dict(info or {})
         self._engine = make_engine(
-            url, timeouts, pool_size=pool_size, max_overflow=max_overflow, pool_timeout=timeouts.pool_s, pool_recycle=1800
+            url,
+            timeouts,
+            breaker=breaker,
+            pool_size=pool_size,
+            max_overflow=max_overflow,
+            pool_timeout=timeouts.pool_s,
+            pool_recycle=1800,
         )
         self._session = async_sessionmaker(self._engine, sync_session_class=TenantSession, expire_on_commit=False)
 
@@ -61,8 +73,8 @@ class Database:
         Raises Unavailable where the database is away, overloaded or too slow; whether a commit cut off in the middle counted is
         then unknown, as with every database.
         """
-        with translated():
-            async with await self._begin(tenant_id) as session:
+        with self._breaker.watch(), translated():
+            async with self._breaker.while_it_answers() if self._patient else nullcontext(), await self._begin(tenant_id) as session:
                 yield session
                 await session.commit()
 

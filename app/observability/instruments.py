@@ -59,6 +59,10 @@ _ALL = (
     Instrument("turnout_model_worker_deaths_total", Kind.COUNTER, "Model workers that ended under a serving process.", ("reason",)),
     Instrument("turnout_snapshot_confirmed_timestamp_seconds", Kind.LOWEST, "Unix time at which the oldest routing table was known fresh."),
     Instrument("turnout_snapshot_generation", Kind.LOWEST, "Generation of the oldest routing table in use."),
+    Instrument("turnout_database_away", Kind.HIGHEST, "1 while a process refuses calls of the database at once, else 0."),
+    Instrument(
+        "turnout_last_good_confirmed_timestamp_seconds", Kind.HIGHEST, "Unix time at which the state on the disk was known to be so."
+    ),
     Instrument("turnout_journal_dropped_records_total", Kind.COUNTER, "Buffered records lost because the disk took nothing."),
     Instrument(
         "turnout_journal_committed_records_total", Kind.COUNTER, "Records to be in the database before their answers.", ("outcome",)

@@ -61,6 +61,8 @@ class Telemetry:
         self._memory = made["turnout_model_memory_bytes"]
         self._confirmed = made["turnout_snapshot_confirmed_timestamp_seconds"]
         self._generation = made["turnout_snapshot_generation"]
+        self._database_away = made["turnout_database_away"]
+        self._last_good = made["turnout_last_good_confirmed_timestamp_seconds"]
         self._dropped = made["turnout_journal_dropped_records_total"]
         self._committed = _Bounded(_MAX_SERIES, lambda outcome: made["turnout_journal_committed_records_total"].labels(outcome).inc)
 
@@ -148,6 +150,14 @@ class Telemetry:
     def worker_died(self, reason: str) -> None:
         """One model worker ended by itself, or was killed: "deadline", "memory", "signal"."""
         self._deaths.of(reason)(1)
+
+    def database(self, *, is_away: bool) -> None:
+        """Whether calls of the database are refused at once, because it was found not to answer."""
+        self._database_away.set(1 if is_away else 0)
+
+    def last_good_confirmed(self, unix_seconds: float) -> None:
+        """The state on this machine's disk is as the database said at this moment."""
+        self._last_good.set(unix_seconds)
 
     def snapshot_confirmed(self, unix_seconds: float, generation: int) -> None:
         """The routing table was known to be fresh at this moment."""

@@ -13,6 +13,8 @@ import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
+import structlog
+
 from app.db.line import Line
 from app.db.outbox import CHANNEL
 from app.db.sync import SyncDatabase
@@ -24,8 +26,10 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Coroutine, Iterable
     from uuid import UUID
 
+    from app.db.breaker import DatabaseBreaker
     from app.errors import AppError
     from app.kernel.clock import Clock
+    from app.prediction.last_good.machine import LastGood
     from app.prediction.pool import Key, RuntimePool
     from app.prediction.ports import FlagMaker
     from app.prediction.routing import RoutingTable
@@ -35,6 +39,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _JOIN_AGAIN_S = 1.0
+log = structlog.get_logger()
 
 
 class Follower:
@@ -51,16 +56,22 @@ class Follower:
         validator: Validator,
         flags: FlagMaker,
         clock: Clock,
+        breaker: DatabaseBreaker | None = None,
+        last_good: LastGood | None = None,
     ) -> None:
+        """`last_good`: what serves where the database does not answer at the start. `breaker`: of this process."""
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="follower", daemon=True)
         self._home = _Home(pool, validator)
-        self._database = SyncDatabase(sync_url)
-        self._listening = Line(sync_url, "listener", default_transaction_read_only="on")
-        self._recording = Line(runtime_url, "replica", synchronous_commit="off")  # a crash may lose what it claims
+        self._last_good = last_good
+        self._breaker = breaker
+        self._database = SyncDatabase(sync_url, breaker=breaker)
+        self._listening = Line(sync_url, "listener", breaker=breaker, probe=True, default_transaction_read_only="on")
+        self._recording = Line(runtime_url, "replica", breaker=breaker, synchronous_commit="off")  # a crash may lose what it claims
         self._replica = Replica(self._recording, uuid4(), name, clock)
         home = self._home
-        self._refresher = Refresher(self._listening, self._database, directory, table, home, home, self._replica, flags, clock)
+        keeper = None if last_good is None else last_good.keeper
+        self._refresher = Refresher(self._listening, self._database, directory, table, home, home, self._replica, flags, clock, keeper)
         self._listening.listen(CHANNEL, self._refresher.heard, self._refresher.line_up)
         self._lines: list[asyncio.Task[None]] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -68,8 +79,18 @@ class Follower:
 
     @property
     def refreshed_at(self) -> float | None:
-        """Monotonic seconds of the last look that succeeded; None before the first."""
+        """Monotonic seconds at which the database last said that things are so, to this process or to one before; None: never."""
         return self._refresher.refreshed_at
+
+    @property
+    def from_disk(self) -> bool:
+        """Whether the last good state serves, for the database has not been heard since the start."""
+        return self._refresher.from_disk
+
+    @property
+    def database_away(self) -> bool:
+        """Whether the database was found not to answer, and is asked only once a second."""
+        return self._breaker is not None and self._breaker.is_open
 
     @property
     def opening(self) -> bool:
@@ -77,19 +98,28 @@ class Follower:
         return not self._joined
 
     async def start(self) -> None:
-        """The first picture; its versions go on opening. Raises Unavailable where the database does not answer."""
+        """The first picture; its versions go on opening. Where the database does not answer, which its timeouts tell after two
+        seconds, the last good state serves; where there is none, there is no picture yet, and `join` goes on looking.
+        """
         self._home.loop = asyncio.get_running_loop()
         self._thread.start()
+        if self._last_good is not None:
+            self._last_good.keeper.start()
         await self._there(self._first_picture())
 
     async def join(self) -> None:
-        """Keeps the picture fresh from now on; returns when this process counts as a replica, which takes open models and a database."""
+        """Keeps the picture fresh from now on; returns when this process counts as a replica, which takes open models and a database.
+
+        Without a database it is ready once the last good state's models are open.
+        """
         await self._there(self._join())
 
     async def stop(self) -> None:
         """Says goodbye to the other replicas, and ends."""
         if not self._thread.is_alive():
             return
+        if self._last_good is not None:
+            await self._last_good.keeper.stop()
         await self._there(self._leave())
         self._loop.call_soon_threadsafe(self._loop.stop)
         await asyncio.to_thread(self._thread.join)
@@ -113,11 +143,20 @@ class Follower:
 
     async def _first_picture(self) -> None:
         self._lines = [asyncio.create_task(line.run()) for line in (self._listening, self._recording)]
-        await self._refresher.start()
+        try:
+            await self._refresher.start()
+        except Unavailable:
+            log.warning("database_away_at_start")
+            kept = None if self._last_good is None else await asyncio.to_thread(self._last_good.state.read)
+            if kept is not None:
+                await self._refresher.adopt(kept)
 
     async def _join(self) -> None:
         self._tasks.append(asyncio.create_task(self._refresher.run()))
+        await self._refresher.pictured.wait()
         await self._refresher.settled()  # a replica claims what it serves, so it joins with its versions open
+        self._joined = self._refresher.from_disk
+        await self._refresher.looked.wait()
         while True:
             try:
                 await self._replica.join()

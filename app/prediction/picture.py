@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import ARRAY, Uuid, bindparam, func, select
 
+from app.db.frozen import FrozenRows
 from app.db.outbox import changed_tenants, is_told, news
 from app.db.together import Together
 from app.experiments.running import needed_versions, running_of, running_queries
@@ -16,11 +17,12 @@ from app.tenancy.documents.store import FOR_ALL, document_queries, shelf_for_all
 from app.tenancy.types import TenantStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Iterable, Mapping
     from uuid import UUID
 
     from sqlalchemy import Select
 
+    from app.db.frozen import Plain
     from app.experiments.types import RunningExperiment
     from app.registry.types import ModelRoute, PendingValidation
     from app.tenancy.documents.types import Shelf
@@ -44,6 +46,7 @@ class Picture:
     needed: set[tuple[UUID, int]]  # (model, number) of versions that a running experiment may ask
     documents: dict[UUID, Shelf]  # by tenant; the registered ones
     documents_for_all: Shelf | None  # None: not changed
+    whole: bool = False  # whether these are all tenants that there are
 
     def take_in(self, other: Picture) -> None:
         """Other tenants, as they were at the same moment."""
@@ -94,14 +97,49 @@ async def _read_whole(connection: Any, since: int) -> Picture:
     tenants = [row.tenant_id for row in head["all"]]
     changed = {row.tenant_id for row in head["changed"]} if is_told(generation, told, since) else set(tenants)
     rows = await _PORTION.read(connection, portion=[FOR_ALL, *tenants[:_TENANTS_AT_ONCE]])
-    picture = _picture(generation, changed, rows, for_all=True)
+    picture = _picture(generation, changed, rows, for_all=True, whole=True)
     for start in range(_TENANTS_AT_ONCE, len(tenants), _TENANTS_AT_ONCE):
         rows = await _PORTION.read(connection, portion=tenants[start : start + _TENANTS_AT_ONCE])
         picture.take_in(_picture(generation, changed, rows, for_all=False))
     return picture
 
 
-def _picture(generation: int, changed: set[UUID], rows: Mapping[str, list[Any]], *, for_all: bool) -> Picture:
+@dataclass(frozen=True, slots=True)
+class RawNews:
+    """What the database says of some tenants, as rows. `whose`: all of them, also those of which there are no rows."""
+
+    generation: int
+    whose: list[UUID]
+    rows: Mapping[str, list[Any]]
+
+
+async def read_changed_rows(connection: Any, since: int) -> RawNews | None:
+    """Of the tenants that changed after generation `since`; None where the outbox does not tell all of it."""
+    rows = await _CHANGED.read(connection, since=since)
+    ((generation, told),) = rows["news"]
+    return RawNews(generation, [row.tenant_id for row in rows["changed"]], rows) if is_told(generation, told, since) else None
+
+
+async def read_all_rows(connection: Any, at_once: int) -> AsyncIterator[RawNews]:
+    """Of all tenants by id, `at_once` at a time, and of what is for all of them; of one moment."""
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
+        head = await _HEAD.read(connection, since=0)
+        ((generation, _told),) = head["news"]
+        everybody = [FOR_ALL, *sorted(row.tenant_id for row in head["all"])]
+        for start in range(0, len(everybody), at_once):
+            portion = everybody[start : start + at_once]
+            yield RawNews(generation, portion, await _PORTION.read(connection, portion=portion))
+
+
+FROZEN = FrozenRows(_queries(_FEW), "tenant_id", FOR_ALL)
+
+
+def picture_of(generation: int, kept: Iterable[Plain]) -> Picture:
+    """The picture of rows that were kept: of all tenants, none of which counts as changed. Raises ValueError, TypeError or KeyError."""
+    return _picture(generation, set(), FROZEN.thaw(kept), for_all=True, whole=True)
+
+
+def _picture(generation: int, changed: set[UUID], rows: Mapping[str, list[Any]], *, for_all: bool, whole: bool = False) -> Picture:
     tenants = tenants_of(rows)
     erased = {stored.tenant.tenant_id for stored in tenants if stored.tenant.status is TenantStatus.ERASED}
     return Picture(
@@ -116,6 +154,7 @@ def _picture(generation: int, changed: set[UUID], rows: Mapping[str, list[Any]],
         needed_of(rows),
         _without(erased, shelves_of(rows)),
         shelf_for_all(rows) if for_all else None,
+        whole,
     )
 
 

@@ -52,6 +52,16 @@ class PredictionTelemetry(FlagTelemetry, BreakerTelemetry, FallbackTelemetry, Pr
     def prediction(self, *, tenant: str, model: str, version: int, seconds: float, rows: int, runtime: str) -> None: ...
 
 
+class StateKeeper(Protocol):
+    """Who writes down what this machine serves by when its database is away. Waits for nothing."""
+
+    def confirmed(self, generation: int) -> None:
+        """The database said, just now, that this is the newest generation."""
+
+    def another_database(self) -> None:
+        """What answers may be another server than before: everything is compared anew."""
+
+
 class UnleashShares(Protocol):
     """What a flag server says, tenant by tenant, read from memory."""
 

@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import structlog
 
 from app.errors import AppError
+from app.prediction.changes import Cold, TenantChange, version_of, with_what_served
 from app.prediction.picture import read_picture
 from app.prediction.pool import NoRoom, key_of
 from app.prediction.routing import RoutedVersion, TenantRoutes
-from app.registry.types import VersionStatus
 from app.tenancy.types import TenantStatus
 
 if TYPE_CHECKING:
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
     from app.db.line import Line
     from app.db.sync import SyncDatabase
-    from app.experiments.types import RunningExperiment
     from app.kernel.clock import Clock
     from app.prediction.flags import ServedFlags
+    from app.prediction.last_good.reading import Kept
     from app.prediction.picture import Picture
-    from app.prediction.ports import FlagMaker, Models, Validations
+    from app.prediction.ports import FlagMaker, Models, StateKeeper, Validations
     from app.prediction.routing import RoutingTable
     from app.registry.replicas import Replica
     from app.registry.types import ModelRoute, VersionRoute
@@ -45,6 +45,7 @@ _CATCH_UP_WITHIN_S = 2.0
 _FIRST_RETRY_S, _LONGEST_RETRY_S = 1.0, 60.0
 _TIDY_AFTER_S = 0.05
 _PROVE_AFTER_S = 0.2
+STALE_AFTER_S = 600.0  # without the database, answers say that they are by what was last known
 _VERSIONS_WITHIN_S = 2.0  # so long flags that a flag server changed wait for versions that they name for the first time
 log = structlog.get_logger()
 
@@ -63,7 +64,9 @@ class Refresher:
         replica: Replica,
         flags: FlagMaker,
         clock: Clock,
+        keeper: StateKeeper | None = None,
     ) -> None:
+        """`keeper`: who writes down what this machine would serve by without a database."""
         self._line = line
         self._database = database
         self._directory = directory
@@ -73,6 +76,7 @@ class Refresher:
         self._replica = replica
         self._flags = flags
         self._clock = clock
+        self._keeper = keeper
         self._wake = asyncio.Event()
         self._begun = self._ended = 0  # looks
         self._looked = asyncio.Condition()
@@ -85,7 +89,9 @@ class Refresher:
         self._untidied: set[UUID] = set()  # tenants of which the pool does not know yet what they need
         self._warmed, self._warmed_share = 0, 0.0  # of the first picture: versions, and their part of the memory
         self._line_was_up = False
-        self.refreshed_at: float | None = None  # monotonic seconds of the last look that succeeded
+        self.refreshed_at: float | None = None  # monotonic seconds at which the database last said that things are so
+        self.from_disk = False  # whether no look has succeeded as yet, and the last good state serves
+        self.pictured, self.looked = asyncio.Event(), asyncio.Event()  # there is a picture; the database was heard
 
     def wake(self) -> None:
         """Look now rather than at the next poll; many calls, one look."""
@@ -97,7 +103,10 @@ class Refresher:
 
     def line_up(self) -> None:
         """The line is up. After it was lost, another server may answer that never saw what we saw: everything is read again."""
-        self._whole = self._whole or self._line_was_up
+        if self._line_was_up:
+            self._whole = True
+            if self._keeper is not None:
+                self._keeper.another_database()
         self._line_was_up = True
         self._wake.set()
 
@@ -150,6 +159,7 @@ class Refresher:
                     log.warning("routing_not_refreshed", code=error.code)
                 except Exception:
                     log.exception("routing_refresh_broke")
+                self._tell_age()
                 async with self._looked:
                     self._ended = self._begun
                     self._looked.notify_all()
@@ -166,6 +176,28 @@ class Refresher:
         except BaseException:
             self._whole = self._whole or whole
             raise
+        self._take_in(picture, first=first)
+        self._validator.consider(picture.pending)
+        self.refreshed_at, self.from_disk = self._clock.monotonic(), False
+        self._tell_age()
+        self._replica.heard(picture.generation)
+        self.looked.set()
+        if self._keeper is not None:
+            self._keeper.confirmed(picture.generation)
+
+    async def adopt(self, kept: Kept) -> None:
+        """Serves by what was last good, until the database is heard; then everything is read from there."""
+        self._take_in(kept.picture, first=True)
+        self.refreshed_at, self.from_disk = self._clock.monotonic() - kept.age_s, True
+        self._tell_age()
+        log.warning("serving_by_last_good_state", generation=kept.picture.generation, age_s=round(kept.age_s))
+
+    def _tell_age(self) -> None:
+        self._table.stale = self.refreshed_at is not None and self._clock.monotonic() - self.refreshed_at > STALE_AFTER_S
+
+    def _take_in(self, picture: Picture, *, first: bool) -> None:
+        if picture.whole and not first:
+            self._forget_others({stored.tenant.tenant_id for stored in picture.tenants})
         self._directory.apply(picture.tenants)
         tenants = [stored.tenant.tenant_id for stored in picture.tenants]
         self._directory.documents.apply(tenants, picture.documents, picture.documents_for_all)
@@ -182,10 +214,14 @@ class Refresher:
         if first:
             self._tidy()  # what the first picture needs is waited for from the first request on
             log.info("first_picture", tenants=len(tenants), opening=self._warmed)
-        self._validator.consider(picture.pending)
         self._table.generation = picture.generation
-        self.refreshed_at = self._clock.monotonic()
-        self._replica.heard(picture.generation)
+        self.pictured.set()
+
+    def _forget_others(self, there: set[UUID]) -> None:
+        """A tenant that the database does not have: it is another one than before, or an older state of it."""
+        for tenant_id in self._directory.forget_others(there):
+            self._table.apply(tenant_id, TenantRoutes.of([], {}))
+            self._pool.shut(tenant_id)
 
     async def _read(self, *, whole: bool) -> Picture:
         since = max(self._table.generation, 0)
@@ -207,7 +243,7 @@ class Refresher:
             if older is not None:
                 older.cancel()
                 unfinished = True
-        change = _Change(picture, tenant_id, self._table.tenant(tenant_id), told)
+        change = TenantChange(picture, tenant_id, self._table.tenant(tenant_id), told)
         closed = [route for route in change.routes if self._pool.opened(tenant_id, route) is None]
         if first:
             closed = self._warmed_at_start(closed)
@@ -232,7 +268,7 @@ class Refresher:
             chosen.append(route)
         return chosen
 
-    async def _open_and_apply(self, change: _Change, closed: Collection[VersionRoute]) -> None:
+    async def _open_and_apply(self, change: TenantChange, closed: Collection[VersionRoute]) -> None:
         cold = await self._open(change.tenant_id, closed)
         self._apply(change, cold)
         if any(each.for_want_of_room for each in cold):
@@ -242,7 +278,7 @@ class Refresher:
             self._retrying[change.tenant_id] = task
             task.add_done_callback(lambda done: _forget(self._retrying, change.tenant_id, done))
 
-    async def _in_the_place_of_the_old(self, change: _Change, cold: list[_Cold]) -> list[_Cold]:
+    async def _in_the_place_of_the_old(self, change: TenantChange, cold: list[Cold]) -> list[Cold]:
         """Who is still cold, now that nothing needs what served before, which is closed for those that had no room beside it."""
         self._tidy()
         others = [each for each in cold if not each.for_want_of_room]
@@ -251,7 +287,7 @@ class Refresher:
             self._apply(change, still)
         return still
 
-    async def _retry(self, change: _Change, cold: list[_Cold]) -> None:
+    async def _retry(self, change: TenantChange, cold: list[Cold]) -> None:
         """Tries again what could not be loaded, for as long as no other change of the tenant takes its place."""
         wait_s = _FIRST_RETRY_S
         while cold:
@@ -259,20 +295,20 @@ class Refresher:
             wait_s = min(2 * wait_s, _LONGEST_RETRY_S)
             found = await self._open(change.tenant_id, [each.route for each in cold])
             # What was tried and failed has no claim on the place of what serves in its stead.
-            failed = {_key(each.route) for each in cold if not each.for_want_of_room}
-            still = [replace(each, for_want_of_room=each.for_want_of_room and _key(each.route) not in failed) for each in found]
+            failed = {version_of(each.route) for each in cold if not each.for_want_of_room}
+            still = [replace(each, for_want_of_room=each.for_want_of_room and version_of(each.route) not in failed) for each in found]
             if still != cold:
                 self._apply(change, still)
             cold = still
 
-    async def _open(self, tenant_id: UUID, routes: Collection[VersionRoute]) -> list[_Cold]:
+    async def _open(self, tenant_id: UUID, routes: Collection[VersionRoute]) -> list[Cold]:
         """Those that could not be opened in time, or for want of memory."""
         try:
             async with asyncio.timeout(_WARM_WITHIN_S):
-                return [_Cold(route, isinstance(error, NoRoom)) for route, error in await self._pool.warm(tenant_id, routes)]
+                return [Cold(route, isinstance(error, NoRoom)) for route, error in await self._pool.warm(tenant_id, routes)]
         except TimeoutError:
             log.warning("versions_still_cold", tenant_id=str(tenant_id))
-            return [_Cold(route) for route in routes if self._pool.opened(tenant_id, route) is None]
+            return [Cold(route) for route in routes if self._pool.opened(tenant_id, route) is None]
 
     def _prove_soon(self) -> None:
         if self._proving is None and not self._flags.proved:
@@ -293,18 +329,18 @@ class Refresher:
             waiting.cancel()
         self._table.reflag(tenant_id, flags)
 
-    def _apply(self, change: _Change, cold: list[_Cold]) -> None:
+    def _apply(self, change: TenantChange, cold: list[Cold]) -> None:
         tenant_id = change.tenant_id
         models: list[ModelRoute] = change.models
         kept: list[RoutedVersion] = []
-        if held := {_key(each.route) for each in cold if not each.for_want_of_room}:
-            models, kept = _with_what_served(change, held)
+        if held := {version_of(each.route) for each in cold if not each.for_want_of_room}:
+            models, kept = with_what_served(change, held)
         # What no alias points at here is not needed, and must displace nobody when it is tried again; nor must an arm that is cold, for
         # production answers in its stead.
         pointed = {(model.model_id, number) for model in models for number in model.aliases.values()}
-        pointed |= change.needed - {_key(each.route) for each in cold}
-        ready = {_key(route): RoutedVersion(route) for route in change.routes if _key(route) in pointed}
-        ready |= {_key(routed.route): routed for routed in kept}
+        pointed |= change.needed - {version_of(each.route) for each in cold}
+        ready = {version_of(route): RoutedVersion(route) for route in change.routes if version_of(route) in pointed}
+        ready |= {version_of(routed.route): routed for routed in kept}
         flags = self._flags.of(tenant_id, change.running, change.generation)
         self._prove_soon()
         self._table.apply(tenant_id, TenantRoutes.of(models, ready, flags))
@@ -312,7 +348,7 @@ class Refresher:
         if (waiting := self._reflagging.pop(tenant_id, None)) is not None:
             waiting.cancel()
         if change.told:
-            self._replica.applied(tenant_id, change.generation, frozenset(_key(each.route) for each in cold))
+            self._replica.applied(tenant_id, change.generation, frozenset(version_of(each.route) for each in cold))
         if self._tidying is None:
             self._tidying = asyncio.get_running_loop().call_later(_TIDY_AFTER_S, self._tidy)
 
@@ -323,48 +359,6 @@ class Refresher:
             self._tidying = None
         of, self._untidied = self._untidied, set()
         self._pool.keep(frozenset(key_of(tenant_id, route) for tenant_id, _, route in self._table.versions(of)), of)
-
-
-@dataclass(frozen=True, slots=True)
-class _Cold:
-    """A version that could not be opened. Where memory alone was missing, it takes the place of what it replaces, which must go first."""
-
-    route: VersionRoute
-    for_want_of_room: bool = False
-
-
-class _Change:
-    """One tenant's part of a picture. `before`: what served when it came. `told`: the replica's acknowledgement is awaited."""
-
-    def __init__(self, picture: Picture, tenant_id: UUID, before: TenantRoutes, told: bool) -> None:
-        self.tenant_id, self.before, self.told = tenant_id, before, told
-        self.generation, self.withdrawn, self.needed = picture.generation, picture.withdrawn, picture.needed
-        self.running: list[RunningExperiment] = picture.running.get(tenant_id, [])
-        self.models: list[ModelRoute] = picture.models.get(tenant_id, [])
-        self.routes = [route for model in self.models for route in model.versions.values() if route.status is VersionStatus.READY]
-
-
-def _with_what_served(change: _Change, cold: set[tuple[UUID, int]]) -> tuple[list[ModelRoute], list[RoutedVersion]]:
-    """The models with each alias of a cold version left where it was, and what those aliases served; never what was withdrawn."""
-    models: list[ModelRoute] = []
-    kept: list[RoutedVersion] = []
-    for model in change.models:
-        older = change.before.models.get(model.name)
-        aliases, versions = dict(model.aliases), dict(model.versions)
-        for alias, number in model.aliases.items():
-            served = None if older is None else older.aliases.get(alias)
-            routed = None if served is None else change.before.aliased.get((model.model_id, served))
-            if (model.model_id, number) not in cold or routed is None or _key(routed.route) in cold | change.withdrawn:
-                continue
-            aliases[alias] = routed.route.number
-            versions[routed.route.number] = routed.route
-            kept.append(routed)
-        models.append(replace(model, aliases=aliases, versions=versions))
-    return models, kept
-
-
-def _key(route: VersionRoute) -> tuple[UUID, int]:
-    return (route.model_id, route.number)
 
 
 def _forget(tasks: dict[UUID, asyncio.Task[None]], tenant_id: UUID, done: asyncio.Task[None]) -> None:

@@ -89,6 +89,7 @@ class RoutingTable:
         self._distrusted: set[tuple[UUID, int]] = set()
         self._replacing = threading.Lock()  # whoever applies routes, and whoever finds that a graph is wrong
         self.generation = -1  # of the last change that is in here
+        self.stale = False  # whether the database was not heard for so long that answers say so
 
     def tenant(self, tenant_id: UUID) -> TenantRoutes:
         return self._tenants.get(tenant_id, _NOTHING)

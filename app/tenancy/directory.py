@@ -79,6 +79,7 @@ class TenantDirectory:
         self._by_name: dict[tuple[str, str], TenantEntry] = {}  # by issuer and external id
         self._erased: dict[str, UUID] = {}
         self._unreadable: dict[UUID, str] = {}
+        self.filled = False  # whether anybody has said yet which tenants there are
         self._changes = 0
         self._newest: tuple[int, list[TenantEntry]] = (0, [])
 
@@ -138,6 +139,15 @@ class TenantDirectory:
                 self._drop_names(before, entry)
             self._unreadable.pop(tenant.tenant_id, None)
             self._changes += 1
+        self.filled = True
+
+    def forget_others(self, there: set[UUID]) -> list[UUID]:
+        """Those that are not among `there` are known no longer: their ids."""
+        others = [tenant_id for tenant_id in list(self._by_id) if tenant_id not in there]
+        for tenant_id in others:
+            self._forget(tenant_id)
+            self.documents.apply([tenant_id], {}, None)
+        return others
 
     def require_readable(self) -> None:
         """For the start: raises ConfigurationError where there are tenants and the master key opens none of them."""

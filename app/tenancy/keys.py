@@ -28,11 +28,37 @@ PSEUDONYM_LENGTH = 32  # hex digits: 128 bits
 _FORMAT = b"\x01"
 _FINGERPRINT_BYTES = 4
 _NONCE_BYTES = 12
-_WRAPPED_BYTES = len(_FORMAT) + _FINGERPRINT_BYTES + _NONCE_BYTES + SECRET_BYTES + 16
+_TAG_BYTES = 16
+_WRAPPED_BYTES = len(_FORMAT) + _FINGERPRINT_BYTES + _NONCE_BYTES + SECRET_BYTES + _TAG_BYTES
 
 
 class UnreadableSecret(Exception):
     """A wrapped secret that this master key does not open; the text says which of the two is likely wrong."""
+
+
+class Box:
+    """Seals what a machine keeps on its own disk, under a key that follows from the master key and a purpose."""
+
+    def __init__(self, key: bytes, fingerprint: bytes) -> None:
+        self._aead, self._fingerprint = AESGCM(key), fingerprint
+
+    def seal(self, data: bytes, about: bytes) -> bytes:
+        """`data`, readable again by the same master key for the same purpose and the same `about` alone; 33 bytes longer."""
+        nonce = secrets.token_bytes(_NONCE_BYTES)
+        head = _FORMAT + self._fingerprint
+        return head + nonce + self._aead.encrypt(nonce, data, head + about)
+
+    def unseal(self, sealed: bytes, about: bytes) -> bytes:
+        """What `seal` was given; raises UnreadableSecret for another key's, another thing's, one changed byte, or one that is missing."""
+        head, nonce = sealed[:5], sealed[5:17]
+        if len(sealed) < len(_FORMAT) + _FINGERPRINT_BYTES + _NONCE_BYTES + _TAG_BYTES or head[:1] != _FORMAT:
+            raise UnreadableSecret("it was cut short, or has an unknown format")
+        if head[1:] != self._fingerprint:
+            raise UnreadableSecret(f"it was sealed under master key {head[1:].hex()}; the key at hand is {self._fingerprint.hex()}")
+        try:
+            return self._aead.decrypt(nonce, sealed[17:], head + about)
+        except InvalidTag:
+            raise UnreadableSecret("it was changed, cut short, or is something else") from None
 
 
 class MasterKey:
@@ -41,6 +67,7 @@ class MasterKey:
     def __init__(self, key: bytes) -> None:
         if len(key) != SECRET_BYTES:
             raise ConfigurationError(f"The master key has {len(key)} bytes; it must have {SECRET_BYTES}.")
+        self._key = key
         self._wrapping = AESGCM(_derive(key, b"", b"turnout/wrap/1"))
         self._fingerprint = _derive(key, b"", b"turnout/fingerprint/1")[:_FINGERPRINT_BYTES]
 
@@ -75,6 +102,10 @@ class MasterKey:
         nonce = secrets.token_bytes(_NONCE_BYTES)
         head = _FORMAT + self._fingerprint
         return head + nonce + self._wrapping.encrypt(nonce, secret, head + tenant_id.bytes)
+
+    def box(self, purpose: str) -> Box:
+        """What seals this machine's files of one purpose ("last-good"); every replica with this master key could open them."""
+        return Box(_derive(self._key, b"", f"turnout/{purpose}/1".encode()), self._fingerprint)
 
     def unwrap(self, tenant_id: UUID, wrapped: bytes) -> bytes:
         """The tenant's secret; raises UnreadableSecret for another key, another tenant's secret or one changed byte."""

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import structlog
 
-from app.errors import DeadlineExceeded, RateLimited, TenantSuspended, Unauthenticated
+from app.errors import DeadlineExceeded, RateLimited, TenantSuspended, Unauthenticated, Unavailable
 from app.kernel.clock import SystemClock
 from app.kernel.context import RequestContext, Role
 from app.tenancy.identity.refusals import Refusal, refused
@@ -103,6 +103,8 @@ class Gatekeeper:
             principal = await self._verify(token, deadline)
         entry = self._find(principal) or await self._look_again(principal)
         if entry is None:
+            if not self._directory.filled:
+                raise Unavailable("Which tenants there are is not known yet: the database has not been heard.", retry_after_ms=1000)
             return _operator_context(principal, request_id, deadline)
         if entry.denied.holds(principal.subject, principal.jti, principal.issued_at_s):
             raise refused(Refusal.REVOKED)

@@ -169,6 +169,7 @@ async def test_a_tenant_that_another_process_made_a_moment_ago_is_looked_for_onc
     clock, looks = ManualClock(), []
     keys = StaticKeys({"RS256": build_key(tokens.public_pem().decode(), "RS256")})
     directory = TenantDirectory(MASTER)
+    directory.apply([])
 
     async def refresh() -> None:
         looks.append(clock.monotonic())
