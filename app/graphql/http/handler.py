@@ -27,7 +27,7 @@ from app.graphql.errors import (
     problem_of,
     unforeseen,
 )
-from app.graphql.http.admission import Admission
+from app.graphql.http.admission import Admission, Busy, Crowded
 from app.graphql.http.body import ClientGone, Parameters, from_body, from_query_string, read_body
 from app.graphql.http.charge import Charge
 from app.graphql.http.cors import CorsPolicy
@@ -105,7 +105,7 @@ class GraphQLEndpoint:
         await exchange.send(send, status, body, headers)
         self._telemetry.request(exchange.elapsed_s(), exchange.kind, exchange.code)
         self._count(exchange)
-        if exchange.code != "OK":
+        if exchange.code != "OK" and not exchange.quiet:
             log.info("request_failed", code=exchange.code, status=status, kind=exchange.kind)
 
     async def _answer(self, exchange: Exchange) -> tuple[int, bytes, Headers]:
@@ -132,7 +132,7 @@ class GraphQLEndpoint:
     async def _serve(self, exchange: Exchange) -> tuple[int, bytes]:
         self._check_form(exchange)
         ctx = await self._admit(exchange)
-        exchange.place = self._admission.begin(ctx.tenant_id, exchange.deadline.at)
+        exchange.place = self._admission.begin(ctx.tenant_id, exchange.deadline.at, exchange.headers.get(b"authorization", b""))
         charge = Charge(self._throttle, ctx, exchange)
         parameters = await self._parameters(exchange)
         document = self._document(exchange, charge, ctx, parameters)
@@ -249,6 +249,7 @@ class GraphQLEndpoint:
 
     @staticmethod
     def _refused(exchange: Exchange, error: AppError) -> tuple[int, bytes, Headers]:
+        exchange.quiet = isinstance(error, (Busy, Crowded))
         status, body = exchange.refuse([problem_of(error)], error.status if isinstance(error, HttpRefusal) else None)
         return status, body, headers_of(error, status)
 
