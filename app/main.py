@@ -262,7 +262,7 @@ def create_app(settings: Settings, telemetry: Telemetry, index: int = 0, connect
         cors_origins=settings.http.cors_origins,
     )
     connections = connections or Connections(ConnectionLimits(), telemetry)
-    admission = Admission(settings.http.max_in_flight, telemetry)
+    connections.gate = admission = Admission(settings.http.max_in_flight, telemetry)
     graphql = GraphQLEndpoint(
         build_schema(),
         admission=admission,

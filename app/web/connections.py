@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from app.errors import AppError
     from app.settings import HttpSettings
 
 SWEEP_S = 0.25
@@ -62,6 +63,14 @@ class Told(Protocol):
     def connection_closed(self, reason: str) -> None: ...
 
 
+class Gate(Protocol):
+    """Who is refused before anything of a request is looked at but its token."""
+
+    shedding: bool
+
+    def known(self, token: bytes) -> AppError | None: ...
+
+
 class Connections:
     """The book of one process; for its event loop alone.
 
@@ -74,6 +83,7 @@ class Connections:
         self.limits = limits
         self.now = clock()
         self.leaving = False  # answers say that their connection ends
+        self.gate: Gate | None = None
         self.idle: OrderedDict[Peer, float] = OrderedDict()
         self.due: dict[Peer, float] = {}
         self.stuck: dict[Peer, tuple[float, int]] = {}

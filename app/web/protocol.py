@@ -11,11 +11,17 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from app.graphql.errors import problem_of
+from app.graphql.http.exchange import headers_of, request_id_of
+from app.graphql.http.negotiation import MediaType, status_of
+
 if TYPE_CHECKING:
     import asyncio
 
+    from app.errors import AppError
     from app.web.connections import Connections
 
+_PATH = b"/graphql"
 _HEAD = (
     b"content-type: application/json; charset=utf-8\r\ncontent-length: %d\r\nx-request-id: %s\r\n"
     b"cache-control: no-store\r\nconnection: close\r\n"
@@ -70,7 +76,14 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._long and self._head_size() > self.book.limits.head_bytes:
             raise self._too_large()
         self._in_head = False
-        super().on_headers_complete()
+        gate = self.book.gate
+        refusal = gate.known(self._token()) if gate is not None and gate.shedding and self.url.startswith(_PATH) else None
+        if refusal is None:
+            super().on_headers_complete()
+        else:
+            app, self.app = self.app, _Refusing(refusal)
+            super().on_headers_complete()
+            self.app = app
         if self.book.leaving:
             self.cycle.keep_alive = False
 
@@ -133,6 +146,11 @@ class GuardedProtocol(HttpToolsProtocol):
         self._watched = True
         self.book.awaits(self)
 
+    def _token(self) -> bytes:
+        """None of a browser's: what it may read of an answer is for the endpoint to say."""
+        headers = dict(self.headers)
+        return b"" if b"origin" in headers else headers.get(b"authorization", b"")
+
     def _head_size(self) -> int:
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
 
@@ -151,6 +169,29 @@ class GuardedProtocol(HttpToolsProtocol):
         )
         self.transport.write(b"".join((STATUS_LINE[status], head, more, b"cache-control: no-store\r\nconnection: close\r\n\r\n", body)))
         self.transport.close()
+
+
+class _Refusing:
+    """An ASGI application that gives one answer: the same as the endpoint would give, and no more work than that."""
+
+    def __init__(self, error: AppError) -> None:
+        self._error = error
+
+    async def __call__(self, scope: Any, _receive: Any, send: Any) -> None:
+        problem = problem_of(self._error)
+        status = status_of(problem.code, MediaType.JSON)
+        sent = next((value for name, value in scope["headers"] if name == b"x-request-id"), None)
+        request_id = request_id_of(sent)
+        body = orjson.dumps({"errors": [problem.wire(request_id)]})
+        headers = [
+            (b"content-type", b"application/json; charset=utf-8"),
+            (b"content-length", b"%d" % len(body)),
+            (b"cache-control", b"private, no-store"),
+            (b"x-request-id", request_id.encode()),
+            *headers_of(self._error, status),
+        ]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
 
 
 def guarded(connections: Connections) -> type[GuardedProtocol]:

@@ -16,6 +16,8 @@ import random
 import time
 from typing import TYPE_CHECKING, Protocol
 
+import structlog
+
 from app.errors import RateLimited, Unavailable
 
 if TYPE_CHECKING:
@@ -24,13 +26,16 @@ if TYPE_CHECKING:
 
     from app.errors import AppError
 
+log = structlog.get_logger(__name__)
+
 TARGET_S = 0.02
 STANDING_S = 0.1
 LOOK_S = 0.05
-LEAST_A_TURN = 8
+LEAST_A_TURN = 32  # so few are no queue, however slow the machine
 _LATE_TURNS = 2  # one alone may be a pause
 _AGAIN_S = 1.0  # an overload that comes back within this is the same one: nobody waits for it to stand
 _LONGEST_WAIT_S = 10.0
+_MOST_KNOWN = 4096
 _COST_S = 0.0003  # of one request, until some were measured
 _WEIGHT = 0.05  # of the newest one in the mean
 
@@ -45,6 +50,14 @@ class Place(Protocol):
     """Something that is under way; to be ended once."""
 
     def end(self) -> None: ...
+
+
+class Crowded(RateLimited):
+    """The tenant has its share; told in numbers, not line by line."""
+
+
+class Busy(Unavailable):
+    """The process has too much to do; told in numbers, not line by line."""
 
 
 class Share:
@@ -74,7 +87,7 @@ class Places:
         taken = self._taken.get(tenant_id, 0)
         if taken >= self._room * self._free:
             self._telemetry.turned_away(self._reason)
-            raise Unavailable("Too many calls of this kind are under way. Wait, then try again.", retry_after_ms=wait_ms(1.0))
+            raise Busy("Too many calls of this kind are under way. Wait, then try again.", retry_after_ms=wait_ms(1.0))
         self._taken[tenant_id] = taken + 1
         self._free -= 1
         return _Taken(self, tenant_id, within)
@@ -110,7 +123,7 @@ class Admission:
         self._free = most
         self._changes = Places(max(4, most // 8), 1, "admin", telemetry)
         self._shares: dict[UUID, Share] = {}
-        self._shedding = False
+        self.shedding = False  # whether turns are so long that some requests are refused
         self._level = 0  # requests of one tenant in this turn
         self._crowd = 1.0  # how many times what fits was asked for
         self._turns = self._late_turns = 0
@@ -118,6 +131,7 @@ class Admission:
         self._late_since = 0.0
         self._over_at = float("-inf")  # when the last overload was
         self._cost_s = _COST_S
+        self._known: dict[bytes, UUID] = {}
         self._sampled: tuple[Share, int, float] | None = None  # begun last, in which turn and when
 
     @property
@@ -125,8 +139,11 @@ class Admission:
         """How long the loop's last measured turn took."""
         return self._turn_s
 
-    def begin(self, tenant_id: UUID, deadline_at: float) -> Place:
-        """A place; raises RateLimited or Unavailable with a time to wait that spreads those who come back. `deadline_at`: monotonic."""
+    def begin(self, tenant_id: UUID, deadline_at: float, token: bytes = b"") -> Place:
+        """A place; raises RateLimited or Unavailable with a time to wait that spreads those who come back.
+
+        `deadline_at`: monotonic seconds. `token`: what a next request of the same caller begins with, so that it can be refused by `known`.
+        """
         share = self._shares.get(tenant_id)
         if share is None:
             share = self._shares[tenant_id] = Share(self, tenant_id)
@@ -134,7 +151,7 @@ class Admission:
         if share.under_way >= self._free << 2:  # four times: a tenant that is alone has up to four fifths
             raise self._refused(share, "full")
         if self._late_turns:
-            self._check_turn(share, deadline_at)
+            self._check_turn(share, deadline_at, token)
         share.under_way += 1
         self._free -= 1
         return share
@@ -170,8 +187,10 @@ class Admission:
         self._turns += 1
         self._turn_s = took_s
         if took_s < TARGET_S:
-            if self._shedding:
-                self._shedding, self._over_at = False, now
+            if self.shedding:
+                self.shedding, self._over_at = False, now
+                self._known.clear()
+                log.info("overload_over", lasted_s=round(now - self._late_since, 1))
             self._late_turns = 0
         else:
             if not self._late_turns:
@@ -179,13 +198,15 @@ class Admission:
             self._late_turns += 1
             stands_s = 0.0 if now - self._over_at < _AGAIN_S else STANDING_S
             if self._late_turns >= _LATE_TURNS and now - self._late_since >= stands_s:
-                self._shedding = True
+                if not self.shedding:
+                    log.warning("overload", turn_s=round(took_s, 3), open=len(self._shares))
+                self.shedding = True
         self._divide()
         return self._late_turns > 0
 
     def _divide(self) -> None:
         """What fits into a turn, in equal parts for those who asked in the last one; whoever wants less leaves the rest to the others."""
-        if self._shedding:
+        if self.shedding:
             asked = [share.asked for share in self._shares.values()]
             fits = max(LEAST_A_TURN, int(TARGET_S / self._cost_s))
             self._level = water_level(asked, fits)
@@ -195,10 +216,23 @@ class Admission:
                 del self._shares[tenant_id]
             share.before, share.asked = share.asked, 0
 
-    def _check_turn(self, share: Share, deadline_at: float) -> None:
+    def known(self, token: bytes) -> AppError | None:
+        """The refusal of a caller who was refused before in this overload and whose tenant has had its share of this turn, too.
+
+        It costs a tenth of what it takes to look at a token: many who come again at once must not keep the loop from its work.
+        """
+        share = self._shares.get(self._known[token]) if token in self._known else None
+        if share is None or share.asked < self._level:
+            return None
+        share.asked += 1
+        return self._refused(share, "busy")
+
+    def _check_turn(self, share: Share, deadline_at: float, token: bytes) -> None:
         now = self._clock()
-        if self._shedding:
+        if self.shedding:
             if share.asked > self._level:
+                if token and len(self._known) < _MOST_KNOWN:
+                    self._known[token] = share.tenant_id
                 raise self._refused(share, "busy")
             self._sampled = (share, self._turns, now)
         if deadline_at - now < self._turn_s:
@@ -212,8 +246,8 @@ class Admission:
         self._telemetry.turned_away("share" if shared else reason)
         again_ms = wait_ms(self._crowd)
         if shared:
-            return RateLimited("The service is busy, and your tenant has its share. Wait, then try again.", retry_after_ms=again_ms)
-        return Unavailable("The service is busy. Wait, then try again.", retry_after_ms=again_ms)
+            return Crowded("The service is busy, and your tenant has its share. Wait, then try again.", retry_after_ms=again_ms)
+        return Busy("The service is busy. Wait, then try again.", retry_after_ms=again_ms)
 
 
 def wait_ms(crowd: float) -> int:

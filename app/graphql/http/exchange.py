@@ -34,8 +34,8 @@ class Exchange:
     """The state of one request on its way through the handler."""
 
     __slots__ = (
-        "body_read", "code", "context", "deadline", "decision", "failed", "headers", "kind", "media_type", "method", "place", "reading",
-        "receive", "repeated", "request_id", "scope", "started", "tokens",
+        "body_read", "code", "context", "deadline", "decision", "failed", "headers", "kind", "media_type", "method", "place", "quiet",
+        "reading", "receive", "repeated", "request_id", "scope", "started", "tokens",
     )  # fmt: skip
 
     def __init__(self, scope: Scope, receive: Receive, timeout_s: float) -> None:
@@ -47,7 +47,7 @@ class Exchange:
         for name, value in scope["headers"]:
             self.repeated |= name in self.headers and name in _ONCE
             self.headers[name] = value
-        self.request_id = _request_id(self.headers.get(b"x-request-id"))
+        self.request_id = request_id_of(self.headers.get(b"x-request-id"))
         self.media_type = MediaType.JSON
         self.started = time.perf_counter()
         self.deadline = Deadline.after(timeout_s)
@@ -57,6 +57,7 @@ class Exchange:
         self.body_read = False
         self.kind = "none"
         self.code = "OK"
+        self.quiet = False  # counted, and in no log
         self.place: Place | None = None  # among what is under way
         self.context: Any = None  # what resolvers had, once there were any
         self.failed = False  # by our doing
@@ -139,7 +140,7 @@ def headers_of(error: AppError, status: int) -> Headers:
     return headers
 
 
-def _request_id(sent: bytes | None) -> str:
+def request_id_of(sent: bytes | None) -> str:
     """The caller's own id where it is fit to stand in a log line, else a new one."""
     text = sent.decode("latin-1") if sent is not None and len(sent) <= 80 else ""
     return text if _REQUEST_ID.fullmatch(text) else os.urandom(16).hex()
