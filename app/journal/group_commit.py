@@ -16,18 +16,26 @@ if TYPE_CHECKING:
     from threading import Lock
 
     from app.journal.segment import SegmentWriter
+    from app.kernel.clock import Clock
 
+_AGAIN_MS = 1000
 _log = structlog.get_logger(__name__)
 
 
 class GroupCommit:
     """Futures that are done when all that was written before `join` is on the disk. Belongs to one event loop."""
 
-    def __init__(self, segment: SegmentWriter) -> None:
-        self._segment = segment
+    def __init__(self, segment: SegmentWriter, clock: Clock) -> None:
+        self._segment, self._clock = segment, clock
+        self._failed_until = float("-inf")
         self._waiting: list[asyncio.Future[None]] = []
         self._round: asyncio.Task[None] | None = None
         self._thread: ThreadPoolExecutor | None = None
+
+    @property
+    def failing(self) -> bool:
+        """Whether the disk refused a moment ago; the next second somebody may try."""
+        return self._clock.monotonic() < self._failed_until
 
     def join(self) -> asyncio.Future[None]:
         """A place in the next round; the caller holds the lock under which it wrote, so no segment slips away between."""
@@ -64,13 +72,23 @@ class GroupCommit:
                         future.set_result(None)
 
     def _give_up(self, waiting: list[asyncio.Future[None]], lock: Lock, error: Exception) -> None:
-        """A failed fdatasync may forget the pages it could not write, so the same file is never synced again and believed."""
+        """A failed fdatasync may forget pages, and the next one say nothing of them: that file is never synced again and believed.
+
+        Those who wrote to it meanwhile and wait for the next round learn the same.
+        """
         _log.error("journal.sync_failed", error=str(error))
+        self._failed_until = self._clock.monotonic() + _AGAIN_MS / 1000
+        with lock:
+            waiting, self._waiting = [*waiting, *self._waiting], []
+            self._segment.forget_retired()
+            self._segment.abandon()
         for future in waiting:
             if not future.done():
-                future.set_exception(LogUnavailable("The prediction log could not be brought to the disk.", retry_after_ms=1000))
-        with lock:
-            self._segment.abandon()
+                future.set_exception(unsyncable())
+
+
+def unsyncable() -> LogUnavailable:
+    return LogUnavailable("The prediction log could not be brought to the disk.", retry_after_ms=_AGAIN_MS)
 
 
 def _sync(descriptors: list[int], folders: list[Path]) -> None:

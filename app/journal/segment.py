@@ -26,6 +26,7 @@ class SegmentWriter:
         self._max_bytes, self._max_age_s = max_bytes, max_age_s
         self._number = 0
         self._closed = False
+        self._distrusted = False  # nothing more may go into this file
         self._unnamed = True  # the folder's entry for this file may not be on the disk yet
         self._retired: list[int] | None = None  # a list while a group commit waits: descriptors that it must still sync
         self._descriptor: int
@@ -38,7 +39,7 @@ class SegmentWriter:
 
         Whole frames stay, because a reader may have seen them already. On OSError nothing of `data` is in the file.
         """
-        if self._size >= self._max_bytes:
+        if self._distrusted or self._size >= self._max_bytes:
             self.renew()
         else:
             self.renew_old()
@@ -53,6 +54,8 @@ class SegmentWriter:
 
     def probe(self) -> None:
         """Returns where the disk takes bytes again; leaves none behind. Raises OSError."""
+        if self._distrusted:
+            self.renew()
         try:
             if os.write(self._descriptor, _PROBE) != len(_PROBE):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -81,7 +84,8 @@ class SegmentWriter:
         self.renew()
 
     def abandon(self) -> None:
-        """Writes no more to this file, as far as another can be had."""
+        """Writes no more to this file; where no other can be had now, not before one can."""
+        self._distrusted = True
         with suppress(OSError):
             self.renew()
 
@@ -102,13 +106,19 @@ class SegmentWriter:
         self._unnamed = False
         return [*retired, current], folders
 
+    def forget_retired(self) -> None:
+        """Nobody waits any more for what was sealed since `keep_retired`."""
+        for descriptor in self._retired or ():
+            os.close(descriptor)
+        self._retired = None
+
     def close(self) -> None:
         """Seals what was written; an empty segment leaves nothing. Every later write is an OSError."""
         with suppress(FileNotFoundError):
             _retire(self._path, empty=not self._size)
-        for descriptor in (*(self._retired or ()), self._descriptor):
-            os.close(descriptor)
-        self._retired, self._descriptor, self._closed = None, -1, True
+        self.forget_retired()
+        os.close(self._descriptor)
+        self._descriptor, self._closed = -1, True
 
     def _open_next(self) -> None:
         if self._closed:
@@ -117,7 +127,7 @@ class SegmentWriter:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         self._descriptor = os.open(path, flags, 0o600)
         self._path, self._number, self._size = path, self._number + 1, 0
-        self._unnamed = True
+        self._unnamed, self._distrusted = True, False
         self._old_at = self._clock.monotonic() + self._max_age_s
 
     def _cut_back(self) -> None:

@@ -19,7 +19,7 @@ import structlog
 
 from app.errors import ConfigurationError, LogUnavailable
 from app.journal.codec import encode
-from app.journal.group_commit import GroupCommit
+from app.journal.group_commit import GroupCommit, unsyncable
 from app.journal.layout import LOCK, UNBORN, pending_bytes, take_lock
 from app.journal.segment import SegmentWriter
 from app.journal.types import Durability
@@ -66,7 +66,7 @@ class Spool:
             self._segment = SegmentWriter(self._folder, clock, segment_bytes, segment_age_s)
         except OSError as error:
             raise ConfigurationError(f"The spool folder {folder} cannot be written ({error.strerror}): set TURNOUT_HOME.") from None
-        self._commits = GroupCommit(self._segment)
+        self._commits = GroupCommit(self._segment, clock)
         self._buffer: deque[bytes] = deque()
         self._buffered_bytes = 0
         self._dropped = 0
@@ -95,6 +95,8 @@ class Spool:
             raise LogUnavailable("The prediction log is full; nothing is predicted that cannot be logged.", retry_after_ms=_RETRY_MS)
         if self._refused_until is not None and durability != Durability.BUFFERED:
             self._try_disk(now)
+        if durability == Durability.DURABLE_FSYNC and self._commits.failing:
+            raise unsyncable()
 
     def append_now(self, record: Record, durability: Durability = Durability.DURABLE) -> None:
         """Returns when `record` is in the operating system's hands (DURABLE), or in the buffer (BUFFERED: there within half a second).

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+from threading import Event
 from typing import TYPE_CHECKING
 
 import pytest
@@ -37,6 +38,11 @@ def spool(tmp_path: Path, clock: ManualClock) -> Iterator[Spool]:
     spool = Spool(tmp_path / "spool", MIB, clock, flush_every_s=60)
     yield spool
     spool.close()
+
+
+def failing(_descriptor: int) -> None:
+    """A disk that does not take what it was given."""
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
 def written(tmp_path: Path) -> list[PredictionRecord]:
@@ -141,17 +147,79 @@ class TestFsync:
         assert {s.path.stat().st_ino for s in segments_of(writer_folders(tmp_path / "spool")[0])} == synced
         spool.close()
 
-    async def test_a_disk_that_fails_to_sync_is_told_to_all_who_waited(self, spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
-        def fdatasync(_descriptor: int) -> None:
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-
+    async def test_a_disk_that_fails_to_sync_is_told_to_all_who_waited(
+        self, spool: Spool, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         with monkeypatch.context() as broken:
-            broken.setattr(os, "fdatasync", fdatasync)
+            broken.setattr(os, "fdatasync", failing)
             answers = await asyncio.gather(
                 *(spool.append(record, Durability.DURABLE_FSYNC) for record in Records().many(3)), return_exceptions=True
             )
         assert [type(answer) for answer in answers] == [LogUnavailable] * 3
+        with pytest.raises(LogUnavailable) as refused:
+            spool.check_room(Durability.DURABLE_FSYNC)
+        assert refused.value.details == {"retry_after_ms": 1000}
+        spool.check_room(Durability.DURABLE)
+        clock.advance(1)
+        spool.check_room(Durability.DURABLE_FSYNC)
         await spool.append(Records().one(), Durability.DURABLE_FSYNC)
+
+    async def test_a_file_whose_sync_failed_is_never_synced_again_nor_written_and_who_wrote_to_it_meanwhile_learns_it(
+        self, spool: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        synced: list[int] = []
+        begun, go_on = Event(), Event()
+        really = os.fdatasync
+
+        def fails_once(descriptor: int) -> None:
+            synced.append(os.fstat(descriptor).st_ino)
+            if len(synced) == 1:
+                begun.set()
+                go_on.wait(10)
+                failing(descriptor)
+            really(descriptor)
+
+        monkeypatch.setattr(os, "fdatasync", fails_once)
+        first, meanwhile, later = Records().many(3)
+        waiting = [asyncio.create_task(spool.append(first, Durability.DURABLE_FSYNC))]
+        await asyncio.to_thread(begun.wait, 10)
+        waiting.append(asyncio.create_task(spool.append(meanwhile, Durability.DURABLE_FSYNC)))
+        await asyncio.sleep(0)
+        go_on.set()
+        answers = await asyncio.gather(*waiting, return_exceptions=True)
+        await spool.append(later, Durability.DURABLE_FSYNC)
+        old, new = segments_of(writer_folders(tmp_path / "spool")[0])
+
+        assert [type(answer) for answer in answers] == [LogUnavailable] * 2
+        assert synced == [old.path.stat().st_ino, new.path.stat().st_ino]
+        assert (old.sealed, read_frames(new.path.read_bytes())[0]) == (True, [later])
+
+    async def test_where_no_other_file_can_be_had_after_a_failed_sync_nothing_is_written_before_one_can(
+        self, spool: Spool, tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first, refused, later = Records().many(3)
+        really = os.open
+
+        def full(path: object, flags: int, *more: int, **named: int) -> int:
+            if flags & os.O_EXCL:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return really(path, flags, *more, **named)  # type: ignore[arg-type]
+
+        with monkeypatch.context() as broken:
+            broken.setattr(os, "fdatasync", failing)
+            broken.setattr(os, "open", full)
+            with pytest.raises(LogUnavailable):
+                await spool.append(first, Durability.DURABLE_FSYNC)
+            with pytest.raises(LogUnavailable):
+                spool.append_now(refused)
+            clock.advance(1)
+            with pytest.raises(LogUnavailable):
+                spool.check_room()
+        clock.advance(1)
+        spool.check_room()
+        await spool.append(later, Durability.DURABLE_FSYNC)
+
+        assert [read_frames(s.path.read_bytes())[0] for s in segments_of(writer_folders(tmp_path / "spool")[0])] == [[first], [later]]
 
     async def test_a_caller_who_goes_away_does_not_disturb_the_others(self, spool: Spool) -> None:
         first, second = Records().many(2)
@@ -182,8 +250,6 @@ class TestBuffered:
         assert written(tmp_path) == [record]
 
     def test_the_flusher_writes_it_by_itself(self, tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
-        from threading import Event
-
         flushed = Event()
         really = os.write
         spool = Spool(tmp_path / "spool", MIB, clock, flush_every_s=0.001)
