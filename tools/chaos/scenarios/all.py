@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tools.chaos.scenarios import processes
+from tools.chaos.scenarios import database, processes
 
-ROWS = sorted([*processes.ROWS], key=lambda row: (row.number, row.headline))
+ROWS = sorted([*processes.ROWS, *database.ROWS], key=lambda row: (row.number, row.headline))
