@@ -52,6 +52,11 @@ class Records:
         answered = self.one()
         return [answered, self.shadow(answered), self.one()]
 
+    def of_all_kinds(self) -> list[Record]:
+        """An answer, what a shadow said beside it, its sealed input, and another answer."""
+        answered = self.one()
+        return [answered, self.shadow(answered), self.captured(answered), self.one()]
+
     def many(self, count: int) -> list[PredictionRecord]:
         return [self.one() for _ in range(count)]
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from itertools import accumulate
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -27,10 +28,10 @@ def test_records_come_back_as_they_were(records: list[Record]) -> None:
 
 
 def test_a_cut_at_every_byte_leaves_every_whole_record_and_is_called_torn() -> None:
-    records = Records().of_both_kinds()
+    records = Records().of_all_kinds()
     frames = [encode(record) for record in records]
     data = b"".join(frames)
-    borders = [0, len(frames[0]), len(frames[0]) + len(frames[1]), len(data)]
+    borders = list(accumulate(map(len, frames), initial=0))
 
     for cut in range(len(data) + 1):
         whole = max(n for n, border in enumerate(borders) if border <= cut)

@@ -6,16 +6,18 @@ import asyncio
 import os
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
+from zlib import crc32
 
+import orjson
 import pytest
 
-from app.journal.codec import encode, read_frames
+from app.journal.codec import encode, read_frames, split_frames
 from app.journal.depth import read_depth
 from app.journal.drain import Drain
 from app.journal.layout import LOCK, pending_bytes, segments_of, take_lock, writer_folders
 from app.journal.sink import PartitionMissing, RecordsRefused, SinkUnavailable
 from app.journal.spool import Spool
-from app.journal.types import Durability, ShadowRecord
+from app.journal.types import Durability, InputRecord, PredictionRecord, ShadowRecord
 from tests.support.clock import ManualClock
 from tests.unit.journal.records import Records, ids
 
@@ -57,7 +59,7 @@ class MemorySink:
 
 
 def key(record: Record) -> object:
-    return (record.id, record.kind, record.variant, record.row) if isinstance(record, ShadowRecord) else record.id
+    return (record.id, record.kind, record.variant, record.row) if isinstance(record, ShadowRecord) else (type(record), record.id)
 
 
 @pytest.fixture
@@ -214,17 +216,50 @@ class TestMoving:
 
 
 class TestTheDead:
-    async def test_a_torn_tail_is_cut_at_every_byte_and_all_whole_records_arrive(
-        self, folder: Path, clock: ManualClock, records: Records
+    @pytest.mark.parametrize("kind", [PredictionRecord, ShadowRecord, InputRecord])
+    async def test_a_torn_tail_of_any_kind_is_cut_at_every_byte_of_any_segment_and_all_whole_records_arrive(
+        self, folder: Path, clock: ManualClock, records: Records, kind: type[Record]
     ) -> None:
-        whole, torn = records.of_both_kinds(), encode(records.shadow())
+        first, second = records.of_all_kinds(), records.of_all_kinds()
+        torn = next(encode(record) for record in records.of_all_kinds() if isinstance(record, kind))
         for cut in range(len(torn)):
-            dead_writer(folder, f"{cut}-1-x", b"".join(map(encode, whole)) + torn[:cut])
+            dead_writer(folder, f"{cut}-1-x", b"".join(map(encode, first)) + torn[:cut])
+            (folder / f"{cut}-1-x" / "1.open").rename(folder / f"{cut}-1-x" / "1.sealed")
+            (folder / f"{cut}-1-x" / "2.open").write_bytes(b"".join(map(encode, second)) + torn[:cut])
             sink = MemorySink()
             await emptied(Drain(folder, sink, clock))
-            assert list(sink.rows.values()) == whole
+            assert list(sink.rows.values()) == [*first, *second]
         assert writer_folders(folder) == []
         assert list((folder / "quarantine").iterdir()) == []
+
+    async def test_wherever_in_a_record_the_drain_ends_to_read_nothing_is_skipped(
+        self, folder: Path, clock: ManualClock, records: Records, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        sent = records.of_all_kinds()
+        longest = max(len(encode(record)) for record in sent)
+        for more in range(longest + 1):
+            monkeypatch.setattr("app.journal.reader._READ_BYTES", longest + more)
+            dead_writer(folder, f"{more}-1-x", b"".join(map(encode, sent)))
+            sink = MemorySink()
+            await emptied(Drain(folder, sink, clock))
+            assert list(sink.rows.values()) == sent
+        assert list((folder / "quarantine").iterdir()) == []
+
+    async def test_a_writer_that_dies_while_the_drain_runs_is_adopted_with_what_it_had_not_sealed(
+        self, folder: Path, clock: ManualClock, sink: MemorySink, records: Records
+    ) -> None:
+        dead_writer(folder, "1-1-x", b"")
+        alive = take_lock(folder / "1-1-x" / LOCK)
+        assert alive is not None
+        drain, last = Drain(folder, sink, clock), records.one()
+        assert await drain.step() == 0
+        (folder / "1-1-x" / "1.open").write_bytes(encode(last) + encode(records.one())[:-1])
+        assert await drain.step() == 1
+        os.close(alive)
+        await emptied(drain)
+
+        assert list(sink.rows.values()) == [last]
+        assert writer_folders(folder) == []
 
     async def test_a_damaged_stretch_is_kept_aside_and_the_records_behind_it_arrive(
         self, folder: Path, clock: ManualClock, sink: MemorySink, records: Records
@@ -407,16 +442,39 @@ class TestPoison:
     async def test_a_record_of_a_format_that_we_do_not_know_is_kept_aside(
         self, folder: Path, clock: ManualClock, sink: MemorySink, records: Records
     ) -> None:
-        from zlib import crc32
-
         strange = b'["of another make"]'
-        frame = b"\xa7J" + len(strange).to_bytes(2, "little") + crc32(strange, len(strange)).to_bytes(4, "little") + strange
         record = records.one()
-        dead_writer(folder, "1-1-x", frame + encode(record))
+        dead_writer(folder, "1-1-x", framed(strange) + encode(record))
         await emptied(Drain(folder, sink, clock))
 
         assert list(sink.rows.values()) == [record]
         assert (folder / "quarantine" / "1-1-x-1-0.bytes").read_bytes() == strange
+
+
+async def test_a_spool_that_a_later_make_wrote_is_read_and_what_nobody_knows_of_it_is_kept(
+    folder: Path, clock: ManualClock, sink: MemorySink, records: Records
+) -> None:
+    known = records.of_all_kinds()
+    later = [grown(record) for record in known]
+    unknown = b'["explanation",1,"of another kind"]'
+    dead_writer(folder, "1-1-x", b"".join((later[0], framed(unknown), *later[1:])))
+    await emptied(Drain(folder, sink, clock))
+
+    assert list(sink.rows.values()) == known
+    assert [path.read_bytes() for path in (folder / "quarantine").iterdir()] == [unknown]
+    assert writer_folders(folder) == []
+
+
+def grown(record: Record) -> bytes:
+    """The record as a later format may write it: a higher number, and more fields."""
+    fields = orjson.loads(split_frames(encode(record))[0][0])
+    place = 0 if isinstance(fields[0], int) else 1
+    fields[place] += 1
+    return framed(orjson.dumps([*fields, "later", None]))
+
+
+def framed(payload: bytes) -> bytes:
+    return b"\xa7J" + len(payload).to_bytes(2, "little") + crc32(payload, len(payload)).to_bytes(4, "little") + payload
 
 
 async def test_a_folder_left_by_a_writer_that_died_at_birth_is_cleared(folder: Path, sink: MemorySink) -> None:
