@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from app.kernel.clock import Deadline
+
+logged_request_id: ContextVar[str | None] = ContextVar("request_id", default=None)  # which request a line of the log belongs to
 
 
 class Role(StrEnum):

@@ -1,8 +1,8 @@
 """What the log says: one JSON object a line on stderr, or one line for people where stderr is a terminal.
 
 Callers name what happened (`log.info("model.loaded", version=3)`); what a request has in common is bound with
-`structlog.contextvars.bind_contextvars`, but for its id, which costs less as a variable of its own (`logged_request_id`). Feature values and secrets are not logged; the processors here are
-the second line behind that rule, not the rule.
+`structlog.contextvars.bind_contextvars`, but for its id, which costs less as a variable of its own (`logged_request_id`). Feature values
+and secrets are not logged; the processors here are the second line behind that rule, not the rule.
 """
 
 from __future__ import annotations

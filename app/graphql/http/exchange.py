@@ -6,6 +6,7 @@ import math
 import os
 import re
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -15,6 +16,8 @@ from app.graphql.http.negotiation import HttpRefusal, MediaType, status_of
 from app.kernel.clock import Deadline
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from starlette.types import Receive, Scope, Send
 
     from app.errors import AppError
@@ -28,6 +31,7 @@ _DRAINED_BYTES = 64 * 1024  # an unread body up to this the server reads to its 
 _RETRY_AFTER_S = 1  # where nobody knows better
 _EVERY_ANSWER = ((b"cache-control", b"private, no-store"), (b"x-content-type-options", b"nosniff"))
 _CONTENT_TYPES = {media_type: f"{media_type.value}; charset=utf-8".encode() for media_type in MediaType}
+_new_ids: list[str] = []  # not given yet
 
 
 class Exchange:
@@ -42,11 +46,9 @@ class Exchange:
         self.scope = scope
         self.receive = receive
         self.method: str = scope["method"]
-        self.headers: dict[bytes, bytes] = {}
-        self.repeated = False  # a header that may stand once stood twice
-        for name, value in scope["headers"]:
-            self.repeated |= name in self.headers and name in _ONCE
-            self.headers[name] = value
+        sent = scope["headers"]
+        self.headers: dict[bytes, bytes] = dict(sent)
+        self.repeated = len(self.headers) != len(sent) and _repeats(sent)  # a header that may stand once stood twice
         self.request_id = request_id_of(self.headers.get(b"x-request-id"))
         self.media_type = MediaType.JSON
         self.started = time.perf_counter()
@@ -143,4 +145,19 @@ def headers_of(error: AppError, status: int) -> Headers:
 def request_id_of(sent: bytes | None) -> str:
     """The caller's own id where it is fit to stand in a log line, else a new one."""
     text = sent.decode("latin-1") if sent is not None and len(sent) <= 80 else ""
-    return text if _REQUEST_ID.fullmatch(text) else os.urandom(16).hex()
+    return text if text and _REQUEST_ID.fullmatch(text) else _new_id()
+
+
+def _new_id() -> str:
+    """128 random bits, of which the system is asked for many at once."""
+    try:
+        return _new_ids.pop()
+    except IndexError:
+        many = os.urandom(256 * 16).hex()
+        _new_ids.extend(many[at : at + 32] for at in range(0, len(many), 32))
+        return _new_ids.pop()
+
+
+def _repeats(sent: Iterable[tuple[bytes, bytes]]) -> bool:
+    counted = Counter(name for name, _ in sent)
+    return any(counted[name] > 1 for name in _ONCE)

@@ -6,7 +6,6 @@ looked at for more tokens) · introspection · operation · its root fields' tok
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -33,7 +32,9 @@ from app.graphql.http.charge import Charge
 from app.graphql.http.cors import CorsPolicy
 from app.graphql.http.exchange import Exchange, headers_of
 from app.graphql.http.negotiation import HttpRefusal, check_request_type, response_type
+from app.graphql.http.time_limit import TimeLimit
 from app.graphql.introspection import may_introspect
+from app.kernel.context import logged_request_id
 
 if TYPE_CHECKING:
     import strawberry
@@ -81,6 +82,7 @@ class GraphQLEndpoint:
         self._served = served
         self._admission = admission or Admission(options.max_in_flight, telemetry)
         self._options = options
+        self._time_limit = TimeLimit(options.request_timeout_s + options.grace_s)
         self._cors = CorsPolicy(options.cors_origins)
         self._mapper = ErrorMapper(suggestions=options.development)
         cache = DocumentCache(share_chars=options.document_share_chars, total_chars=options.document_total_chars)
@@ -91,7 +93,7 @@ class GraphQLEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one HTTP request."""
         exchange = Exchange(scope, receive, self._options.request_timeout_s)
-        structlog.contextvars.bind_contextvars(request_id=exchange.request_id)
+        logged_request_id.set(exchange.request_id)
         self._telemetry.in_flight(1)
         try:
             status, body, headers = await self._answer(exchange)
@@ -114,9 +116,9 @@ class GraphQLEndpoint:
             permission = self._cors.preflight(exchange.headers.get(b"origin"))
             if permission is not None:
                 return 204, b"", permission
-        limit = asyncio.timeout(self._options.request_timeout_s + self._options.grace_s)
+        limited = self._time_limit.begun()
         try:
-            async with limit:
+            with limited:
                 return (*await self._serve(exchange), [])
         except AppError as error:
             return self._refused(exchange, error)
@@ -125,7 +127,7 @@ class GraphQLEndpoint:
         except ClientGone:
             raise
         except Exception as error:  # noqa: BLE001  the last resort: whatever happens, the caller gets an answer with a request id
-            if isinstance(error, TimeoutError) and limit.expired():
+            if isinstance(error, TimeoutError) and limited.expired:
                 return self._refused(exchange, _late(exchange))
             return (*exchange.refuse([unforeseen(error, exchange.request_id, "request")]), [])
 
@@ -184,7 +186,8 @@ class GraphQLEndpoint:
             raise BadRequest("A header that may stand once stands twice.")
         if exchange.method == "POST":
             check_request_type(exchange.headers.get(b"content-type", b""))
-            if exchange.headers.get(b"content-encoding", b"identity").strip().lower() not in {b"", b"identity"}:
+            encoding = exchange.headers.get(b"content-encoding")
+            if encoding is not None and encoding.strip().lower() not in {b"", b"identity"}:
                 raise HttpRefusal(415, "Send the body without a Content-Encoding.")
 
     async def _admit(self, exchange: Exchange) -> RequestContext:
