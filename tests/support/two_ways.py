@@ -169,7 +169,7 @@ class Way:
             telemetry=self.telemetry,
             context_factory=self._context,
             registered=ToyDocuments(),
-            options=EndpointOptions(plans=plans, document_share_chars=2**30, document_total_chars=2**31),
+            options=EndpointOptions(plans=plans),
         )
 
     @property
