@@ -10,6 +10,7 @@ writes the report anew from docs/performance.json. Servers' environments come fr
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 import tempfile
 import time
@@ -97,7 +98,7 @@ def _measure_other(
         say(f"{server.title} ({results.versions[server.name]})")
         try:
             cells = measuring.measure_other(server, bench, shapes, "again" if again else "")
-        except load.NoFiguresError as error:
+        except (load.NoFiguresError, subprocess.CalledProcessError, OSError) as error:
             reason = str(error)
         else:
             results.cells += cells

@@ -58,7 +58,7 @@ def install(name: str) -> bool:
 
 
 def main(arguments: list[str]) -> None:
-    known = [server.environment for server in MODEL_SERVERS if server.environment]
+    known = list(dict.fromkeys(server.environment for server in MODEL_SERVERS if server.environment))
     names = [name for name in arguments if not name.startswith("--")] or known
     if unknown := set(names) - set(known):
         sys.exit(f"no such server: {', '.join(sorted(unknown))}; there are {', '.join(known)}")

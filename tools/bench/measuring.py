@@ -174,7 +174,7 @@ def measure_other(server: Server, bench: Bench, shapes: Sequence[Shape], variant
     cells = []
     for group in [[name] for name in names] if server.one_model else [names]:
         with started(server, bench, group[0]) as (running, place):
-            asked = [shape for shape in shapes if shape[0] in group and (server.batches or shape[2] == 1)]
+            asked = [shape for shape in shapes if shape[0] in group and (shape[2] == 1 or not server.one_row_alone)]
             cells += [bench.measure(server.name, running, target_of(server, place, shape[0], shape[2]), shape, variant) for shape in asked]
     return cells
 

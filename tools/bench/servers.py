@@ -67,7 +67,7 @@ class Server:
     expected: str  # what every answer holds
     environment: str | None = None
     one_model: bool = False  # serves one model a process
-    batches: bool = True
+    one_row_alone: bool = False
 
     @property
     def bin(self) -> Path:
@@ -91,20 +91,25 @@ def _starlette(place: Place, _model: str) -> list[str]:
     return [sys.executable, "-P", str(PEERS / "serve_starlette.py"), str(place.port), str(place.models)]
 
 
-def _mlserver(place: Place, _model: str) -> list[str]:
+def _mlserver(place: Place, _model: str, **more: Any) -> list[str]:
     ports = {"http_port": place.port, "grpc_port": place.port + 1, "metrics_port": place.port + 2}
     settings = {"debug": False, "parallel_workers": 0, "host": "127.0.0.1", **ports}
     (place.folder / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
     for path in place.models.glob("*.joblib"):
         own = place.folder / path.stem
         own.mkdir(exist_ok=True)
-        model = {"name": path.stem, "implementation": "mlserver_sklearn.SKLearnModel", "parameters": {"uri": str(path)}}
+        model = {"name": path.stem, "implementation": "mlserver_sklearn.SKLearnModel", "parameters": {"uri": str(path)}, **more}
         (own / "model-settings.json").write_text(json.dumps(model), encoding="utf-8")
     return [str(ENVIRONMENTS / "mlserver/bin/mlserver"), "start", str(place.folder)]
 
 
+def _mlserver_gathering(place: Place, model: str) -> list[str]:
+    """Requests that come within 2 ms of each other make one call, which its guide calls adaptive batching."""
+    return _mlserver(place, model, max_batch_size=64, max_batch_time=0.002)
+
+
 SAVE = """import sys, joblib, mlflow.sklearn
-mlflow.sklearn.save_model(joblib.load(sys.argv[1]), sys.argv[2], pyfunc_predict_fn="predict_proba")"""
+mlflow.sklearn.save_model(joblib.load(sys.argv[1]), sys.argv[2], pyfunc_predict_fn="predict_proba", serialization_format="cloudpickle")"""
 
 
 def _mlflow(place: Place, model: str) -> list[str]:
@@ -135,12 +140,22 @@ def _tensor(_model: str, rows: NDArray[Any]) -> Any:
     return {"inputs": [tensor], "outputs": [{"name": "predict_proba"}]}
 
 
-ECHO = Server("echo", "bare ASGI echo", _echo, lambda _: "/", lambda _, rows: {"rows": rows.tolist()}, '"probability"', batches=False)
+ECHO = Server("echo", "bare ASGI echo", _echo, lambda _: "/", lambda _, rows: {"rows": rows.tolist()}, '"probability"', one_row_alone=True)
 STARLETTE = Server(
     "starlette", "bare Starlette, scikit-learn", _starlette, lambda model: f"/{model}", lambda _, rows: {"rows": rows.tolist()}, "[[0"
 )
 MODEL_SERVERS = (
     Server("mlserver", "MLServer", _mlserver, lambda model: f"/v2/models/{model}/infer", _tensor, '"data":[', "mlserver"),
+    Server(
+        "mlserver-gathering",
+        "MLServer, requests gathered",
+        _mlserver_gathering,
+        lambda model: f"/v2/models/{model}/infer",
+        _tensor,
+        '"data":[',
+        "mlserver",
+        one_row_alone=True,
+    ),
     Server(
         "mlflow",
         "MLflow models serve",

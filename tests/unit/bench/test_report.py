@@ -73,7 +73,7 @@ def test_a_run_without_figures_has_an_empty_picture():
 
 
 def test_every_model_server_has_a_lock_file():
-    assert [path.stem for path in LOCKS] == sorted(server.environment for server in servers.MODEL_SERVERS)
+    assert [path.stem for path in LOCKS] == sorted({server.environment for server in servers.MODEL_SERVERS})
 
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda path: path.stem)
