@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
-from starlette.applications import Starlette
 from starlette.routing import Route
 
 from app.audit.heads import AuditHeads
@@ -111,6 +110,7 @@ from app.tenancy.types import TenantLimits
 from app.usage.prices import Prices
 from app.usage.service import UsageService
 from app.web.connections import ConnectionLimits, Connections, raise_file_limit
+from app.web.front import Front
 from app.web.gauges import Gauges
 from app.web.pages import not_found
 from app.web.probes import Readiness, loaded_models, probes_of
@@ -252,7 +252,7 @@ def build_parts(settings: Settings, telemetry: Telemetry, index: int) -> Parts:
     )
 
 
-def create_app(settings: Settings, telemetry: Telemetry, index: int = 0, connections: Connections | None = None) -> Starlette:
+def create_app(settings: Settings, telemetry: Telemetry, index: int = 0, connections: Connections | None = None) -> Front:
     """The ASGI app of one serving process; its lifespan takes the first picture of tenants and routes and keeps it fresh."""
     parts = build_parts(settings, telemetry, index)
     options = EndpointOptions(
@@ -298,7 +298,7 @@ def create_app(settings: Settings, telemetry: Telemetry, index: int = 0, connect
     routes = [Route("/graphql", graphql), Route("/artifacts", uploads), *pages.routes()]
 
     @contextlib.asynccontextmanager
-    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+    async def lifespan(_app: Front) -> AsyncIterator[None]:
         gauges = Gauges(telemetry, parts.spool, parts.pool, parts.table, parts.follower, SystemClock())
         gauges.also(lambda: telemetry.database(is_away=parts.follower.database_away))
         gauges.also(lambda: telemetry.serving(connections.open, admission.turn_s))
@@ -323,7 +323,7 @@ def create_app(settings: Settings, telemetry: Telemetry, index: int = 0, connect
         finally:
             await _stop(parts, tasks)
 
-    app = Starlette(routes=routes, lifespan=lifespan, exception_handlers={404: not_found, 405: not_found})
+    app = Front("/graphql", graphql, routes=routes, lifespan=lifespan, exception_handlers={404: not_found, 405: not_found})
     app.state.spool = parts.spool
     return app
 
