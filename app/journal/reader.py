@@ -69,14 +69,18 @@ class SpoolReader:
                 self._bury(folder)
 
     def commit(self, piece: Piece) -> None:
-        """Notes durably that `piece` is dealt with; a finished segment is deleted."""
+        """Notes durably that `piece` is dealt with; a finished segment is deleted.
+
+        On a full disk the note stays in memory: a replay does no harm, standing still would keep the disk full.
+        """
         path = piece.segment.offset_path
         if piece.last:
             self._read_to.pop(path, None)
             path.unlink(missing_ok=True)  # first: an offset without its segment must never meet another
             piece.segment.path.unlink(missing_ok=True)
         else:
-            write_offset(piece.segment, piece.end)
+            with suppress(OSError):
+                write_offset(piece.segment, piece.end)
 
     def rewind(self) -> None:
         """What was given out and is not committed is given again."""

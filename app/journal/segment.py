@@ -78,6 +78,12 @@ class SegmentWriter:
         else:
             self._retired.append(old)
 
+    def seal(self) -> None:
+        """As `renew`, where this segment holds something; where no other can be had, it stays in use."""
+        if self._size:
+            with suppress(OSError):
+                self.renew()
+
     def move(self, folder: Path) -> None:
         """The next segments are made in `folder`."""
         self._folder = folder

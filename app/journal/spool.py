@@ -208,6 +208,7 @@ class Spool:
     def _refuse(self, error: OSError) -> None:
         if self._refused_until is None:
             _log.error("journal.spool_unwritable", error=error.strerror)
+            self._segment.seal()  # the drain deletes no segment that is open: on a full disk that is the room we wait for
         self._refused_until = self._clock.monotonic() + _RETRY_MS / 1000
 
     def _try_disk(self, now: float) -> None:
