@@ -5,15 +5,17 @@ Only here does the owner's URL live. Migrating imports Alembic, so it happens wh
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Protocol
 
-from app.db.driver import run_blocking
+from app.db.driver import connect, run_blocking
 from app.db.embedded.server import EmbeddedPostgres
 from app.db.privileges import DatabaseRole
 from app.db.roles import assert_roles, provision_roles, server_warnings
-from app.errors import AppError, ConfigurationError
+from app.errors import AppError, ConfigurationError, Unavailable
 from app.journal.partitions import days_ahead, keep_partitions
 from app.kernel.clock import SystemClock
+from app.kernel.home import LAST_GOOD
 from app.supervisor.console import say, step
 from app.supervisor.environment import DatabaseUrls
 from app.supervisor.revision import Standing, standing
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from app.settings import Settings
 
 _FEW_DAYS = 3
+_ASK_AGAIN_S = 5.0
+_REACH_WITHIN_S = 1.0
 _GENERATIONS_KEPT = 10_000
 _CONFIGURED = "TURNOUT_DATABASE_URL, TURNOUT_DATABASE_LOG_URL and TURNOUT_DATABASE_SYNC_URL"
 
@@ -31,14 +35,21 @@ _CONFIGURED = "TURNOUT_DATABASE_URL, TURNOUT_DATABASE_LOG_URL and TURNOUT_DATABA
 class Database(Protocol):
     """What the parent does with a database, whoever runs the server."""
 
+    @property
+    def away(self) -> bool:
+        """Whether it did not answer at `start` and has not since: then serving processes serve by what was last good, or wait."""
+
     def start(self) -> DatabaseUrls:
-        """Where the serving roles connect, once it is safe to serve; raises ConfigurationError that says what is not."""
+        """Where the serving roles connect, once it is safe to serve; raises ConfigurationError that says what is not.
+
+        A database that does not answer is no reason not to start: what would have been looked at is looked at when it does.
+        """
 
     def migrate(self) -> None:
         """Brings tables, roles and partitions to this version; for `turnout migrate`."""
 
     def check(self) -> None:
-        """Once a second: starts a dead server of ours again."""
+        """Once a second: starts a dead server of ours again; looks at one that is back. Raises ConfigurationError as `start`."""
 
     def maintain(self) -> None:
         """Once an hour: partitions made ahead, expired ones dropped, old news trimmed. Failures are said, not raised."""
@@ -73,17 +84,47 @@ class EmbeddedDatabase:
         self._settings = settings
         self._server = EmbeddedPostgres(settings.home)
         self._tender: Tender | None = None
+        self._away = False
+        self._again_at = 0.0
+
+    @property
+    def away(self) -> bool:
+        return self._away
 
     def start(self) -> DatabaseUrls:
-        self.migrate()
-        urls = {role: self._server.url(role) for role in DatabaseRole}
-        assert_roles(urls)
-        return _serving(urls)
+        """As above; where the server cannot be started and there is no last good state, that is said, and is the end."""
+        try:
+            self._start_server()
+        except ConfigurationError as error:
+            if not (self._settings.home / LAST_GOOD).exists():
+                raise
+            self._away = True
+            self._not_now(error)
+        else:
+            self._prepare()
+        return _serving(self._urls())
 
     def migrate(self) -> None:
+        self._start_server()
+        self._bring_up()
+
+    def _urls(self) -> dict[DatabaseRole, str]:
+        return {role: self._server.url(role) for role in DatabaseRole}
+
+    def _prepare(self) -> None:
+        self._bring_up()
+        assert_roles(self._urls())
+
+    def _not_now(self, error: ConfigurationError) -> None:
+        self._again_at = time.monotonic() + _ASK_AGAIN_S
+        say(f"{error} Models answer by what was last good; tried again every {_ASK_AGAIN_S:.0f} s.")
+
+    def _start_server(self) -> None:
         known = (self._settings.home / "pg").exists()
         with step("starting the embedded PostgreSQL" if known else "making the embedded PostgreSQL (the first time takes some seconds)"):
             self._server.start()
+
+    def _bring_up(self) -> None:
         owner = self._server.url(DatabaseRole.OWNER)
         _bring_up(owner)
         _keep_partitions(owner, self._settings.journal.retention_days)
@@ -91,8 +132,18 @@ class EmbeddedDatabase:
         self._tender.stand_again()
 
     def check(self) -> None:
-        if self._server.check():
+        if time.monotonic() < self._again_at:
+            return
+        try:
+            again = self._server.check()
+        except ConfigurationError as error:  # its disk is full, say: what needs no database goes on
+            self._not_now(error)
+            return
+        if again:
             say("the embedded PostgreSQL was gone and was started again")
+        if self._away:
+            self._prepare()
+            self._away = False
 
     def maintain(self) -> None:
         _maintain(self._server.url(DatabaseRole.OWNER), self._settings.journal.retention_days)
@@ -127,10 +178,32 @@ class ExternalDatabase:
             raise ConfigurationError(f"{_CONFIGURED} belong together: set all three, or none and TURNOUT_DATABASE_OWNER_URL alone.")
         self._given = [secret.value for secret in given if secret]
         self._tender = Tender(self._owner, settings.home, SystemClock()) if self._owner else None
+        self._away = False
+        self._again_at = 0.0
+
+    @property
+    def away(self) -> bool:
+        return self._away
 
     def start(self) -> DatabaseUrls:
         say("using the configured PostgreSQL")
         urls = self._urls()
+        if not self._looked_at(urls):
+            self._away = True
+            say("it does not answer: models answer by what was last good, where there is something; the rest waits for it")
+        return _serving(urls)
+
+    def _looked_at(self, urls: dict[DatabaseRole, str]) -> bool:
+        """Whether it answered, and is as it must be; raises ConfigurationError where it is not."""
+        self._again_at = time.monotonic() + _ASK_AGAIN_S
+        try:
+            run_blocking(_reach(urls[DatabaseRole.RUNTIME]))
+            self._look_at(urls)
+        except Unavailable:
+            return False
+        return True
+
+    def _look_at(self, urls: dict[DatabaseRole, str]) -> None:
         if self._owner and (problem := _problem(run_blocking(standing(self._owner)))):
             raise ConfigurationError(problem)
         assert_roles(urls | ({DatabaseRole.OWNER: self._owner} if self._owner else {}))
@@ -141,7 +214,6 @@ class ExternalDatabase:
             self._tender.stand_again()
         else:
             _warn_of_few_partitions(urls[DatabaseRole.LOG])
-        return _serving(urls)
 
     def migrate(self) -> None:
         if self._owner is None:
@@ -158,7 +230,10 @@ class ExternalDatabase:
         say("the database is up to date")
 
     def check(self) -> None:
-        """Nothing: a server that is away is a matter of its owner, and serving goes on without it where it can."""
+        """A server that goes away is a matter of its owner, and serving goes on without it; one that was away is looked at."""
+        if self._away and time.monotonic() >= self._again_at and self._looked_at(self._urls()):
+            self._away = False
+            say("the configured PostgreSQL answers")
 
     def maintain(self) -> None:
         if self._owner:
@@ -166,7 +241,7 @@ class ExternalDatabase:
 
     def tend(self) -> None:
         """Without the owner's URL nothing: what the service may not delete waits for `turnout maintain`."""
-        if self._tender:
+        if self._tender and not self._away:
             self._tender.tend()
 
     def tend_all(self) -> None:
@@ -192,6 +267,12 @@ class ExternalDatabase:
                 f"As whom to connect is not known yet: run turnout migrate, which makes the roles; or set {_CONFIGURED}."
             )
         return urls
+
+
+async def _reach(url: str) -> None:
+    """Raises Unavailable where nobody answers, within moments: a parent has children to look after."""
+    connection = await connect(url, timeout_s=_REACH_WITHIN_S)
+    await connection.close(timeout=_REACH_WITHIN_S)
 
 
 def _serving(urls: dict[DatabaseRole, str]) -> DatabaseUrls:

@@ -98,7 +98,8 @@ class Supervisor:
         urls = self._database.start()
         for child in self._serving:
             child.tell(environment.serving_words(urls))
-        wait_until_ready(url, _READY_WITHIN_S, self._first_death)
+        if not self._database.away:  # else they are ready when they can be, and nobody waits for that
+            wait_until_ready(url, _READY_WITHIN_S, self._first_death)
         self._drain = [self._begin(environment.drain(settings, environ, urls))]  # nothing to drain before the first answer
         return url
 

@@ -27,6 +27,7 @@ T = TypeVar("T")
 _EVERY_S = 1.0
 _AGAIN_AFTER_S = 10.0
 _SLICE_S = 0.5
+_REACH_WITHIN_S = 2.0  # a server that is frozen must not hold up who looks after children
 _FIRST_ROUND_S, _ROUND_EVERY_S = 300.0, 3600.0
 _LEADER = 7_236_114_903  # advisory: one machine at a time sweeps
 _SERVER = {"application_name": "turnout-sweep", "timezone": "UTC", "search_path": "public", "statement_timeout": "10000"}
@@ -120,7 +121,7 @@ class Tender:
         if not await self._leads():
             return False
         with translated():
-            unswept = await self._connection.fetchval(_UNSWEPT)
+            unswept = await self._connection.fetchval(_UNSWEPT, timeout=_REACH_WITHIN_S)
         if unswept:
             self._work = self._open().erased()
         elif time.monotonic() >= self._round_at:
@@ -131,11 +132,11 @@ class Tender:
     async def _leads(self) -> bool:
         """Whether this connection is, among all machines' parents, the one that sweeps."""
         if self._connection is None or self._connection.is_closed():
-            self._connection = await connect(self._url, command_timeout=15.0, server_settings=_SERVER)
+            self._connection = await connect(self._url, timeout_s=_REACH_WITHIN_S, command_timeout=15.0, server_settings=_SERVER)
             self._leading = False
         if not self._leading:
             with translated():
-                self._leading = bool(await self._connection.fetchval("select pg_try_advisory_lock($1)", _LEADER))
+                self._leading = bool(await self._connection.fetchval("select pg_try_advisory_lock($1)", _LEADER, timeout=_REACH_WITHIN_S))
         return self._leading
 
     def _open(self) -> Sweeper:

@@ -81,8 +81,11 @@ def probes_of(
     async def ask_routing() -> ProbeResult:
         at = follower.refreshed_at
         age_s = None if at is None else round(clock.monotonic() - at, 1)
-        fresh = age_s is not None and age_s < _STALE_AFTER_S
-        return ProbeResult(Status.OK if fresh else Status.DEGRADED, {"ageSeconds": age_s})
+        fresh = age_s is not None and age_s < _STALE_AFTER_S and not follower.from_disk
+        details: dict[str, Any] = {"ageSeconds": age_s, "source": "lastGood" if follower.from_disk else "database"}
+        if not fresh:
+            details["reason"] = "the database has not been heard for as long as this says: what it last said is served"
+        return ProbeResult(Status.OK if fresh else Status.DEGRADED, details)
 
     async def ask_model_host() -> ProbeResult:
         confinement = await host.confinement()
