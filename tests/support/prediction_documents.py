@@ -142,9 +142,9 @@ class _Writer:
         return f"${name}"
 
     def argument(self, kind: str) -> str:
-        if self.one_in(60):
+        if self.one_in(120):
             return self.variable(self.pick(tuple(DECLARED)))
-        if self.one_in(90):
+        if self.one_in(120):
             return self.pick(WRITTEN_WRONG.get(kind, ("null", "5")))
         if not self.one_in(3):
             return self.variable(kind)
@@ -203,7 +203,7 @@ class _Writer:
             return self.spread(type_, depth - 1)
         if type_ == "Query":
             return self.at_root()
-        name = self.pick(FIELDS[type_] if not self.one_in(150) else ("unheardOf",))
+        name = self.pick(FIELDS[type_] if not self.one_in(400) else ("unheardOf",))
         alias = f"{self.pick('xy')}_{name.strip('_')}: " if self.one_in(10) else ""
         below = f" {self.selections('ClassProbability', 1)}" if name == "probabilities" and type_ == "Prediction" else ""
         return f"{alias}{name}{self.directive()}{below}"
@@ -251,9 +251,9 @@ class _Writer:
     def sent(self) -> dict[str, Any]:
         values: dict[str, Any] = {}
         for name, (kind, declared) in self.variables.items():
-            if self.one_in(12 if declared.endswith("!") else 4):
+            if self.one_in(20 if declared.endswith("!") else 4):
                 continue
-            values[name] = None if self.one_in(20) else self.pick(JUNK if self.one_in(25) else SENT[kind])
+            values[name] = None if self.one_in(30) else self.pick(JUNK if self.one_in(40) else SENT[kind])
         if self.one_in(10):
             values["unasked"] = self.pick(JUNK)
         return values

@@ -155,16 +155,17 @@ class _SameDocuments:
 
 
 class Way:
-    """One endpoint. `ran`: operations that were run at all; of these `executed` by graphql-core."""
+    """One endpoint. `ran`: operations that were run at all; of these `executed` by graphql-core. `real`: a predictor instead of a Seer."""
 
-    def __init__(self, *, plans: bool) -> None:
+    def __init__(self, *, plans: bool, real: Any = None, gatekeeper: Any = None) -> None:
         self.seer = Seer()
+        self.predictor = real or self.seer
         self.contexts: list[GraphQLContext] = []
         self.telemetry = ToyTelemetry()
         self.ran = 0
         self.endpoint = _Counting(
             build_schema(),
-            gatekeeper=ToyGatekeeper(),
+            gatekeeper=gatekeeper or ToyGatekeeper(),
             throttle=ToyThrottle(budget=10**12),
             telemetry=self.telemetry,
             context_factory=self._context,
@@ -178,7 +179,7 @@ class Way:
 
     def _context(self, request: Any) -> GraphQLContext:
         self.ran += 1
-        context = GraphQLContext(request, SimpleNamespace(predictor=self.seer))  # type: ignore[arg-type]
+        context = GraphQLContext(request, SimpleNamespace(predictor=self.predictor))  # type: ignore[arg-type]
         self.contexts.append(context)
         return context
 
@@ -208,8 +209,8 @@ class Told:
 class TwoWays:
     """`planned` and `ordinary`; `ask` gives what each tells, in this order."""
 
-    def __init__(self) -> None:
-        self.planned, self.ordinary = Way(plans=True), Way(plans=False)
+    def __init__(self, *, real: Any = None, gatekeeper: Any = None) -> None:
+        self.planned, self.ordinary = (Way(plans=plans, real=real, gatekeeper=gatekeeper) for plans in (True, False))
         store = self.ordinary.endpoint._documents
         store._examiner = _SameDocuments(self.planned.endpoint._documents, store._examiner)
         self.asked = 0
@@ -221,6 +222,10 @@ class TwoWays:
 
     async def _both(self, request: Request) -> tuple[Told, Told]:
         return await self.planned.ask(request), await self.ordinary.ask(request)
+
+    def run(self, awaitable: Any) -> Any:
+        """In the loop that the requests run in."""
+        return self._runner.run(awaitable)
 
     def close(self) -> None:
         self._runner.close()

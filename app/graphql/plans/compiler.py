@@ -57,11 +57,11 @@ def _plan(
     operation: OperationDefinitionNode,
     budget: Budget,
 ) -> Plan:
+    budget.take(len(operation.variable_definitions or ()))
     names = conditions(operation, fragments)
     if schema.query_type is None or len(names) > _MOST_CONDITIONS:
         raise Unplannable
     variables = compile_variables(schema, operation.variable_definitions or ())
-    budget.take(len(variables))
     flows: dict[tuple[Any, ...], Flow] = {}
     for values in product((True, False), repeat=len(names)):
         decided = dict(zip(names, values, strict=True))
