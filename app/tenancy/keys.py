@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from app.errors import ConfigurationError
+from app.kernel.macs import KeptMac
 from app.tenancy.private_files import create_private, read_private
 
 if TYPE_CHECKING:
@@ -132,6 +133,7 @@ class TenantKeys:
     data: bytes = field(repr=False)  # data at rest
     _secret: bytes = field(repr=False)
     _by_generation: dict[tuple[str, int], bytes] = field(default_factory=dict, repr=False)
+    _pseudonym_macs: dict[int, KeptMac] = field(default_factory=dict, repr=False)  # by generation
 
     @classmethod
     def derive(cls, tenant_id: UUID, secret: bytes, pseudonym_generation: int = 1, assignment_generation: int = 1) -> TenantKeys:
@@ -169,8 +171,11 @@ class TenantKeys:
 
         `generation` left out: the current one. Without the tenant's secret nobody can say which unit it is, or try them all.
         """
-        key = self._generation("pseudonyms", self.pseudonym_generation if generation is None else generation)
-        return hmac.digest(key, unit.encode(), "sha256")[: PSEUDONYM_LENGTH // 2].hex()
+        number = self.pseudonym_generation if generation is None else generation
+        mac = self._pseudonym_macs.get(number)
+        if mac is None:
+            mac = self._pseudonym_macs[number] = KeptMac(self._generation("pseudonyms", number))
+        return mac(unit.encode())[: PSEUDONYM_LENGTH // 2].hex()
 
     def unit_pseudonyms(self, unit: str) -> list[str]:
         """All names that `unit` has had, of every generation up to the current one."""

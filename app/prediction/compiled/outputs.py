@@ -7,6 +7,7 @@ classifiers whose predict is the likeliest class; `labels` (rows,) int64, indice
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -50,8 +51,8 @@ def read_answer(task: Task, classes: int, rows: int, outputs: Mapping[str, NDArr
         probabilities = _float64(outputs, PROBABILITIES, (rows, classes))
         if rows == 1:  # plain numbers are faster than arrays of one row
             numbers = probabilities.tolist()[0]
-            label = np.array((numbers.index(max(numbers)),), dtype=np.int32)
-            return Answer(Scores(label, probabilities), _NO_DOUBT if _sure(numbers, close=True) else np.zeros(1, dtype=np.intp))
+            scores = Scores(_label(numbers.index(max(numbers))), probabilities)
+            return Answer(scores, _NO_DOUBT if _sure(numbers, close=True) else np.zeros(1, dtype=np.intp))
         labels = probabilities.argmax(axis=1).astype(np.int32)
         return Answer(Scores(labels=labels, probabilities=probabilities), _unsure(probabilities, close=True))
     labels = outputs[LABELS].reshape(-1)
@@ -65,6 +66,14 @@ def read_answer(task: Task, classes: int, rows: int, outputs: Mapping[str, NDArr
         raise Malformed("The graph gives labels alone.")
     margins = outputs[MARGINS].reshape(rows, -1).astype(np.float64)
     return Answer(Scores(labels=labels), _unsure(margins, close=True))
+
+
+@cache
+def _label(number: int) -> NDArray[np.int32]:
+    """One row's label, which many answers hold: read-only."""
+    label = np.array((number,), dtype=np.int32)
+    label.setflags(write=False)
+    return label
 
 
 def _float64(outputs: Mapping[str, NDArray[Any]], name: str, shape: tuple[int, int]) -> NDArray[np.float64]:

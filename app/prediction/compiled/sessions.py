@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -57,14 +58,16 @@ class _OneRow:
     """One row of numbers through memory that is bound to the graph once: half of what such a call costs is making and binding it."""
 
     def __init__(self, session: onnxruntime.InferenceSession, feeder: Feeder, row: NDArray[Any], found: dict[str, NDArray[Any]]) -> None:
-        self._session = session
         self._feeder = feeder
         self._row = row
         self._found = found
-        self._binding = session.io_binding()
-        self._binding.bind_ortvalue_input(NUMBERS, onnxruntime.OrtValue.ortvalue_from_numpy(row))
+        binding = session.io_binding()
+        binding.bind_ortvalue_input(NUMBERS, onnxruntime.OrtValue.ortvalue_from_numpy(row))
         for name, array in found.items():
-            self._binding.bind_ortvalue_output(name, onnxruntime.OrtValue.ortvalue_from_numpy(array))
+            binding.bind_ortvalue_output(name, onnxruntime.OrtValue.ortvalue_from_numpy(array))
+        # What `session.run_with_iobinding` does on a processor, without its questions about graphics cards on each call.
+        self._kept = session, binding
+        self._run = partial(session._sess.run_with_iobinding, binding._iobinding, None)  # noqa: SLF001
 
     @classmethod
     def of(cls, session: onnxruntime.InferenceSession, feeder: Feeder, names: list[str]) -> _OneRow | None:
@@ -83,5 +86,5 @@ class _OneRow:
         """The answers by output, which the next call overwrites; raises OutsideProof, and what onnxruntime raises."""
         self._feeder.require_proved(batch)
         np.copyto(self._row, batch.numbers)
-        self._session.run_with_iobinding(self._binding)
+        self._run()
         return self._found
