@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TURNOUT, ECHO, STARLETTE = "turnout", "echo", "starlette"
+GATHERING = "mlserver-gathering"  # the best of the others, set up to answer more at the cost of latency: told beside
 BASELINES = {ECHO, STARLETTE}
 
 
@@ -63,8 +64,8 @@ class Results:
         return next((cell for cell, fits in zip(self.cells, found, strict=True) if fits), None)
 
     def best_model_server(self, connections: int, rows: int = 1, model: str = "boosted") -> Cell | None:
-        """The model server that answered the most requests; the floor and the hand-written route are none."""
-        cells = (self.find(name, connections, rows, model) for name in self.others() if name not in BASELINES)
+        """The model server that, set up as its guide says, answered the most; the floor and the hand-written route are none."""
+        cells = (self.find(name, connections, rows, model) for name in self.others() if name not in {*BASELINES, GATHERING})
         return max((cell for cell in cells if cell is not None), key=lambda cell: cell.per_second, default=None)
 
     def others(self) -> list[str]:
@@ -111,6 +112,7 @@ def aims(results: Results) -> list[Aim]:
     paced, batch, forest = results.notes.get("paced"), results.notes.get("batch"), results.find(TURNOUT, 32, model="forest")
     return [
         _at_least("requests/s at 32 connections, times the best model server's", 10, ratio(ours, best)),
+        _at_least("the same, times MLServer's with requests gathered", 10, ratio(ours, results.find(GATHERING, 32))),
         _at_least("requests/s at 32 connections, share of the bare echo's", 0.2, ratio(ours, results.find(ECHO, 32))),
         _at_most("p50 at one connection, times the bare echo's", 3, ratio(alone, results.find(ECHO, 1), "p50_ms")),
         _at_most("p99 in ms at 70 % of capacity, with promotions", 5, paced and paced["p99_ms"]),

@@ -154,7 +154,7 @@ def started(server: Server, bench: Bench, model: str) -> Iterator[tuple[Running,
     folder = Path(tempfile.mkdtemp(prefix=f"{server.name}-{model}-", dir=bench.folder))
     place = servers.Place(folder, bench.models, _free_port())
     command = server.command(place, model)
-    process = processes.start(command, bench.cores.server, place.environment(), folder / "log", folder)
+    process = processes.start(command, bench.cores.server, place.environment(server.bin), folder / "log", folder)
     try:
         _wait_until_ready(process, target_of(server, place, model, 1), folder / "log")
         yield Running(process, bench.cores), place
@@ -201,9 +201,11 @@ def _wait_until_ready(process: subprocess.Popen[bytes], target: Target, log: Pat
                 return
             last = answer[:200].decode(errors="replace")
         time.sleep(0.3)
-    said = log.read_text(encoding="utf-8", errors="replace")[-800:].strip()
+    said = next(
+        (line.strip() for line in reversed(log.read_text(encoding="utf-8", errors="replace").splitlines()) if line.strip()), "nothing"
+    )
     state = "did not answer as it should" if process.poll() is None else f"ended with {process.returncode}"
-    raise NoFiguresError(f"{state} ({last}); it said: {said}")
+    raise NoFiguresError(f"{state} ({last}); its last words: {said[:300]}")
 
 
 def _free_port() -> int:

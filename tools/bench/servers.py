@@ -44,7 +44,8 @@ class Place:
     models: Path  # the trained models, NAME.joblib
     port: int  # the next two are free, too
 
-    def environment(self) -> dict[str, str]:
+    def environment(self, binaries: Path) -> dict[str, str]:
+        """What its process is told; `binaries`: its virtual environment's, for servers that start others by name."""
         kept = {name: os.environ[name] for name in ("LANG", "LC_ALL", "TZ") if name in os.environ}  # noqa: TID251  a tool's edge
         own = {
             "HOME": str(self.folder),
@@ -52,7 +53,7 @@ class Place:
             "BENTOML_HOME": str(self.folder / "bentoml"),
             "BENCH_MODELS": str(self.models),
         }
-        return {"PATH": "/usr/local/bin:/usr/bin:/bin", **kept, **QUIET, **own}
+        return {"PATH": f"{binaries}:/usr/local/bin:/usr/bin:/bin", **kept, **QUIET, **own}
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def _mlflow(place: Place, model: str) -> list[str]:
     """Its own format, written by its own tool."""
     binaries, saved = ENVIRONMENTS / "mlflow/bin", place.folder / model
     if not saved.exists():
-        run([str(binaries / "python"), "-c", SAVE, str(place.models / f"{model}.joblib"), str(saved)], place.environment())
+        run([str(binaries / "python"), "-c", SAVE, str(place.models / f"{model}.joblib"), str(saved)], place.environment(binaries))
     options = ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(place.port), "--workers", "1"]
     return [str(binaries / "mlflow"), "models", "serve", "--model-uri", str(saved), *options]
 
