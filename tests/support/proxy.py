@@ -8,6 +8,7 @@ with Proxy.of_database(urls.runtime) as proxy:
     proxy.cut()                             # all connections, now
     proxy.cut_at("commit", Cut.AFTER)       # the next COMMIT is done by the server, and nobody hears of it
     proxy.cut_at("commit", Cut.BEFORE)      # ... the server never hears of it
+    proxy.cut_at("commit", Cut.AFTER, having="into promotions")  # ... of a transaction in which that was said
     proxy.cuts                              # how many of the planned cuts came about
 
 `Proxy(("127.0.0.1", 6379))` stands before any TCP server, at `proxy.port`; planned cuts are for PostgreSQL alone.
@@ -49,7 +50,7 @@ class Proxy:
         self.port = 0
         self.cuts = 0
         self.connections = 0  # accepted since the start
-        self._plan: list[tuple[bytes, Cut]] = []
+        self._plan: list[tuple[bytes, bytes, Cut]] = []
         self._refusing = False
         self._pairs: set[_Pair] = set()
         self._folder = Path(tempfile.mkdtemp(prefix="turnout-proxy-"))
@@ -91,9 +92,12 @@ class Proxy:
         """Every connection, now."""
         self._do(self._set(lambda: [pair.cut() for pair in tuple(self._pairs)]))
 
-    def cut_at(self, words: str, cut: Cut, times: int = 1) -> None:
-        """The next `times` statements whose text holds `words` (capitals do not matter) lose their connection."""
-        self._plan += [(words.lower().encode(), cut)] * times
+    def cut_at(self, words: str, cut: Cut, times: int = 1, *, having: str = "") -> None:
+        """The next `times` statements whose text holds `words` (capitals do not matter) lose their connection.
+
+        `having`: only where a statement with these words came before it in the same transaction.
+        """
+        self._plan += [(words.lower().encode(), having.lower().encode(), cut)] * times
 
     def forget_cuts(self) -> None:
         """What is planned and did not come about is not planned any more."""
@@ -112,10 +116,10 @@ class Proxy:
         self._loop.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def planned(self, text: bytes) -> Cut | None:
-        """Whether a statement of this text loses its connection, and when; the plan is one shorter then."""
-        for number, (words, cut) in enumerate(self._plan):
-            if words in text.lower():
+    def planned(self, text: bytes, before: list[bytes]) -> Cut | None:
+        """Whether a statement of this text, after those of its transaction, loses its connection, and when; the plan is one shorter then."""
+        for number, (words, having, cut) in enumerate(self._plan):
+            if words in text and (not having or any(having in earlier for earlier in before)):
                 del self._plan[number]
                 return cut
         return None
@@ -187,6 +191,7 @@ class _Pair:
         self._from_server, self._to_server = server
         self._postgres = postgres
         self._statements: dict[bytes, bytes] = {}  # names of prepared ones
+        self._said: list[bytes] = []  # in the transaction that is under way
         self._silent = False  # what the server says now is lost
 
     def cut(self) -> None:
@@ -230,13 +235,20 @@ class _Pair:
             await self._pause(forth=True)
             for message in _messages(buffer):
                 text = self._text(message)
-                cut = None if text is None else self._proxy.planned(text)
+                cut = None if text is None else self._heard(text.lower())
                 if cut is Cut.BEFORE:
                     self._proxy.cuts += 1
                     return
                 self._silent = self._silent or cut is Cut.AFTER
                 self._to_server.write(message)
             await self._to_server.drain()
+
+    def _heard(self, text: bytes) -> Cut | None:
+        if text.startswith((b"begin", b"start transaction")):
+            self._said.clear()
+        cut = self._proxy.planned(text, self._said)
+        self._said = [*self._said[-99:], text]
+        return cut
 
     async def _back(self) -> None:
         buffer = bytearray()

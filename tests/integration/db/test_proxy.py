@@ -27,9 +27,12 @@ def proxy(database_urls: DatabaseUrls) -> Iterator[Proxy]:
         yield proxy
 
 
-async def _insert(url: str) -> None:
+async def _insert(url: str, *, also_reads: bool = False) -> None:
     connection = await asyncpg.connect(url)
     try:
+        if also_reads:
+            async with connection.transaction():
+                await connection.fetch("select n from kept")
         async with connection.transaction():
             await connection.execute("insert into kept values ($1)", 1)
     finally:
@@ -49,6 +52,15 @@ async def test_a_commit_is_cut_before_or_after_it_was_done_and_only_that_one(
 
     assert execute(database_urls.superuser, "select count(*) from kept") == [(kept + 1,)]
     assert proxy.cuts == 1
+
+
+async def test_the_commit_of_a_transaction_that_said_something_is_told_from_others(proxy: Proxy, database_urls: DatabaseUrls) -> None:
+    url = proxy.url(database_urls.superuser)
+    proxy.cut_at("commit", Cut.AFTER, having="INSERT into kept")
+    with pytest.raises((asyncpg.PostgresConnectionError, asyncpg.InterfaceError, OSError)):
+        await _insert(url, also_reads=True)
+
+    assert execute(database_urls.superuser, "select count(*) from kept") == [(1,)]
 
 
 @pytest.mark.parametrize(("cut", "kept"), [(Cut.BEFORE, 1), (Cut.AFTER, 2)])
