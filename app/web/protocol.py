@@ -104,7 +104,7 @@ class GuardedProtocol(HttpToolsProtocol):
         elif self._unfinished:  # a body that nobody reads any more
             self._watched = True
             self.book.awaits(self)
-        else:
+        elif not self.flow.write_paused:  # who still takes an answer is not idle
             self.book.idle[self] = self.book.now
 
     def pause_writing(self) -> None:
@@ -114,6 +114,8 @@ class GuardedProtocol(HttpToolsProtocol):
     def resume_writing(self) -> None:
         self.book.stuck.pop(self, None)
         super().resume_writing()
+        if self.cycle.response_complete and not self._unfinished and not self.transport.is_closing():
+            self.book.idle[self] = self.book.now
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002  uvicorn's text names uvicorn's view
         if self._refusal:

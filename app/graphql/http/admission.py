@@ -37,6 +37,7 @@ _AGAIN_S = 1.0  # an overload that comes back within this is the same one: nobod
 _LONGEST_WAIT_S = 10.0
 _MOST_KNOWN = 4096
 _COST_S = 0.0003  # of one request, until some were measured
+_AROUND_S = 0.0001  # beside it: reading the request, writing the answer
 _WEIGHT = 0.05  # of the newest one in the mean
 
 
@@ -189,8 +190,6 @@ class Admission:
         if took_s < TARGET_S:
             if self.shedding:
                 self.shedding, self._over_at = False, now
-                self._known.clear()
-                log.info("overload_over", lasted_s=round(now - self._late_since, 1))
             self._late_turns = 0
         else:
             if not self._late_turns:
@@ -198,8 +197,9 @@ class Admission:
             self._late_turns += 1
             stands_s = 0.0 if now - self._over_at < _AGAIN_S else STANDING_S
             if self._late_turns >= _LATE_TURNS and now - self._late_since >= stands_s:
-                if not self.shedding:
-                    log.warning("overload", turn_s=round(took_s, 3), open=len(self._shares))
+                if not self.shedding and now - self._over_at >= _AGAIN_S:
+                    self._known.clear()
+                    log.warning("overload", turn_s=round(took_s, 3), tenants=len(self._shares))
                 self.shedding = True
         self._divide()
         return self._late_turns > 0
@@ -208,7 +208,7 @@ class Admission:
         """What fits into a turn, in equal parts for those who asked in the last one; whoever wants less leaves the rest to the others."""
         if self.shedding:
             asked = [share.asked for share in self._shares.values()]
-            fits = max(LEAST_A_TURN, int(TARGET_S / self._cost_s))
+            fits = max(LEAST_A_TURN, int(TARGET_S / (self._cost_s + _AROUND_S)))
             self._level = water_level(asked, fits)
             self._crowd = max(1.0, sum(asked) / fits)
         for tenant_id, share in list(self._shares.items()):

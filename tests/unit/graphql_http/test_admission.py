@@ -1,0 +1,251 @@
+"""Who is begun and who is refused, turn by turn, by a clock that is set."""
+
+from collections import Counter
+from contextlib import suppress
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.errors import AppError, RateLimited, Unavailable
+from app.graphql.http.admission import LEAST_A_TURN, STANDING_S, TARGET_S, Admission, Busy, Crowded, Places, wait_ms, water_level
+
+pytestmark = pytest.mark.unit
+A, B, C = (UUID(int=number) for number in range(1, 4))
+FAR = 10_000.0
+
+
+class Counts(Counter):
+    def turned_away(self, reason):
+        self[reason] += 1
+
+
+class World:
+    def __init__(self, most=1000):
+        self.at = 100.0
+        self.counts = Counts()
+        self.admission = Admission(most, self.counts, lambda: self.at)
+
+    def turn(self, took_s):
+        self.at += took_s
+        return self.admission.turned(self.at, took_s)
+
+    def overloaded(self):
+        while not self.admission.shedding:
+            self.turn(0.06)
+
+    def asks(self, tenant, times, token=b"", cost_s=0.0003):
+        """How many of them are begun; each is answered at once."""
+        begun = 0
+        for _ in range(times):
+            with suppress(AppError):
+                place = self.admission.begin(tenant, FAR, token)
+                self.at += cost_s
+                place.end()
+                begun += 1
+        return begun
+
+
+def test_as_long_as_turns_are_short_everything_is_begun():
+    world = World()
+    for _ in range(100):
+        assert world.asks(A, 500) == 500
+        assert world.turn(TARGET_S * 0.9) is False
+    assert world.counts == {}
+
+
+def test_one_long_turn_is_a_pause_and_no_overload():
+    world = World()
+    assert world.turn(5.0) is True
+    assert world.asks(A, 500) == 500
+    assert world.turn(0.001) is False
+    assert world.counts == {}
+
+
+def test_delay_that_stands_is_an_overload_and_each_turn_begins_what_fits():
+    world = World()
+    turns = 0
+    while not world.admission.shedding:
+        world.asks(A, 500, cost_s=0)
+        world.turn(0.03)
+        turns += 1
+    assert turns * 0.03 >= STANDING_S
+    assert LEAST_A_TURN <= world.asks(A, 500) < 100
+    assert set(world.counts) == {"busy"}
+
+
+def test_an_overload_that_comes_back_at_once_needs_not_stand_again():
+    world = World()
+    world.overloaded()
+    world.turn(0.001)
+    assert not world.admission.shedding
+    world.turn(0.03)
+    world.turn(0.03)
+    assert world.admission.shedding
+
+
+def test_who_asks_for_little_gets_it_and_who_asks_for_much_shares_the_rest():
+    world = World()
+    world.overloaded()
+    for _ in range(2):  # the first turn is how it is known who asks for how much
+        begun = [world.asks(A, 2000), world.asks(B, 5), world.asks(C, 1000)]
+        world.turn(0.06)
+    assert begun[1] == 5
+    assert begun[0] == begun[2] > 5
+    world.asks(A, 2000)
+    with pytest.raises(RateLimited, match="your tenant has its share") as refused:
+        world.admission.begin(A, FAR)
+    assert isinstance(refused.value, Crowded)
+    assert refused.value.details["retry_after_ms"] >= 500
+
+
+def test_a_tenant_that_is_alone_is_told_that_the_service_is_busy():
+    world = World()
+    world.overloaded()
+    world.asks(A, 2000)
+    with pytest.raises(Unavailable, match="busy") as refused:
+        world.admission.begin(A, FAR)
+    assert isinstance(refused.value, Busy)
+    assert refused.value.details["retry_after_ms"] >= 500
+
+
+def test_who_was_refused_is_so_again_by_the_token_alone_until_the_next_turn():
+    world = World()
+    world.overloaded()
+    world.asks(A, 500, b"token of A")
+    world.turn(0.06)
+    assert world.admission.known(b"token of A") is None  # a new turn: the tenant has had nothing of it
+    world.asks(A, 500, b"token of A")
+    assert isinstance(world.admission.known(b"token of A"), Unavailable)
+    assert world.admission.known(b"token of B") is None
+    world.turn(0.001)
+    assert not world.admission.shedding
+
+
+def test_work_that_costs_more_is_begun_less_often():
+    def begun(cost_s):
+        world = World()
+        world.overloaded()
+        for _ in range(200):
+            with suppress(AppError):
+                place = world.admission.begin(A, FAR)
+                world.at += cost_s
+                place.end()
+            world.turn(0.05)
+        return world.asks(A, 5000)
+
+    assert begun(0.0001) > begun(0.0004) > LEAST_A_TURN
+    assert begun(0.05) == LEAST_A_TURN
+
+
+def test_what_waits_for_something_else_says_nothing_of_what_a_request_costs():
+    world = World()
+    world.overloaded()
+    usual = world.asks(A, 500)
+    for _ in range(100):
+        world.turn(0.05)
+        place = world.admission.begin(A, FAR)
+        world.turn(0.05)
+        place.end()
+    assert world.asks(A, 500) >= usual - 1
+
+
+def test_what_cannot_be_answered_in_its_time_is_not_begun():
+    world = World()
+    world.turn(0.5)
+    world.turn(0.5)
+    with pytest.raises(Unavailable):
+        world.admission.begin(A, world.at + 0.4)
+    world.admission.begin(A, world.at + 0.6)
+    assert world.counts == {"late": 1}
+
+
+def test_a_tenant_that_is_alone_has_four_fifths_of_what_may_be_under_way_and_another_finds_room():
+    world = World(most=100)
+    begun = []
+    with pytest.raises(Unavailable):
+        begun.extend(world.admission.begin(A, FAR) for _ in range(200))
+    held = []
+    with suppress(AppError):
+        while True:
+            held.append(world.admission.begin(B, FAR))
+    assert world.counts["full"] == 1
+    assert len(held) >= 10
+    for place in held:
+        place.end()
+    world2 = World(most=100)
+    count = 0
+    with suppress(AppError):
+        while True:
+            world2.admission.begin(A, FAR)
+            count += 1
+    assert count == 80
+
+
+def test_changes_are_fewer_than_requests_and_end_with_them():
+    world = World(most=64)
+    places = [world.admission.change(A, world.admission.begin(A, FAR)) for _ in range(4)]
+    places.append(fifth := world.admission.begin(A, FAR))
+    with pytest.raises(Unavailable):
+        world.admission.change(A, fifth)
+    assert world.counts == {"admin": 1}
+    for place in places:
+        place.end()
+    assert world.admission.change(A, world.admission.begin(A, FAR)) is not None
+    assert world.asks(A, 60) == 60
+
+
+def test_a_tenant_has_half_of_the_places_when_it_is_alone():
+    counts = Counts()
+    places = Places(32, 1, "upload", counts)
+    held = []
+    with pytest.raises(Unavailable):
+        held.extend(places.begin(A) for _ in range(40))
+    more = []
+    with suppress(Unavailable):
+        while True:
+            more.append(places.begin(B))
+    assert len(more) == 8
+    assert counts == {"upload": 2}
+
+
+@given(st.lists(st.integers(0, 1000), max_size=30), st.integers(1, 2000))
+def test_the_level_gives_everybody_the_same_or_what_was_wanted_and_no_more_than_fits(wanted, fits):
+    level = water_level(wanted, fits)
+    given_out = sum(min(each, level) for each in wanted)
+    assert given_out <= max(fits, len(wanted))
+    if sum(wanted) <= fits:
+        assert given_out == sum(wanted)
+    else:
+        assert level == 1 or given_out > fits - len(wanted)
+
+
+@given(st.floats(1.0, 1000.0))
+def test_who_is_refused_comes_back_at_a_random_moment_and_the_later_the_more_there_are(crowd):
+    waits = [wait_ms(crowd) for _ in range(50)]
+    assert all(500 <= wait <= min(10_000, 500 + 1000 * crowd) for wait in waits)
+    assert len(set(waits)) > 1 or crowd > 500
+
+
+@given(st.lists(st.tuples(st.sampled_from("ABC"), st.sampled_from(["begin", "end", "turn", "long"])), max_size=80))
+def test_whatever_happens_all_places_come_back(steps):
+    world = World(most=16)
+    held = {"A": [], "B": [], "C": []}
+    tenants = {"A": A, "B": B, "C": C}
+    for who, what in steps:
+        if what == "begin":
+            with suppress(AppError):
+                held[who].append(world.admission.begin(tenants[who], FAR))
+        elif what == "end" and held[who]:
+            held[who].pop().end()
+        elif what == "turn":
+            world.turn(0.001)
+        elif what == "long":
+            world.turn(0.06)
+    for place in (place for places in held.values() for place in places):
+        place.end()
+    assert world.admission._free == 16
+    world.turn(0.001)
+    world.turn(0.001)
+    assert world.admission._shares == {}
