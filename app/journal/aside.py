@@ -34,9 +34,15 @@ class Aside:
         self._held, self._quarantine, self._clock = spool / HELD, spool / QUARANTINE, clock
         for folder in (self._held, self._quarantine):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._days = {segment.number: _days_of(_records_in(segment.path)) for segment in self.held_segments()}
         self.held = sum(len(frames_in(segment.path.read_bytes())) for segment in self.held_segments())
         self.quarantined = sum(len(frames_in(path.read_bytes())) for path in self._quarantine.glob(f"*{_RECORDS}"))
         self.quarantined += sum(1 for _ in self._quarantine.glob(f"*{_BYTES}"))
+
+    @property
+    def held_days(self) -> set[str]:
+        """Of which days records are held, as `2026-03-01`."""
+        return set().union(*self._days.values())
 
     def held_segments(self) -> list[Segment]:
         return segments_of(self._held)
@@ -47,12 +53,14 @@ class Aside:
         while (self._held / f"{number}{SEALED}").exists():
             number += 1
         _write_whole(self._held / f"{number}{SEALED}", b"".join(map(encode, records)))
+        self._days[number] = _days_of(records)
         self.held += len(records)
-        _log.error("journal.held", records=len(records), days=sorted({record.at.date().isoformat() for record in records}))
+        _log.error("journal.held", records=len(records), days=sorted(self._days[number]))
 
     def release(self, segment: Segment, records: int) -> None:
         """The `records` of a held segment are in the database."""
         segment.path.unlink(missing_ok=True)
+        self._days.pop(segment.number, None)
         self.held -= records
         _log.info("journal.held_released", records=records)
 
@@ -128,6 +136,10 @@ def _named_in(path: Path) -> tuple[set[UUID], set[str]]:
 
 def _records_in(path: Path) -> list[Record]:
     return [decode(payload) for payload in frames_in(path.read_bytes())]
+
+
+def _days_of(records: Sequence[Record]) -> set[str]:
+    return {record.at.date().isoformat() for record in records}
 
 
 def frames_in(data: bytes) -> list[bytes]:

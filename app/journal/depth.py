@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from datetime import date
 from typing import TYPE_CHECKING
 
 import orjson
@@ -31,6 +32,7 @@ class DrainStatus:
     held: int = 0
     quarantined: int = 0
     mean_bytes: int | None = None
+    missing_days: tuple[str, ...] = ()  # whose records wait for a partition
 
 
 def write_status(spool: Path, status: DrainStatus) -> None:
@@ -46,6 +48,12 @@ def read_status(spool: Path) -> DrainStatus | None:
         return DrainStatus(**orjson.loads((spool / _STATUS).read_bytes()))
     except (OSError, ValueError, TypeError):
         return None
+
+
+def missing_days(spool: Path) -> list[date]:
+    """The days whose partition the drain of this machine waits for."""
+    status = read_status(spool)
+    return [] if status is None else sorted(map(date.fromisoformat, status.missing_days))
 
 
 def read_depth(spool: Path, clock: Clock) -> Depth:

@@ -32,6 +32,7 @@ _HELD_EVERY_S = 30.0
 _HEED_EVERY_S = 600.0
 _SPEAK_EVERY_S = 1.0
 _REPORT_EVERY_S = 5.0
+_TODAY = "the partition of today"
 _log = structlog.get_logger(__name__)
 
 
@@ -164,10 +165,10 @@ class Drain:
             self._aside.refuse(record, reason)
 
     def _hold_or_wait(self, missing: list[Record]) -> None:
-        """Today's partition is made by the supervisor any moment: wait for it. Another day's must not keep today's records back."""
+        """Today's partition is made by the parent process within seconds: wait for it. Another day's must not keep today's records back."""
         today = self._clock.now().date()
         if any(record.at.date() == today for record in missing):
-            raise SinkUnavailable("the partition of today")
+            raise SinkUnavailable(_TODAY)
         self._aside.hold(missing)
 
     def _report(self) -> None:
@@ -191,6 +192,8 @@ class Drain:
 
     def _speak(self) -> None:
         mean = self._moved_bytes // self._moved if self._moved else None
-        status = DrainStatus(self._clock.time_ms(), self._waiting_for, self._aside.held, self._aside.quarantined, mean)
+        days = self._aside.held_days | ({self._clock.now().date().isoformat()} if self._waiting_for == _TODAY else set())
+        aside = self._aside
+        status = DrainStatus(self._clock.time_ms(), self._waiting_for, aside.held, aside.quarantined, mean, tuple(sorted(days)))
         with suppress(OSError):  # a full disk must not end the one process that makes room
             write_status(self._spool, status)

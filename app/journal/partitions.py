@@ -12,7 +12,7 @@ import asyncpg
 from app.db.driver import connect, run_blocking, translated
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Collection, Iterable
 
     from app.kernel.clock import Clock
 
@@ -32,13 +32,13 @@ FROM pg_class c, aclexplode(c.relacl) a WHERE c.oid = $1::regclass AND a.grantee
 """
 
 
-async def ensure_partitions(owner_url: str, clock: Clock, days_ahead: int = 14) -> list[date]:
-    """The days that got a partition just now, so that yesterday to `days_ahead` days from today all have one. Idempotent.
+async def ensure_partitions(owner_url: str, clock: Clock, days_ahead: int = 14, also: Collection[date] = ()) -> list[date]:
+    """The days that got a partition just now, so that yesterday to `days_ahead` days from today all have one, and `also`. Idempotent.
 
     Raises Unavailable where the database is away or somebody holds the table locked; call it again.
     """
     today = clock.now().astimezone(UTC).date()
-    wanted = [today + timedelta(days=n) for n in range(-_BEHIND, days_ahead + 1)]
+    wanted = sorted({*(today + timedelta(days=n) for n in range(-_BEHIND, days_ahead + 1)), *also})
     async with _owner(owner_url) as connection:
         have = await _days(connection)
         return [day for day in wanted if day not in have and await _patiently(connection, _make, day)]

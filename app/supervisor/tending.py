@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from app.db.driver import connect, translated
 from app.errors import AppError, ConfigurationError
-from app.kernel.home import TOMBSTONES
+from app.journal.depth import missing_days
+from app.journal.partitions import ensure_partitions
+from app.kernel.home import SPOOL, TOMBSTONES
 from app.supervisor.console import say
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ _AGAIN_AFTER_S = 10.0
 _SLICE_S = 0.5
 _REACH_WITHIN_S = 2.0  # a server that is frozen must not hold up who looks after children
 _FIRST_ROUND_S, _ROUND_EVERY_S = 300.0, 3600.0
+_DAYS_EVERY_S, _DAYS_AT_ONCE = 3.0, 31
 _LEADER = 7_236_114_903  # advisory: one machine at a time sweeps
 _SERVER = {"application_name": "turnout-sweep", "timezone": "UTC", "search_path": "public", "statement_timeout": "10000"}
 _UNSWEPT = "select exists (select from tombstones where swept_at is null)"
@@ -44,7 +47,7 @@ class Tender:
         self._leading = False
         self._sweeper: Sweeper | None = None
         self._work: AsyncIterator[int] | None = None
-        self._look_at = 0.0
+        self._look_at = self._days_at = 0.0
         self._round_at = time.monotonic() + _FIRST_ROUND_S
         self._trouble = ""
 
@@ -56,6 +59,7 @@ class Tender:
         if time.monotonic() < self._look_at:
             return
         try:
+            self._make_days()
             busy = self._run(self._slice())
         except (AppError, ConfigurationError) as error:
             self._drop()
@@ -67,11 +71,21 @@ class Tender:
             self._trouble = ""
             self._look_at = 0.0 if busy else time.monotonic() + _EVERY_S
 
+    def _make_days(self) -> None:
+        """A partition that somebody dropped, or that is of a day long ago, is made as soon as the drain of this machine asks for it."""
+        days = missing_days(self._home / SPOOL)
+        if not days or time.monotonic() < self._days_at:
+            return
+        self._days_at = time.monotonic() + _DAYS_EVERY_S
+        if made := self._run(ensure_partitions(self._url, self._clock, also=days[:_DAYS_AT_ONCE])):
+            say(f"made {len(made)} day{'s' * (len(made) > 1)} of the prediction log that records wait for")
+
     def finish(self) -> int:
         """Everything that is to do now, a whole round included: how many rows changed or went. Raises Unavailable, ConfigurationError."""
 
         async def all_of_it() -> int:
             rows = 0
+            await ensure_partitions(self._url, self._clock, also=missing_days(self._home / SPOOL)[:_DAYS_AT_ONCE])
             if await self._leads():
                 sweeper = self._open()
                 await sweeper.stand_again()

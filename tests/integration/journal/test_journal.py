@@ -21,8 +21,9 @@ from app.journal.depth import read_depth
 from app.journal.layout import pending_bytes, writer_folders
 from app.journal.partitions import ensure_partitions
 from app.kernel.clock import SystemClock
+from app.supervisor.tending import Tender
 from tests.integration.journal.processes import drain, eventually, ids_of, killed, logged, until, writer
-from tests.support.database import SPEEDY, make_tenant, urls_of
+from tests.support.database import SPEEDY, execute, make_tenant, urls_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -111,6 +112,27 @@ def test_a_drain_without_a_url_says_which_variable_it_needs(tmp_path: Path, urls
         said = refused.communicate(timeout=60)[1]
     assert refused.returncode == 2
     assert "TURNOUT_DATABASE_LOG_URL" in said
+
+
+def test_a_partition_that_somebody_dropped_is_no_error_and_is_made_again_when_the_drain_asks_for_it(
+    tmp_path: Path, urls: DatabaseUrls
+) -> None:
+    tenant_id = make_tenant(urls, "clinic")
+    spool, tender = tmp_path / "spool", Tender(urls.owner, tmp_path, CLOCK)
+    execute(urls.owner, f"drop table predictions_{CLOCK.now():%Y%m%d}")
+    with drain(tmp_path, urls) as draining, writer(tmp_path, tenant_id, "DURABLE") as running:
+        lines = until(running, 200)
+        eventually(lambda: read_depth(spool, CLOCK).waiting_for == "the partition of today", draining)
+        assert read_depth(spool, CLOCK).readings()["turnout_journal_drain_stalled"] == 1.0
+        lines += until(running, 200)
+        lines += killed(running)
+        eventually(lambda: bool(tender.tend() or pending_bytes(spool) == 0), draining)
+    tender.close()
+    found = logged(urls, tenant_id)
+
+    assert ids_of(lines, "refused") == set()
+    assert ids_of(lines, "ok") <= set(found) <= ids_of(lines, "try")
+    assert len(found) == len(set(found))
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -19,8 +20,9 @@ from tests.support.database import execute, make_tenant
 from tests.unit.journal.records import Records
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
+    from app.journal.types import PredictionRecord
     from tests.support.database import DatabaseUrls
 
 pytestmark = pytest.mark.integration
@@ -59,6 +61,30 @@ class TestSink:
                 "compute_us": 812, "score": 0.25, "degraded": True,
             }
         ]  # fmt: skip
+
+    async def test_two_who_write_the_same_records_at_the_same_moment_count_each_once(
+        self, sink: PostgresSink, database_urls: DatabaseUrls, clock: ManualClock
+    ) -> None:
+        records = Records(clock, make_tenant(database_urls, "clinic"))
+        sent = [records.one(experiment="colour", variant="blue", reason="EXPERIMENT") for _ in range(2000)]
+        others = [PostgresSink(database_urls.log) for _ in range(3)]
+
+        async def write(sink: PostgresSink, records: Sequence[PredictionRecord]) -> None:
+            """As a drain does: again until it is done; who is in the other's way is told so."""
+            while True:
+                try:
+                    await sink.insert(records)
+                    break
+                except SinkUnavailable:
+                    continue
+
+        await asyncio.gather(*(write(each, sent[:: (-1) ** n]) for n, each in enumerate(others)))
+        for each in others:
+            await each.close()
+        counted = """select (select count(*) from predictions), (select sum(requests)::int from usage_deltas),
+          (select count(*) from exposure_queue)"""
+
+        assert execute(database_urls.runtime, counted, tenant_id=records.tenant_id) == [(2000, 2000, 2000)]
 
     async def test_what_a_shadow_said_arrives_whole_once_and_beside_its_answer(
         self, sink: PostgresSink, database_urls: DatabaseUrls, clock: ManualClock
@@ -155,9 +181,16 @@ class TestPartitions:
         clock.advance(86_400)
         assert await ensure_partitions(database_urls.owner, clock, days_ahead=3) == [date(2026, 3, 5)]
 
-    async def test_two_machines_at_once_make_each_day_once(self, database_urls: DatabaseUrls, clock: ManualClock) -> None:
-        import asyncio
+    async def test_a_day_that_records_wait_for_is_made_however_long_ago_it_was(
+        self, database_urls: DatabaseUrls, clock: ManualClock
+    ) -> None:
+        await ensure_partitions(database_urls.owner, clock, days_ahead=1)
 
+        assert await ensure_partitions(database_urls.owner, clock, days_ahead=1, also=[date(2025, 1, 1), date(2026, 3, 1)]) == [
+            date(2025, 1, 1)
+        ]
+
+    async def test_two_machines_at_once_make_each_day_once(self, database_urls: DatabaseUrls, clock: ManualClock) -> None:
         made = await asyncio.gather(*(ensure_partitions(database_urls.owner, clock, days_ahead=4) for _ in range(3)))
 
         assert sorted(day for days in made for day in days) == [date(2026, 2, 28) + timedelta(days=n) for n in range(6)]
