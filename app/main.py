@@ -183,7 +183,7 @@ def build_parts(settings: Settings, telemetry: Telemetry, index: int) -> Parts:
     sealed = SealedFolder(settings.home / LAST_GOOD, master_key.box(LAST_GOOD))
     last_good = LastGood.of(sealed, sync_url, breaker, settings.serving.last_good_days, telemetry, clock)
     name = f"{machine_name(settings.home)}/{os.getpid()}-{index}"
-    flag_server = _flag_server(settings, database, sync_database, telemetry, clock)
+    flag_server = _flag_server(settings, database, sync_database, telemetry, clock, sealed)
     flags = FlagBook(directory, FlagBuilder(), telemetry, flag_server)
     announced.follower = follower = Follower(
         sync_url, runtime_url, name, directory, table, pool, validator, flags, clock, breaker, last_good
@@ -200,7 +200,7 @@ def build_parts(settings: Settings, telemetry: Telemetry, index: int) -> Parts:
     changes = Changes(database, directory, clock, Everywhere(database, announced))
     uploads = ArtifactUploads(database, clock, answers, answers, keys)
     newcomers = Newcomers(changes, master_key)
-    gatekeeper = Gatekeeper(build_verifier(settings, clock), directory, clock, follower.caught_up, newcomers, limiter)
+    gatekeeper = Gatekeeper(build_verifier(settings, clock, sealed), directory, clock, follower.caught_up, newcomers, limiter)
     versions = Versions(pool, cache, live_proof, breakers := Breakers(telemetry), clock)
     fallbacks = Fallbacks(table, versions, telemetry)
     services = Services(
@@ -358,13 +358,13 @@ def _budgets(settings: Settings, limiter: RateLimiter, sync_database: SyncDataba
 
 
 def _flag_server(
-    settings: Settings, database: Database, sync_database: SyncDatabase, telemetry: Telemetry, clock: SystemClock
+    settings: Settings, database: Database, sync_database: SyncDatabase, telemetry: Telemetry, clock: SystemClock, kept: SealedFolder
 ) -> UnleashFlagSource | None:
     given = settings.unleash
     if given is None:
         return None
     options = UnleashOptions(given.url, given.token.value, given.shared_flags, given.refresh_s)
-    return UnleashFlagSource(options, database, sync_database, telemetry, clock)
+    return UnleashFlagSource(options, database, sync_database, telemetry, clock, kept.file("unleash"))
 
 
 def _told(parts: Parts) -> Callable[[], None]:

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from app.db.breaker import NoBreaker
 from app.db.engine import Timeouts, is_outage, make_engine, translated
+from app.db.retrying import retried
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -84,17 +85,17 @@ class Database:
 
     async def _begin(self, tenant_id: UUID) -> AsyncSession:
         """A session whose transaction has begun. A pooled connection may have died unseen: nothing was asked yet, so once more."""
-        for attempt in (1, 2):
-            session = self._session(info={**self._info, "tenant_id": tenant_id})
-            try:
-                await session.connection()
-            except DBAPIError as error:
-                await session.close()
-                if attempt == 2 or not is_outage(error):
-                    raise
-            except BaseException:
-                await session.close()
-                raise
-            else:
-                return session
-        raise AssertionError("unreachable")
+        return await retried("begin a transaction", lambda: self._begun(tenant_id), when=_is_lost)
+
+    async def _begun(self, tenant_id: UUID) -> AsyncSession:
+        session = self._session(info={**self._info, "tenant_id": tenant_id})
+        try:
+            await session.connection()
+        except BaseException:
+            await session.close()
+            raise
+        return session
+
+
+def _is_lost(error: Exception) -> bool:
+    return isinstance(error, DBAPIError) and is_outage(error)

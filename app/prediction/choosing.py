@@ -62,23 +62,23 @@ class Chooser:
         routes = self._table.tenant(tenant_id)
         model = find_model(routes, request.model)
         if request.version is None:
-            return Chosen(model, aliased_version(routes, model, request.alias), RoutingReason.PINNED)
+            return Chosen(model, aliased_version(routes, model, request.alias), RoutingReason.PINNED, degraded=self._table.stale)
         key = (model.model_id, request.version)
         routed = routes.aliased.get(key) or routes.pinned.get(key)
         if routed is None:
             routed = self._table.trusted(RoutedVersion(await self._lookup.find(tenant_id, model, request.version)))
             routes.pinned[key] = routed
-        return Chosen(model, routed, RoutingReason.PINNED)
+        return Chosen(model, routed, RoutingReason.PINNED, degraded=self._table.stale)
 
     def of_unit(self, tenant_id: UUID, request: RouteRequest, unit_hash: str | None) -> Chosen:
         """What the flags choose for the unit, else the alias production; raises NotFound or ModelUnavailable."""
         routes = self._table.tenant(tenant_id)
         model = find_model(routes, request.model)
         if routes.flags is None:
-            return Chosen(model, aliased_version(routes, model, None), RoutingReason.ALIAS)
+            return Chosen(model, aliased_version(routes, model, None), RoutingReason.ALIAS, degraded=self._table.stale)
         decision = self._decided(routes.flags, request, unit_hash)
         if decision is None:
-            return Chosen(model, aliased_version(routes, model, None), RoutingReason.ALIAS)
+            return Chosen(model, aliased_version(routes, model, None), RoutingReason.ALIAS, degraded=self._table.stale)
         routed = None
         if decision.version is not None or decision.alias is not None:
             routed = self._variant(tenant_id, routes, model, decision)
@@ -88,7 +88,8 @@ class Chooser:
             routed = aliased_version(routes, model, None)
         if routed is None:
             reason, revision = RoutingReason.UNKNOWN_VARIANT, decision.flag_revision
-            return Chosen(model, aliased_version(routes, model, None), reason, decision.experiment, flag_revision=revision)
+            routed, degraded = aliased_version(routes, model, None), self._table.stale
+            return Chosen(model, routed, reason, decision.experiment, flag_revision=revision, degraded=degraded)
         return Chosen(
             model,
             routed,
@@ -98,6 +99,7 @@ class Chooser:
             decision.propensity,
             decision.flag_revision,
             None if decision.experiment is None else routes.flags.beside.get(decision.experiment),
+            self._table.stale,
         )
 
     def _decided(self, flags: ServedFlags, request: RouteRequest, unit_hash: str | None) -> Decision | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Protocol
 
+from app.db.breaker import DatabaseAway
 from app.errors import ModelFailed, ModelUnavailable, Unavailable
 from app.prediction.runtimes.onnx import OnnxRuntime
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from app.registry.types import VersionRoute
 
 _AWAY_S, _AWAY_WITHIN_S = 0.05, 15.0
+_KNOWN_AWAY_WITHIN_S = 2.0  # a database that is known not to answer: the last good state must not wait for one model's file
 
 
 class Opener(Protocol):
@@ -84,11 +86,13 @@ class RuntimeOpener:
 
 async def _patiently(open_it: Callable[[], Awaitable[Runtime]]) -> Runtime:
     """The runtime, once who is needed for it is there; raises as `open_it`, Unavailable where they stay away."""
-    end = asyncio.get_running_loop().time() + _AWAY_WITHIN_S
+    loop = asyncio.get_running_loop()
+    began = loop.time()
     while True:
         try:
             return await open_it()
         except Unavailable as error:
-            if error.code != Unavailable.code or asyncio.get_running_loop().time() >= end:
+            patience_s = _KNOWN_AWAY_WITHIN_S if isinstance(error, DatabaseAway) else _AWAY_WITHIN_S
+            if error.code != Unavailable.code or loop.time() - began >= patience_s:
                 raise
             await asyncio.sleep(_AWAY_S)

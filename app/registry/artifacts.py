@@ -10,12 +10,14 @@ import hashlib
 import hmac
 import os
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
 import structlog
 
 from app.audit import store as audit
+from app.db.retrying import is_unavailable, retried
 from app.errors import InvalidInput, ModelUnavailable, PayloadTooLarge, QuotaExceeded, RateLimited
 from app.kernel.context import Action
 from app.registry import artifact_store as store
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from app.kernel.clock import Clock
     from app.kernel.context import RequestContext
     from app.registry.ports import Allowances, ArtifactSeal
+    from app.registry.rows import ArtifactRow
     from app.registry.signing import TrustedKeys
 
 CHUNK_BYTES = 1024 * 1024
@@ -192,14 +195,17 @@ class ArtifactCache:
         """Whether the file is there with its bytes unchanged, and its signature counts where one is required."""
         return _has_digest(path, digest) and self._keys.refusal(digest, _kept_stamp(path)) is None
 
+    async def _chunk(self, tenant_id: UUID, digest: str, seq: int) -> tuple[ArtifactRow | None, bytes | None]:
+        async with self._database.tenant_tx(tenant_id) as session:
+            return await store.read_chunk(session, tenant_id, digest, seq)
+
     async def _fetch(self, tenant_id: UUID, digest: str, path: Path) -> None:
         temporary = path.with_name(f"{digest}.{uuid4().hex}.part")
         try:
             sha, size, seq = hashlib.sha256(), 0, 0
             with await asyncio.to_thread(temporary.open, "xb") as file:
                 while True:
-                    async with self._database.tenant_tx(tenant_id) as session:
-                        record, data = await store.read_chunk(session, tenant_id, digest, seq)
+                    record, data = await retried("read an artifact", partial(self._chunk, tenant_id, digest, seq), when=is_unavailable)
                     if record is None or not hmac.compare_digest(record.mac, self._seal.artifact_mac(tenant_id, digest, record.size_bytes)):
                         raise _damaged(digest, "its seal does not fit: it was not uploaded through this service, or its row was changed")
                     if record.removed_at is not None:

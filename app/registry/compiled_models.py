@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import structlog
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 
+from app.db.retrying import is_unavailable, retried
 from app.errors import ModelUnavailable
 from app.registry.rows import CompiledModelRow
 
@@ -41,8 +42,7 @@ class CompiledModels:
 
     async def bytes(self, tenant_id: UUID, digest: str) -> builtins.bytes:
         """The graph, as it was stored; raises ModelUnavailable where digest or seal do not fit, Unavailable where the database is away."""
-        async with self._database.tenant_tx(tenant_id) as session:
-            row = await session.get(CompiledModelRow, (tenant_id, digest))
+        row = await retried("read a compiled model", lambda: self._row(tenant_id, digest), when=is_unavailable)
         if row is None:
             raise _refused(digest, "it is not there")
         if not hmac.compare_digest(row.mac, self._seal.artifact_mac(tenant_id, digest, row.size_bytes)):
@@ -50,6 +50,10 @@ class CompiledModels:
         if len(row.data) != row.size_bytes or hashlib.sha256(row.data).hexdigest() != digest:
             raise _refused(digest, "its bytes are not those that were stored")
         return row.data
+
+    async def _row(self, tenant_id: UUID, digest: str) -> CompiledModelRow | None:
+        async with self._database.tenant_tx(tenant_id) as session:
+            return await session.get(CompiledModelRow, (tenant_id, digest))
 
 
 def _refused(digest: str, why: str) -> ModelUnavailable:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import secrets
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from app.tenancy.keys import Box
 
 __all__ = ["SealedFile", "SealedFolder", "UnreadableSecret"]
+_log = logging.getLogger(__name__)
 
 
 class SealedFolder:
@@ -69,15 +71,22 @@ class SealedFolder:
 
 
 class SealedFile:
-    """One file of the folder, for who knows no other."""
+    """One file of the folder, for who can do without it: what cannot be read or written is in the log."""
 
     def __init__(self, folder: SealedFolder, name: str) -> None:
         self._folder, self._name = folder, name
 
     def read(self) -> bytes | None:
-        """What was written last, or None. Raises UnreadableSecret, OSError."""
-        return self._folder.read(self._name)
+        """What was written last, or None. Blocks."""
+        try:
+            return self._folder.read(self._name)
+        except (UnreadableSecret, OSError) as error:
+            _log.warning("a kept file is refused", extra={"file": self._name, "reason": str(error)})
+            return None
 
     def write(self, data: bytes) -> None:
-        """Raises OSError."""
-        self._folder.write(self._name, data)
+        """Blocks."""
+        try:
+            self._folder.write(self._name, data)
+        except OSError as error:
+            _log.warning("a file could not be kept", extra={"file": self._name, "reason": error.strerror})

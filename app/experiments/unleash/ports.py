@@ -17,6 +17,15 @@ class SourceTelemetry(Protocol):
         """What the flag server gave is no document."""
 
 
+class KeptDocument(Protocol):
+    """A file of this machine's own. Blocks, and raises nothing."""
+
+    def read(self) -> bytes | None:
+        """What was written last, by whichever process."""
+
+    def write(self, data: bytes) -> None: ...
+
+
 class ModelSight(Protocol):
     """A model as routing knows it."""
 

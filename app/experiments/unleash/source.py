@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from app.db.session import Database
     from app.db.sync import SyncDatabase
-    from app.experiments.unleash.ports import SourceTelemetry
+    from app.experiments.unleash.ports import KeptDocument, SourceTelemetry
     from app.experiments.unleash.types import UnleashDocument
     from app.kernel.clock import Clock
 
@@ -41,11 +41,19 @@ class UnleashFlagSource:
     """One a serving process. Everything but `start`, `run` and `stop` reads memory, from any thread."""
 
     def __init__(
-        self, options: UnleashOptions, database: Database, sync_database: SyncDatabase, telemetry: SourceTelemetry, clock: Clock
+        self,
+        options: UnleashOptions,
+        database: Database,
+        sync_database: SyncDatabase,
+        telemetry: SourceTelemetry,
+        clock: Clock,
+        kept: KeptDocument | None = None,
     ) -> None:
+        """`kept`: this machine's own copy of the last good document, for a start without database and server."""
         self._options = options
         self._database, self._sync_database = database, sync_database
         self._telemetry, self._clock = telemetry, clock
+        self._kept, self._to_file = kept, b""
         self._client = FlagServerClient(options, self._heard, self._unchanged)
         self._taking = threading.Lock()
         self._on_change: Callable[[], None] = lambda: None
@@ -59,12 +67,13 @@ class UnleashFlagSource:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self, on_change: Callable[[], None]) -> None:
-        """The last good document of the database, where there is one; fetching goes on in threads. Waits for no flag server.
+        """The last good document of this machine or of the database, where there is one; fetching goes on in threads.
 
         `on_change` is called whenever `document()` changed, from any thread: it must only wake somebody. Raises nothing of the
-        server's or the database's.
+        server's or the database's, and waits for no flag server.
         """
         self._on_change = on_change
+        await self._take_filed()
         await self._take_kept()
         self._client.start()
         self._task = asyncio.create_task(self._tend())
@@ -126,7 +135,8 @@ class UnleashFlagSource:
                 return False
             log.warning("unleash_set_back", revision=document.revision)
         self._older_since = None
-        self._to_keep = (document.revision, text.encode(), set_back)
+        self._to_file = text.encode()
+        self._to_keep = (document.revision, self._to_file, set_back)
         self._document, self._stored = document, False
         if document.problems:
             log.warning("unleash_flags_with_problems", revision=document.revision, problems=document.problems[:20])
@@ -159,6 +169,7 @@ class UnleashFlagSource:
         while True:
             await asyncio.sleep(min(1.0, self._options.refresh_s))
             try:
+                await self._file()
                 await self._keep()
                 silent = self._silent_s() > _POLLS_OF_PATIENCE * self._options.refresh_s
                 if silent and not told:
@@ -170,6 +181,25 @@ class UnleashFlagSource:
                 log.warning("unleash_document_not_kept", code=error.code)
             except Exception:
                 log.exception("unleash_tending_broke")
+
+    async def _file(self) -> None:
+        """First, for it needs no database."""
+        text, self._to_file = self._to_file, b""
+        if text and self._kept is not None:
+            await asyncio.to_thread(self._kept.write, text)
+
+    async def _take_filed(self) -> None:
+        raw = None if self._kept is None else await asyncio.to_thread(self._kept.read)
+        if raw is None:
+            return
+        try:
+            document = await asyncio.to_thread(SplitDocument.read, raw.decode(), self._options.shared_flags)
+        except (AppError, ValueError) as error:
+            log.warning("unleash_filed_document_not_read", why=str(error))
+            return
+        with self._taking:
+            self._document, self._stored = document, True
+        log.info("unleash_document_from_disk", revision=document.revision)
 
     async def _keep(self) -> None:
         if (kept := self._to_keep) is None:
@@ -195,5 +225,6 @@ class UnleashFlagSource:
             if self._document is not None and self._document.revision >= document.revision:
                 return False
             self._document, self._stored = document, True
+            self._to_file = orjson.dumps(raw)
         log.info("unleash_document_from_database", revision=document.revision)
         return True

@@ -10,10 +10,12 @@ import json
 import logging
 import math
 from base64 import urlsafe_b64decode
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import httpx
 
+from app.db.retrying import retried
 from app.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -47,6 +49,15 @@ class KeySource(Protocol):
         ...
 
 
+class KeptDocument(Protocol):
+    """A file of this machine's own. Blocks, and raises nothing."""
+
+    def read(self) -> bytes | None:
+        """What was written last, by whichever process."""
+
+    def write(self, data: bytes) -> None: ...
+
+
 class StaticKeys:
     """One key of a file, whatever key id a token names: it is the only one that could have signed."""
 
@@ -60,10 +71,19 @@ class StaticKeys:
 class RemoteKeys:
     """The keys of a JWKS document, fetched when first needed, refreshed by age and by unknown key ids, one fetch at a time.
 
-    `build(jwk, algorithm)` makes the key. While the issuer does not answer, the last good keys serve for a day.
+    `build(jwk, algorithm)` makes the key. While the issuer does not answer, the last good keys serve for a day: also after a start,
+    from `kept`.
     """
 
-    def __init__(self, url: str, algorithms: Iterable[str], build: Callable[[Any, str], VerificationKey], clock: Clock) -> None:
+    def __init__(
+        self,
+        url: str,
+        algorithms: Iterable[str],
+        build: Callable[[Any, str], VerificationKey],
+        clock: Clock,
+        kept: KeptDocument | None = None,
+    ) -> None:
+        self._kept = kept
         self._url, self._algorithms, self._build, self._clock = url, tuple(algorithms), build, clock
         self._keys: dict[tuple[str | None, str], VerificationKey] = {}  # by key id and algorithm
         self._fetched_at = -math.inf
@@ -103,9 +123,10 @@ class RemoteKeys:
 
     async def _fetch(self) -> None:
         self._tried_at = self._clock.monotonic()
+        document: Any = None
         try:
             async with asyncio.timeout(FETCH_TIMEOUT_S):
-                document = await _download(self._url)
+                document = await retried("fetch an issuer's keys", partial(_download, self._url), when=_is_lost)
             keys = self._read(document)
         except Exception as error:  # noqa: BLE001  whatever network or document do, the last good keys stay
             keys = {}
@@ -115,6 +136,30 @@ class RemoteKeys:
         self._failed = not keys
         if keys:
             self._keys, self._fetched_at = keys, self._clock.monotonic()
+            await self._keep(document)
+        elif not self._keys:
+            await self._take_kept()
+
+    async def _keep(self, document: Any) -> None:
+        if self._kept is not None:
+            said = {"url": self._url, "at": self._clock.time_ms(), "document": document}
+            await asyncio.to_thread(self._kept.write, json.dumps(said).encode())
+
+    async def _take_kept(self) -> None:
+        """Keys that a process before this one was given. They count as old as they are, so that a day stays a day."""
+        raw = None if self._kept is None else await asyncio.to_thread(self._kept.read)
+        if raw is None:
+            return
+        try:
+            said = json.loads(raw)
+            keys = self._read(said["document"]) if said["url"] == self._url else {}
+            age_s = max(0.0, (self._clock.time_ms() - said["at"]) / 1000)
+        except Exception as error:  # noqa: BLE001  of another version of the program: it is no key set
+            _log.warning("the issuer's kept keys cannot be read", extra={"url": self._url, "error": type(error).__name__})
+            return
+        if keys and age_s <= STALE_S:
+            self._keys, self._fetched_at = keys, self._clock.monotonic() - age_s
+            _log.warning("the issuer does not answer: its keys of an earlier run serve", extra={"url": self._url, "age_s": round(age_s)})
 
     def _read(self, document: Any) -> dict[tuple[str | None, str], VerificationKey]:
         keys: dict[tuple[str | None, str], VerificationKey] = {}
@@ -144,6 +189,11 @@ def _bits(number: Any) -> int:
         return int.from_bytes(urlsafe_b64decode(number + "=" * (-len(number) % 4))).bit_length()
     except (TypeError, ValueError):
         return 0
+
+
+def _is_lost(error: Exception) -> bool:
+    """Whether the connection failed: what an issuer answered is not asked for again."""
+    return isinstance(error, httpx.TransportError)
 
 
 async def _download(url: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -23,27 +24,31 @@ if TYPE_CHECKING:
     from app.kernel.issuers import Issuer
     from app.settings import Settings
     from app.tenancy.identity.keysets import VerificationKey
+    from app.tenancy.sealed_files import SealedFolder
 
 _CURVE_OF = {"ES256": "secp256r1", "ES384": "secp384r1", "ES512": "secp521r1"}
 _SECRET_BYTES = {"HS256": 32, "HS384": 48, "HS512": 64}  # RFC 7518 section 3.2
 
 
-def build_verifier(settings: Settings, clock: Clock) -> Verifier:
+def build_verifier(settings: Settings, clock: Clock, kept: SealedFolder | None = None) -> Verifier:
     """The verifier of the issuers that the settings name; of the development issuer where they name none.
+
+    `kept`: where fetched keys are kept, for a start while their issuer does not answer.
 
     Raises ConfigurationError for a key that is missing, weak or of the wrong kind, and in production for no issuer at all.
     """
     if not settings.issuers:
         return Verifier([DevelopmentIssuer.load_or_create(settings).trusted()], clock)
-    return Verifier([_trusted(issuer, clock) for issuer in settings.issuers], clock)
+    return Verifier([_trusted(issuer, clock, kept) for issuer in settings.issuers], clock)
 
 
-def _trusted(issuer: Issuer, clock: Clock) -> TrustedIssuer:
+def _trusted(issuer: Issuer, clock: Clock, kept: SealedFolder | None) -> TrustedIssuer:
     known = set(Role)
     if wrong := sorted(str(role) for role in issuer.role_map.values() if role not in known):
         raise ConfigurationError(f"roleMap of issuer {issuer.issuer} maps to {wrong[0]!r}; our roles are {', '.join(Role)}.")
     if issuer.jwks_url is not None:
-        return TrustedIssuer(issuer, RemoteKeys(issuer.jwks_url, issuer.algorithms, build_key, clock))
+        file = None if kept is None else kept.file(f"keys-{sha256(issuer.jwks_url.encode()).hexdigest()[:16]}")
+        return TrustedIssuer(issuer, RemoteKeys(issuer.jwks_url, issuer.algorithms, build_key, clock, file))
     if issuer.key_file is None:
         raise ConfigurationError(f"Issuer {issuer.issuer} has neither jwksUrl nor keyFile.")
     return TrustedIssuer(issuer, StaticKeys(_file_keys(issuer, issuer.key_file)))
