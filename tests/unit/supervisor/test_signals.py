@@ -33,3 +33,20 @@ def test_the_first_signal_stops_and_later_ones_only_count() -> None:
             os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGTERM)
         assert signals.impatient
+
+
+def test_sighup_asks_for_new_processes_once_and_stops_nothing() -> None:
+    with StopSignals() as signals:
+        assert not signals.roll_asked()
+        os.kill(os.getpid(), signal.SIGHUP)
+        signals.check()
+        assert (signals.roll_asked(), signals.roll_asked(), signals.count) == (True, False, 0)
+
+
+def test_sighup_of_a_terminal_that_was_closed_is_a_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = iter([True, False])
+    monkeypatch.setattr("app.supervisor.signals._has_terminal", lambda: next(there))
+    with StopSignals() as signals:
+        with pytest.raises(StopRequested, match="SIGHUP"):
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert not signals.roll_asked()

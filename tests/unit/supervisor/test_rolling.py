@@ -1,0 +1,104 @@
+"""One serving process after the other, by children that do what they are told."""
+
+import pytest
+
+from app.supervisor import rolling
+from app.supervisor.process import ChildSpec
+from app.supervisor.rolling import GONE_WITHIN_S, READY_WITHIN_S, Rolling
+
+pytestmark = pytest.mark.unit
+
+
+class FakeChild:
+    made: list["FakeChild"]
+
+    def __init__(self, spec):
+        self.spec = spec
+        self.words = b"go"
+        self.ready = False
+        self.status = None
+        self.told = []
+        self.pid = 1000 + len(FakeChild.made)
+        FakeChild.made.append(self)
+
+    def start(self):
+        self.told.append("start")
+
+    def tell(self, words):
+        self.told.append(words)
+
+    def leave(self):
+        self.told.append("leave")
+
+    def kill(self):
+        self.told.append("kill")
+        self.status = -9
+
+    def exit_status(self):
+        return self.status
+
+
+class World:
+    def __init__(self, monkeypatch, workers):
+        FakeChild.made = []
+        monkeypatch.setattr(rolling, "Child", FakeChild)
+        self.at = 0.0
+        self.ended = []
+        self.old = [FakeChild(ChildSpec(f"serving process {n}", (), {}, 1.0, ended=self.ended.append)) for n in range(workers)]
+        self.serving = list(self.old)
+        self.rolling = Rolling(self.serving, lambda: self.at)
+
+    @property
+    def newest(self):
+        return FakeChild.made[-1]
+
+
+def test_each_leaves_once_its_successor_is_ready_and_the_next_one_waits_until_it_is_gone(monkeypatch):
+    world = World(monkeypatch, 2)
+    for index in (0, 1):
+        world.rolling.step()
+        new = world.newest
+        assert new.told == ["start", b"go"]
+        assert new.spec == world.old[index].spec
+        assert world.rolling.step() is None
+        assert world.old[index].told == []
+        assert world.rolling.children == [new]
+        new.ready = True
+        assert world.rolling.step() == f"serving process {index} has a successor that is ready (process {new.pid})"
+        assert world.old[index].told == ["leave"]
+        assert world.serving[index] is new
+        assert world.rolling.children == [world.old[index]]
+        world.rolling.step()
+        assert world.newest is new
+        world.old[index].status = 0
+        said = world.rolling.step()
+    assert said == "all serving processes are new"
+    assert world.rolling.done
+    assert world.ended == [world.old[0].pid, world.old[1].pid]
+
+
+@pytest.mark.parametrize(("status", "why"), [(1, "exited with status 1"), (None, "was not ready within 120 s")])
+def test_a_successor_that_does_not_become_ready_is_given_up_and_those_that_run_go_on(monkeypatch, status, why):
+    world = World(monkeypatch, 2)
+    world.rolling.step()
+    world.newest.status = status
+    world.at += READY_WITHIN_S + 1
+    assert world.rolling.step() == f"the new serving process 0 {why}: those that run go on serving"
+    assert world.rolling.done
+    assert world.serving == world.old
+    assert [child.told for child in world.old] == [[], []]
+    assert "kill" in world.newest.told
+
+
+def test_one_that_does_not_leave_is_killed_once(monkeypatch):
+    world = World(monkeypatch, 1)
+    world.rolling.step()
+    world.newest.ready = True
+    world.rolling.step()
+    world.old[0].kill = lambda: world.old[0].told.append("kill")
+    world.at += GONE_WITHIN_S + 1
+    assert "was killed" in world.rolling.step()
+    assert world.rolling.step() is None
+    assert world.old[0].told == ["leave", "kill"]
+    world.old[0].status = -9
+    assert world.rolling.step() == "all serving processes are new"
