@@ -12,6 +12,7 @@ import random
 import sys
 import time
 from pathlib import Path
+from typing import cast
 
 import uvloop
 
@@ -29,8 +30,7 @@ class Client(asyncio.Protocol):
         self.done: asyncio.Future[None] = self.loop.create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's is none by descent
         self.pause()
 
     def pause(self) -> None:
@@ -90,7 +90,7 @@ async def drive(port: int, requests: list[bytes], connections: int, seconds: flo
     status, wrong = sum(client.status for client in clients), sum(client.wrong for client in clients)
     count, sample = sum(len(client.times) for client in clients), next((client.sample for client in clients if client.sample), b"")
     figures = f"p50={times[len(times) // 2]:.0f} p99={times[int(len(times) * 0.99)]:.0f} max={times[-1]:.0f}"
-    outcomes = f"status={status} failed={failed} wrong={wrong} {sample.decode(errors='replace')!r}"
+    outcomes = f"status={status} failed={failed} wrong={wrong} {' '.join(sample.decode(errors='replace').split())}"
     return f"bench: requests={count} us={1e6 * took:.0f} {figures} {outcomes}"
 
 
