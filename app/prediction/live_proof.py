@@ -36,6 +36,7 @@ _MOST_UNTOLD = 1_000  # mismatches, while the database is away
 _MOST_ROWS = 100  # of a batch; the estimator is shared with requests that need it
 _WITHIN_S = 10.0
 _SWEEP_S = 5.0
+_REFUSES = frozenset({"ESTIMATOR", "BAD_OUTPUT"})
 log = structlog.get_logger()
 
 
@@ -132,4 +133,4 @@ class LiveProof:
 def _refused(error: ModelFailed) -> str:
     """The estimator itself may refuse what its graph answered; a worker that died says nothing about either."""
     problems = error.details.get("problems") or [{}]
-    return "scikit-learn refuses a row that the compiled model answers" if problems[0].get("problem") == "ESTIMATOR" else ""
+    return "scikit-learn refuses a row that the compiled model answers" if problems[0].get("problem") in _REFUSES else ""

@@ -18,42 +18,55 @@ if TYPE_CHECKING:
     from app.kernel.tensors import Batch
 
 MOST_DEATHS = 2
-KEPT_S = 600.0
+CRASHED_S, LATE_S = 600.0, 60.0  # a worker that took too long may have been held up by others: that is forgotten sooner
+_SWEEP_S = 5.0
 _MOST_INPUTS = 1_000  # some hundred bytes each
+_MOST_ARTIFACTS = 1_000
 _SHAPE, _TEXT = struct.Struct("<QQQ"), struct.Struct("<q")
 
 
 @dataclass(slots=True)
 class _Held:
     deaths: int
-    at: float  # of the last one
-    why: str
+    until: float
+    why: str  # what became of the last worker
 
 
 class Quarantine:
-    """Names of inputs with the deaths of workers held against them. `now`: monotonic seconds."""
+    """Names of inputs with the deaths of workers held against them. `now`: monotonic seconds. `refused()`: one more is, from now on."""
 
-    def __init__(self, now: Callable[[], float]) -> None:
-        self._now = now
+    def __init__(self, now: Callable[[], float], refused: Callable[[], None] = lambda: None) -> None:
+        self._now, self._refused = now, refused
         self._held: OrderedDict[bytes, _Held] = OrderedDict()  # who died longest ago first
+        self._swept_at = 0.0
 
     def __bool__(self) -> bool:
         """Whether anything is held against any input: without that no input need be named."""
+        if self._held and self._now() - self._swept_at >= _SWEEP_S:
+            self._sweep()
         return bool(self._held)
 
-    def died(self, name: bytes, why: str) -> int:
-        """How many workers died on this input by now; `why`: what became of the last one, for people."""
+    def died(self, name: bytes, why: str, kept_s: float = CRASHED_S) -> int:
+        """How many workers died on this input by now. `why`: what became of the last one, for people; `kept_s`: how long that counts."""
         held = self._kept(name)
         deaths = 1 if held is None else held.deaths + 1
-        self._held[name] = _Held(deaths, self._now(), why)
+        until = self._now() + kept_s
+        self._held[name] = _Held(deaths, until if held is None else max(until, held.until), why)
         self._held.move_to_end(name)
         if len(self._held) > _MOST_INPUTS:
             self._held.popitem(last=False)
+        if deaths == MOST_DEATHS:
+            self._refused()
         return deaths
 
     def answered(self, name: bytes) -> None:
         """A worker answered it: nothing is held against it any more."""
         self._held.pop(name, None)
+
+    def deaths(self, name: bytes) -> int:
+        """How many workers died on it, of late."""
+        held = self._kept(name)
+        return 0 if held is None else held.deaths
 
     def refusal(self, name: bytes) -> str | None:
         """Why the input is not tried; None: it may be."""
@@ -61,29 +74,32 @@ class Quarantine:
         return None if held is None or held.deaths < MOST_DEATHS else held.why
 
     def _kept(self, name: bytes) -> _Held | None:
-        """What is held against it; whatever is too old is forgotten, whosever it is."""
-        before = self._now() - KEPT_S
-        while self._held and next(iter(self._held.values())).at <= before:
-            self._held.popitem(last=False)
-        return self._held.get(name)
+        held = self._held.get(name)
+        if held is not None and self._now() >= held.until:
+            del self._held[name]
+            return None
+        return held
+
+    def _sweep(self) -> None:
+        self._swept_at = self._now()
+        for name in [name for name, held in self._held.items() if held.until <= self._swept_at]:
+            del self._held[name]
 
 
 class Quarantines:
     """Of all artifacts that a serving process asks, by their key, which names the tenant; those with nothing in them go first."""
 
-    _MOST = 1_000
-
-    def __init__(self, now: Callable[[], float]) -> None:
-        self._now = now
+    def __init__(self, now: Callable[[], float], refused: Callable[[], None]) -> None:
+        self._now, self._refused = now, refused
         self._of: OrderedDict[str, Quarantine] = OrderedDict()
 
     def of(self, key: str) -> Quarantine:
         """The artifact's; it outlives the runtimes that are opened and closed for it."""
         found = self._of.get(key)
         if found is None:
-            if len(self._of) >= self._MOST:
+            if len(self._of) >= _MOST_ARTIFACTS:
                 del self._of[next((each for each, held in self._of.items() if not held), next(iter(self._of)))]
-            found = self._of[key] = Quarantine(self._now)
+            found = self._of[key] = Quarantine(self._now, self._refused)
         self._of.move_to_end(key)
         return found
 

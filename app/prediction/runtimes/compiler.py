@@ -24,8 +24,8 @@ from app.prediction.compiled.graph_check import LARGEST_GRAPH, check_graph
 from app.prediction.compiled.graph_wire import GraphRefused
 from app.prediction.compiled.outputs import VALUE_TOLERANCE
 from app.prediction.runtimes.answers import Nonsense, answer_bytes, read_scores
+from app.prediction.runtimes.calls import describe_fate
 from app.prediction.runtimes.channel import Channel, is_skops
-from app.prediction.runtimes.sklearn import describe_fate
 from app.prediction.runtimes.zygote import ZygoteClient
 from app.prediction.worker import wire
 

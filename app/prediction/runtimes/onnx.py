@@ -28,6 +28,7 @@ from app.prediction.compiled.inputs import OutsideProof
 from app.prediction.compiled.outputs import Malformed
 from app.prediction.compiled.sessions import CompiledGraph
 from app.prediction.runtimes.base import NotNow
+from app.prediction.runtimes.calls import model_failed
 from app.prediction.runtimes.flat import open_session
 
 if TYPE_CHECKING:
@@ -112,12 +113,12 @@ class OnnxRuntime:
         except OutsideProof:
             raise
         except Malformed as error:
-            raise _failed(str(error)) from None
+            raise model_failed("BAD_OUTPUT", str(error)) from None
         except Exception as error:  # noqa: BLE001  as above
             if options is not None and options.terminate:
                 raise DeadlineExceeded("The model did not answer in time.") from None
             log.warning("graph_failed", error=type(error).__name__, why=str(error)[:500])
-            raise _failed("The compiled model failed on this input.") from None
+            raise model_failed("ESTIMATOR", "the compiled model raised an error.") from None
         self._learn(batch.rows, time.perf_counter() - began)
         return answer
 
@@ -194,10 +195,6 @@ def _moved(expected: float, seen: float) -> float:
     if expected == 0.0 or seen < expected:
         return seen if expected == 0.0 else (expected + seen) / 2
     return expected + _LEARN * min(seen - expected, expected)
-
-
-def _failed(got: str) -> ModelFailed:
-    return ModelFailed(got, problems=[{"name": None, "problem": "ESTIMATOR", "expected": "an answer for each row", "got": got}])
 
 
 def _taken(batch: Batch, rows: Rows) -> Batch:

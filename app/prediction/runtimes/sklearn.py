@@ -1,7 +1,8 @@
 """Serves a version by its own scikit-learn estimator, in the machine's locked child for that artifact.
 
 Requests that come while the child is busy gather and go as one call, so a slow estimator is called as rarely as can be. A child
-that dies or outlives its deadline is replaced behind the scenes; what it was working on fails, and what was waiting goes on.
+that dies or outlives its deadline is replaced behind the scenes. What it was working on is tried once more, each request alone, so that
+only the one on which workers die is told so, and what was waiting goes on. An input on which two workers died is refused for a while.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import structlog
 
 from app.errors import AppError, DeadlineExceeded, ModelFailed, ModelUnavailable, Unavailable
-from app.kernel.tensors import Batch, Scores
+from app.prediction.quarantine import CRASHED_S, LATE_S, MOST_DEATHS, Quarantine, name_of
 from app.prediction.runtimes.answers import Nonsense, answer_bytes, error_text, part, read_scores
+from app.prediction.runtimes.base import NotNow
+from app.prediction.runtimes.calls import Request, describe_fate, encoded, fail, model_failed, quarantined
 from app.prediction.runtimes.channel import Channel, check_digest, is_skops
-from app.prediction.worker import wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from app.kernel.clock import Deadline
     from app.kernel.signature import Signature, Task
+    from app.kernel.tensors import Batch, Scores
     from app.prediction.bulkheads import Gate
     from app.prediction.runtimes.zygote import ZygoteClient
 
@@ -36,6 +38,7 @@ _CELLS_IN_A_THREAD = 20_000  # below this, taking a batch apart costs less than 
 _MOST_WAITING_ROWS = 200_000
 _LOAD_TIMEOUT_S = 120.0
 _FIRST_BACKOFF_S, _LONGEST_BACKOFF_S = 0.05, 2.0
+_AWAY_S = 2.0  # so long requests wait for a model host that is being started anew
 _STALE_CHANNELS = 3  # a child that ends for want of clients may be handed out once more
 log = structlog.get_logger()
 
@@ -54,30 +57,31 @@ class Version:
     patience_s: float = 2.0  # a call runs at least so long before the child is killed, however short its deadline was
 
 
-@dataclass(slots=True, eq=False)
-class _Request:
-    batch: Batch
-    deadline: Deadline
-    answer: asyncio.Future[Scores]
-    alone: bool = False
-
-
 class SklearnRuntime:
     """One version in one serving process. Made by `start`."""
 
     kind = "sklearn"
 
     def __init__(
-        self, zygote: ZygoteClient, version: Version, worker_died: Callable[[str], None], gate: Gate, threads: Executor | None = None
+        self,
+        zygote: ZygoteClient,
+        version: Version,
+        worker_died: Callable[[str], None],
+        gate: Gate,
+        quarantine: Quarantine,
+        threads: Executor | None = None,
     ) -> None:
-        """`gate`: how many calls the tenant may have under way; `threads`: where large batches are written out."""
+        """`gate`: how many calls the tenant may have under way; `quarantine`: of the artifact; `threads`: where large batches are written
+        out.
+        """
         self._zygote = zygote
         self._version = version
         self._worker_died = worker_died
-        self._gate, self._threads = gate, threads
-        self._waiting: deque[_Request] = deque()
+        self._gate, self._quarantine, self._threads = gate, quarantine, threads
+        self._waiting: deque[Request] = deque()
         self._waiting_rows = 0
-        self._call: list[_Request] = []
+        self._call: list[Request] = []
+        self._fallen: list[Request] = []  # of calls under which a child died, until it is known what became of it
         self._call_number = 0
         self._kill_timer: asyncio.TimerHandle | None = None
         self._channel: Channel | None = None
@@ -104,7 +108,7 @@ class SklearnRuntime:
     @property
     def busy(self) -> bool:
         """Whether somebody waits for an answer of it."""
-        return bool(self._call or self._waiting)
+        return bool(self._call or self._waiting or self._fallen)
 
     async def start(self) -> None:
         """Returns when the child has loaded the artifact; raises ModelFailed with its reason, ModelUnavailable or Unavailable."""
@@ -115,15 +119,17 @@ class SklearnRuntime:
     async def infer(self, batch: Batch, deadline: Deadline) -> Scores:
         """As `Runtime.infer`. Rows of one batch are never split over calls."""
         if self._closed:
-            raise ModelUnavailable("The model is being unloaded.")
+            raise NotNow("The model is being unloaded.")
         if self._waiting_rows + batch.rows > _MOST_WAITING_ROWS:
             raise ModelUnavailable("Too many rows wait for this model already.")
         loop = asyncio.get_running_loop()
         remaining = deadline.remaining_s()
         if remaining <= 0:
             raise DeadlineExceeded("The time for this request is over.")
-        request = _Request(batch, deadline, loop.create_future())
-        timer = loop.call_later(remaining, _expire, request)
+        if self._quarantine and (why := self._quarantine.refusal(name_of(batch))) is not None:
+            raise quarantined(why)
+        request = Request(batch, deadline, loop.create_future())
+        timer = loop.call_later(remaining, request.expire)
         self._waiting.append(request)
         self._waiting_rows += batch.rows
         self._pump()
@@ -135,7 +141,7 @@ class SklearnRuntime:
     async def close(self) -> None:
         self._closed = True
         self._gate.forget(self._pump)
-        self._fail(self._waiting, ModelUnavailable("The model is being unloaded."))
+        fail((*self._fallen, *self._waiting), NotNow("The model is being unloaded."))
         self._waiting.clear()
         self._waiting_rows = 0
         for task in self._tasks:
@@ -166,14 +172,16 @@ class SklearnRuntime:
         if sum(batch.numbers.size + batch.rows * len(batch.texts) for batch in batches) > _CELLS_IN_A_THREAD:
             self._spawn(self._send_large(self._call_number, batches))
         else:
-            self._send(self._call_number, _encoded(batches))
+            self._send(self._call_number, encoded(batches))
 
-    def _gather(self) -> list[_Request]:
+    def _gather(self) -> list[Request]:
         """The oldest requests that fit one call; expired and abandoned ones are dropped."""
-        call: list[_Request] = []
+        call: list[Request] = []
         rows = 0
         while self._waiting:
             request = self._waiting[0]
+            if self._quarantine:
+                self._hold_back(request)
             if not request.answer.done():
                 if call and (request.alone or call[0].alone or rows + request.batch.rows > self._version.rows_a_call):
                     break
@@ -183,18 +191,25 @@ class SklearnRuntime:
             self._waiting_rows -= request.batch.rows
         return call
 
-    async def _send_large(self, number: int, batches: list[Batch]) -> None:
-        encoded = await asyncio.get_running_loop().run_in_executor(self._threads, _encoded, batches)
-        if number == self._call_number and self._call:
-            self._send(number, encoded)
+    def _hold_back(self, request: Request) -> None:
+        """Refuses it where two workers died on its input, also since it came; after one death it goes alone."""
+        if (why := self._quarantine.refusal(request.name)) is not None:
+            fail((request,), quarantined(why))
+        elif self._quarantine.deaths(request.name):
+            request.alone = True
 
-    def _send(self, number: int, encoded: tuple[dict[str, Any], list[bytes]] | ModelFailed) -> None:
+    async def _send_large(self, number: int, batches: list[Batch]) -> None:
+        ready = await asyncio.get_running_loop().run_in_executor(self._threads, encoded, batches)
+        if number == self._call_number and self._call:
+            self._send(number, ready)
+
+    def _send(self, number: int, ready: tuple[dict[str, Any], list[bytes]] | ModelFailed) -> None:
         if self._channel is None:
             return  # it died meanwhile, and the call with it
-        if isinstance(encoded, ModelFailed):
-            self._call_failed(encoded)
+        if isinstance(ready, ModelFailed):
+            self._call_failed(ready)
             return
-        header, parts = encoded
+        header, parts = ready
         self._channel.ask(
             {"op": "infer", "id": number, **header},
             parts,
@@ -204,7 +219,7 @@ class SklearnRuntime:
 
     def _answered(self, rows: int, header: dict[str, Any], body: memoryview) -> None:
         if header.get("ok") is not True:
-            self._call_failed(_model_failed("ESTIMATOR", error_text(header)))
+            self._call_failed(model_failed("BAD_OUTPUT" if header.get("output") is True else "ESTIMATOR", error_text(header)))
             return
         try:
             if header.get("id") != self._call_number:
@@ -215,6 +230,9 @@ class SklearnRuntime:
             self._kill()
             return
         call = self._call_over()
+        if self._quarantine:
+            for request in call:
+                self._quarantine.answered(request.name)
         start = 0
         for request in call:
             stop = start + request.batch.rows
@@ -227,15 +245,19 @@ class SklearnRuntime:
         """One request alone hears why; of several each is tried alone, so that a bad row fails only its own request."""
         call = self._call_over()
         if len(call) == 1:
-            self._fail(call, error)
+            fail(call, error)
         else:
-            for request in reversed(call):
-                request.alone = True
-                self._waiting.appendleft(request)
-                self._waiting_rows += request.batch.rows
+            self._try_alone(call)
         self._pump()
 
-    def _call_over(self) -> list[_Request]:
+    def _try_alone(self, requests: list[Request]) -> None:
+        """Each before whatever waits; in their order."""
+        for request in reversed(requests):
+            request.alone = True
+            self._waiting.appendleft(request)
+            self._waiting_rows += request.batch.rows
+
+    def _call_over(self) -> list[Request]:
         if self._kill_timer is not None:
             self._kill_timer.cancel()
             self._kill_timer = None
@@ -244,14 +266,9 @@ class SklearnRuntime:
             self._gate.leave()
         return call
 
-    def _fail(self, requests: Any, error: AppError) -> None:
-        for request in requests:
-            if not request.answer.done():
-                request.answer.set_exception(type(error)(error.message, **error.details))
-
     # --- the child's life
 
-    def _watch(self, call: list[_Request]) -> None:
+    def _watch(self, call: list[Request]) -> None:
         """Kills the child when the first deadline of the call has passed and the call has had its patience."""
         first = min(request.deadline.remaining_s() for request in call)
         loop = asyncio.get_running_loop()
@@ -270,10 +287,22 @@ class SklearnRuntime:
         if channel is not self._channel:
             return
         self._channel = None
-        reason = "The model's worker died, or took too long, while it held this request; it is being replaced."
-        self._fail(self._call_over(), _model_failed("WORKER_DIED", reason))
-        if not self._closed:
-            self._recover()
+        self._fallen += self._call_over()
+        if self._closed:
+            fail(self._fallen, NotNow("The model is being unloaded."))
+        self._recover()
+
+    def _judge(self, fate: dict[str, Any]) -> None:
+        """What the dead child was working on is tried again alone, but for inputs on which it was not the first to die."""
+        fallen, self._fallen = self._fallen, []
+        late = bool(fate.get("killed"))
+        why = "it took too long" if late else describe_fate(fate)
+        # Without a fate the host is gone, and with it every child.
+        for name in {request.name for request in fallen} if "exit" in fate else ():
+            if self._quarantine.died(name, why, LATE_S if late else CRASHED_S) >= MOST_DEATHS:
+                log.warning("input_quarantined", key=self._version.key, input=name.hex()[:16], why=why)
+                fail((request for request in fallen if request.name == name), quarantined(why, now=True))
+        self._try_alone([request for request in fallen if not request.answer.done()])
 
     def _recover(self) -> None:
         if not self._recovering and not self._closed:
@@ -282,20 +311,26 @@ class SklearnRuntime:
 
     async def _replace(self) -> None:
         """Ends what is left of the old child and connects to a new one, again and again until it answers or the runtime is closed."""
-        backoff = _FIRST_BACKOFF_S
+        backoff, began = _FIRST_BACKOFF_S, asyncio.get_running_loop().time()
+        fate: dict[str, Any] = {}
         try:
             if self._pid:
                 fate = await self._zygote.kill(self._version.key, self._pid)
                 log.warning("model_worker_ended", key=self._version.key, pid=self._pid, exit=fate.get("exit"), killed=fate.get("killed"))
                 self._worker_died("killed" if fate.get("killed") else "died")
                 self._pid = 0
+            self._judge(fate)
             while not self._closed:
                 try:
                     await self._connect()
                     break
                 except AppError as error:
-                    failed = ModelUnavailable(f"The model could not be loaded again: {error.message}")
-                    self._fail(self._waiting, failed)
+                    # A model host is soon there again; and another process's request may have ended the child that was being loaded.
+                    host_away = error.code == Unavailable.code
+                    patient = asyncio.get_running_loop().time() - began < _AWAY_S if host_away else backoff == _FIRST_BACKOFF_S
+                    if not patient:
+                        told = NotNow if host_away else ModelUnavailable
+                        fail(self._waiting, told(f"The model could not be loaded again: {error.message}"))
                     await asyncio.sleep(backoff)
                     backoff = min(backoff * 2, _LONGEST_BACKOFF_S)
         finally:
@@ -345,46 +380,3 @@ class SklearnRuntime:
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def describe_fate(fate: dict[str, Any]) -> str:
-    """Why a child ended, for people."""
-    code = fate.get("exit")
-    if fate.get("killed") and code == -9:
-        return "it was stopped"
-    reasons = {
-        -9: "killed from outside, probably for want of memory",
-        -11: "it crashed (segmentation fault), perhaps for want of memory",
-        -6: "it crashed (abort), perhaps for want of memory",
-        -7: "it crashed (bus error)",
-        -8: "it crashed (arithmetic error)",
-        -24: "it used up its processor time",
-        -31: "it made a forbidden system call",
-    }
-    if type(code) is int:
-        return reasons.get(code, f"it ended by itself (status {code})" if code >= 0 else f"it ended by signal {-code}")
-    return "it is gone"
-
-
-def _expire(request: _Request) -> None:
-    if not request.answer.done():
-        request.answer.set_exception(DeadlineExceeded("The model did not answer in time."))
-
-
-def _model_failed(problem: str, got: str) -> ModelFailed:
-    return ModelFailed(
-        f"The model failed on this input: {got}" if problem == "ESTIMATOR" else got,
-        problems=[{"name": None, "problem": problem, "expected": "an answer for each row", "got": got}],
-    )
-
-
-def _encoded(batches: list[Batch]) -> tuple[dict[str, Any], list[bytes]] | ModelFailed:
-    try:
-        return wire.encode_batch(batches[0] if len(batches) == 1 else _joined(batches))
-    except ValueError as error:
-        return _model_failed("ENCODING", str(error))
-
-
-def _joined(batches: list[Batch]) -> Batch:
-    texts = tuple(tuple(value for column in columns for value in column) for columns in zip(*(b.texts for b in batches), strict=True))
-    return Batch(sum(b.rows for b in batches), np.concatenate([b.numbers for b in batches]), texts)

@@ -222,7 +222,8 @@ class _Child:
         try:
             scores = caller(wire.decode_batch(header, body))
         except BaseException as error:  # noqa: BLE001  a stranger's estimator may raise anything
-            channel.pipe.write(wire.frame({"id": header["id"], "ok": False, "error": self._explain(error)}))
+            failed = {"id": header["id"], "ok": False, "error": self._explain(error), "output": isinstance(error, CallFailed)}
+            channel.pipe.write(wire.frame(failed))
             return
         parts = [array.tobytes() for array in (scores.labels, scores.probabilities, scores.values) if array is not None]
         answer = {"id": header["id"], "ok": True, "probabilities": scores.probabilities is not None}

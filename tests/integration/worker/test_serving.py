@@ -92,7 +92,7 @@ async def test_ten_thousand_rows_in_one_batch(lab: Lab) -> None:
     np.testing.assert_array_equal(scores.labels, np.resize(first.labels, 10_000))
 
 
-async def test_a_worker_killed_in_mid_call_fails_that_call_and_is_replaced(lab: Lab) -> None:
+async def test_a_worker_killed_in_mid_call_is_replaced_and_its_call_answered_by_the_next(lab: Lab) -> None:
     model, rows = logistic_on_frame()
     artifact = lab.save(model)
     report = await lab.inspect(artifact, rows=rows)
@@ -102,10 +102,8 @@ async def test_a_worker_killed_in_mid_call_fails_that_call_and_is_replaced(lab: 
     call = asyncio.ensure_future(runtime.infer(batch_from_rows(report.signature, rows), Deadline.after(20)))
     await asyncio.sleep(0)
     os.kill(first, signal.SIGKILL)
-    with pytest.raises(ModelFailed, match="worker died"):
-        await call
-    again = await runtime.infer(batch_from_rows(report.signature, rows), Deadline.after(20))
-    assert [report.classes[i] for i in again.labels] == model.predict(_frame(rows)).tolist()  # type: ignore[index,union-attr]
+    answer = await call
+    assert [report.classes[i] for i in answer.labels] == model.predict(_frame(rows)).tolist()  # type: ignore[index,union-attr]
     assert runtime.pid not in (0, first)
     await runtime.close()
 

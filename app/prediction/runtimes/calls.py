@@ -1,0 +1,97 @@
+"""What goes to a model's child and what became of it: requests, calls made of several, and failures told to people. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from app.errors import DeadlineExceeded, ModelFailed
+from app.kernel.tensors import Batch
+from app.prediction.quarantine import name_of
+from app.prediction.worker import wire
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Iterable, Sequence
+
+    from app.errors import AppError
+    from app.kernel.clock import Deadline
+    from app.kernel.tensors import Scores
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """One caller's rows. `alone`: sent in a call of its own, for a call with it failed."""
+
+    batch: Batch
+    deadline: Deadline
+    answer: asyncio.Future[Scores]
+    alone: bool = False
+    _name: bytes | None = None
+
+    @property
+    def name(self) -> bytes:
+        """Its input's name, by which it is quarantined."""
+        if self._name is None:
+            self._name = name_of(self.batch)
+        return self._name
+
+    def expire(self) -> None:
+        """Its time is over."""
+        if not self.answer.done():
+            self.answer.set_exception(DeadlineExceeded("The model did not answer in time."))
+
+
+def fail(requests: Iterable[Request], error: AppError) -> None:
+    """Tells each of them that still waits, by an error of its own."""
+    for request in requests:
+        if not request.answer.done():
+            request.answer.set_exception(type(error)(error.message, **error.details))
+
+
+def model_failed(problem: str, got: str) -> ModelFailed:
+    """`problem`: ESTIMATOR (it raised), BAD_OUTPUT, WORKER_DIED, QUARANTINED or ENCODING; `got`: for people."""
+    return ModelFailed(
+        f"The model failed on this input: {got}" if problem == "ESTIMATOR" else got,
+        problems=[{"name": None, "problem": problem, "expected": "an answer for each row", "got": got}],
+    )
+
+
+def quarantined(why: str, *, now: bool = False) -> ModelFailed:
+    """`why`: what became of the last worker; `now`: it died on this very request."""
+    problem = "WORKER_DIED" if now else "QUARANTINED"
+    return model_failed(problem, f"Model workers ended on this input twice ({why}): it is refused for some minutes.")
+
+
+def encoded(batches: Sequence[Batch]) -> tuple[dict[str, Any], list[bytes]] | ModelFailed:
+    """Header and parts of a call with all the rows."""
+    try:
+        return wire.encode_batch(batches[0] if len(batches) == 1 else _joined(batches))
+    except ValueError as error:
+        return model_failed("ENCODING", str(error))
+
+
+def _joined(batches: Sequence[Batch]) -> Batch:
+    texts = tuple(tuple(value for column in columns for value in column) for columns in zip(*(b.texts for b in batches), strict=True))
+    return Batch(sum(b.rows for b in batches), np.concatenate([b.numbers for b in batches]), texts)
+
+
+def describe_fate(fate: dict[str, Any]) -> str:
+    """Why a child ended, for people."""
+    code = fate.get("exit")
+    if fate.get("killed") and code == -9:
+        return "it was stopped"
+    reasons = {
+        -9: "killed from outside, probably for want of memory",
+        -11: "it crashed (segmentation fault), perhaps for want of memory",
+        -6: "it crashed (abort), perhaps for want of memory",
+        -7: "it crashed (bus error)",
+        -8: "it crashed (arithmetic error)",
+        -24: "it used up its processor time",
+        -31: "it made a forbidden system call",
+    }
+    if type(code) is int:
+        return reasons.get(code, f"it ended by itself (status {code})" if code >= 0 else f"it ended by signal {-code}")
+    return "it is gone"
