@@ -170,7 +170,7 @@ class Way:
             telemetry=self.telemetry,
             context_factory=self._context,
             registered=ToyDocuments(),
-            options=EndpointOptions(plans=plans),
+            options=EndpointOptions(plans=plans, request_timeout_s=3600.0),  # a machine that stands still is no difference
         )
 
     @property
