@@ -76,7 +76,7 @@ def test_refusals_are_counted_apart(bench, tmp_path):
 @pytest.mark.parametrize("bench", [OwnClients()], indirect=True, ids=["any"])
 def test_a_server_that_ends_says_its_last_words(bench):
     broken = servers.Server(
-        "broken", "Broken", lambda *_: [sys.executable, "-c", "raise SystemExit('no such luck')"], str, lambda *_: {}, ""
+        "broken", "Broken", lambda *_: [sys.executable, "-c", "raise SystemExit('no such luck')"], lambda _: "/", lambda *_: {}, ""
     )
     with pytest.raises(NoFiguresError, match=r"ended with 1 .*no such luck"), measuring.started(broken, bench, models.BOOSTED):
         pass
