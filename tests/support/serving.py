@@ -108,9 +108,11 @@ class SumEstimator:
     busy: bool = False
     kind: str = "sklearn"
     memory_bytes: int | None = None
+    deadlines: list[float] = field(default_factory=list)  # monotonic seconds
 
     async def infer(self, batch: Batch, deadline: Deadline) -> Scores:
         self.asked += batch.numbers.tolist()
+        self.deadlines.append(deadline.at)
         if self.failure is not None:
             raise self.failure
         sums = batch.numbers.sum(axis=1)
