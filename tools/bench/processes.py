@@ -12,6 +12,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 PROC = Path("/proc")
+ENDED = {"Z", "X"}
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 
@@ -48,19 +50,20 @@ class Cores:
 class Process:
     pid: int
     parent: int
+    began: str  # in ticks since the machine began: with the number it is one process, for numbers come again
     arguments: str
 
 
 def processes() -> list[Process]:
-    """Every process that `/proc` shows."""
+    """Every process that `/proc` shows and that has not ended."""
     found = []
     for folder in PROC.iterdir():
         if folder.name.isdigit():
             with contextlib.suppress(OSError):
-                parent = int(_stat(int(folder.name))[1])
-                found.append(
-                    Process(int(folder.name), parent, (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"))
-                )
+                state, parent, *more = _stat(int(folder.name))
+                arguments = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                if state not in ENDED:
+                    found.append(Process(int(folder.name), int(parent), more[17], arguments))
     return found
 
 
@@ -142,18 +145,25 @@ def start(
 
 def stop(process: subprocess.Popen[bytes] | subprocess.Popen[str], by: int = signal.SIGTERM, patience_s: float = 20.0) -> None:
     """Ends it and whatever it started: asked at first, then killed."""
-    members = [member.pid for member in tree(process.pid)]
+    members = tree(process.pid)
     process.send_signal(by)
     try:
         process.wait(patience_s)
     except subprocess.TimeoutExpired:
         print(f"process {process.pid} did not end in {patience_s:.0f} s and is killed", file=sys.stderr)
-    left = {found.pid: found for found in processes()}
-    for pid in members:
-        if pid in left and (pid == process.pid or left[pid].parent in {1, *members}):
+    until = time.monotonic() + patience_s
+    while (left := _of(members)) and time.monotonic() < until:
+        for pid in left:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        time.sleep(0.02)
     process.wait(patience_s)
+
+
+def _of(members: list[Process]) -> list[int]:
+    """Those that have not ended."""
+    known = {(found.pid, found.began) for found in processes()}
+    return [member.pid for member in members if (member.pid, member.began) in known]
 
 
 def _stat(pid: int) -> list[str]:
