@@ -109,9 +109,9 @@ def run_row(row: Row, stage: Stage) -> Result:
     except Skipped as reason:
         return Result(row, Outcome.SKIP, str(reason), time.monotonic() - began)
     except Exception as error:  # noqa: BLE001  a row that breaks down has failed
-        stage.say(traceback.format_exc(limit=-6))
+        stage.say(traceback.format_exc(limit=-2))
         stage.forget()
-        return Result(row, Outcome.FAIL, f"{type(error).__name__}: {str(error)[:200]}", time.monotonic() - began)
+        return Result(row, Outcome.FAIL, f"{type(error).__name__}: {str(error)[-160:]}", time.monotonic() - began)
     holds = all(claim.holds for claim in claims)
     if not holds:
         stage.forget()

@@ -54,13 +54,24 @@ READY_WITHIN_S = 60.0
 class Kind(StrEnum):
     EMBEDDED = "embedded"
     EXTERNAL = "external"
+    TRUSTING = "trusting"  # embedded; loads custom classes, whose mischief rows are about; short deadlines, small workers
+
+
+DEADLINE_S = 2.0  # of the trusting world's requests
+_SETTINGS = {
+    Kind.TRUSTING: {
+        "TURNOUT_ARTIFACT_TRUST": "full",
+        "TURNOUT_REQUEST_TIMEOUT_S": str(DEADLINE_S),
+        "TURNOUT_WORKER_MEMORY_BYTES": str(768 << 20),
+    }
+}
 
 
 class World:
     """Made once for many rows: `begin` forgets what was before. `settings` are TURNOUT_ variables over the defaults."""
 
     def __init__(self, kind: Kind, settings: Mapping[str, str] | None = None, cluster: Mapping[str, str] | None = None) -> None:
-        self.kind, self._settings = kind, dict(settings or {})
+        self.kind, self._settings = kind, _SETTINGS.get(kind, {}) | dict(settings or {})
         self._cluster_settings = dict(cluster or {})
         self.folder = Path(tempfile.mkdtemp(prefix="turnout-chaos-"))
         self.folder.chmod(0o711)
@@ -107,7 +118,7 @@ class World:
         self.launch()
         while not self.ready():
             if self.service.process.poll() is not None or time.monotonic() - began > within_s:
-                raise RuntimeError(f"the service did not get ready: {self.said()[-1500:]}")
+                raise RuntimeError(f"the service did not get ready: {self.said()[-600:]}")
             time.sleep(0.02)
         return time.monotonic() - began
 
@@ -190,12 +201,16 @@ class World:
         """Seconds until nothing waited in the spool any more; None where something still does."""
         return until(lambda: not pending_bytes(self.spool), within_s)
 
-    def verdict(self, operations: Iterable[Operation]) -> Verdict:
+    def verdict(self, operations: Iterable[Operation], *, of_others: bool = True) -> Verdict:
         """The checker's, on these operations and what came into the log since `begin`."""
         asked = list(operations)
         for operation in asked:
             self._units[operation.tenant, self._keys[operation.tenant].unit_pseudonym(operation.unit)] = operation.unit
-        return check(asked, [row for row in self._rows() if row.id not in self._known])
+        return check(asked, [row for row in self._rows() if row.id not in self._known and (of_others or row.key == MODEL)])
+
+    def verdict_of_model(self, operations: Iterable[Operation]) -> Verdict:
+        """As `verdict`, where the row asked other models by other means: their rows are left out."""
+        return self.verdict(operations, of_others=False)
 
     def log_count(self) -> int:
         """How many rows came into the log since `begin`."""

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tools.chaos.scenarios import database, processes
+from tools.chaos.scenarios import database, models, processes
 
-ROWS = sorted([*processes.ROWS, *database.ROWS], key=lambda row: (row.number, row.headline))
+ROWS = sorted([*processes.ROWS, *database.ROWS, *models.ROWS], key=lambda row: (row.number, row.headline))

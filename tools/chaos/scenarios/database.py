@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Self
 
 import httpx
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 DRAINED_WITHIN_S = 30.0
 _PROMOTE = 'mutation { promote(model: "%s", version: %d, alias: "chaos") { revision } }'
 _READ = '{ model(name: "%s") { aliases { name revision } } }'
+_PARTITION = """select c.relname, pg_get_expr(c.relpartbound, c.oid) from pg_class c join pg_inherits i on i.inhrelid = c.oid
+  where i.inhparent = 'predictions'::regclass and pg_get_expr(c.relpartbound, c.oid) like $1"""
 _BREAKER_OPENS_S = 3.0  # within which a fault is noticed; afterwards nobody waits for the database any more
 _ROLES = ("turnout_runtime", "turnout_log", "turnout_sync")
 
@@ -48,7 +51,7 @@ class Admin:
         data = self._world.tenants["north"].ask(_READ % MODEL)
         return next((alias["revision"] for alias in data["model"]["aliases"] if alias["name"] == "chaos"), 0)
 
-    def __enter__(self) -> Admin:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -266,11 +269,8 @@ def read_only(stage: Stage) -> list[Claim]:
 
 def missing_partition(stage: Stage) -> list[Claim]:
     world = stage.world(Kind.EXTERNAL)
-    (name, bounds), *_ = execute(
-        world.superuser_url(),
-        """select c.relname, pg_get_expr(c.relpartbound, c.oid) from pg_class c join pg_inherits i on i.inhrelid = c.oid
-        where i.inhparent = 'predictions'::regclass and pg_get_expr(c.relpartbound, c.oid) like '%(''' || (now() at time zone 'UTC')::date || '%TO%'""",
-    )
+    today = f"%('{datetime.now(UTC).date().isoformat()}%TO%"
+    (name, bounds), *_ = execute(world.superuser_url(), _PARTITION, today)
     with _loaded(stage, world, "r12-") as (load, at):
         _super(world, f"alter table predictions detach partition {name}")
         try:
