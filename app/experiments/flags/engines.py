@@ -7,6 +7,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from app.experiments.flags.engine import Engine
+from app.experiments.flags.remembering import Remembered
 
 if TYPE_CHECKING:
     from app.experiments.flags.document import Document
@@ -24,6 +25,7 @@ class Engines:
         self._most = most
         self._kept: OrderedDict[int, tuple[Document, Engine]] = OrderedDict()  # by identity: entries keep their document alive
         self._lock = threading.Lock()
+        self.remembered = Remembered()  # what they decided
 
     def of(self, document: Document) -> Engine:
         """The document's engine. Raises FlagsRefused where the evaluator does not take it, which a tested document never meets."""

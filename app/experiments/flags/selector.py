@@ -23,6 +23,7 @@ from app.experiments.flags.compiling import (
     twin_flag,
 )
 from app.experiments.flags.context import context_of
+from app.experiments.flags.remembering import lasts
 from app.experiments.flags.selftest import self_test
 from app.experiments.types import BUCKETS, Decision, DecisionReason
 from app.experiments.unleash.deciding import decide as decide_unleash
@@ -62,6 +63,7 @@ class TenantFlags:
         self.tenant, self.revision, self.problems = tenant, revision, problems
         self._held = holdout_buckets / BUCKETS
         self._own, self._foreign = documents
+        self._lasts = self._own is not None and lasts(self._own)
         self._unleash, self._engines = unleash, engines
         by_model: dict[str, list[RunningExperiment]] = {}
         for experiment in sorted(running, key=lambda each: each.key):
@@ -87,16 +89,28 @@ class TenantFlags:
             return None
         if unit_hash is None:
             return own.no_unit if own is not None else self._aside(model, DecisionReason.NO_UNIT, None)
-        context = context_of(self.tenant, unit_hash, attributes)
         if own is None:
-            return self._by_flag_server(model, unit_hash, attributes, context)
+            return self._by_flag_server(model, unit_hash, attributes, context_of(self.tenant, unit_hash, attributes))
         if self._own is None:
             return own.unknown
-        engine = self._engines.of(self._own)
+        if attributes or not self._lasts:
+            return self._by_evaluator(self._own, own, unit_hash, attributes) or own.unknown
+        key = (self, model, unit_hash)
+        decision = self._engines.remembered.get(key)
+        if decision is None:
+            decision = self._by_evaluator(self._own, own, unit_hash, None)
+            if decision is None:
+                return own.unknown
+            self._engines.remembered.put(key, decision)
+        return decision
+
+    def _by_evaluator(self, document: Document, own: _Model, unit_hash: str, attributes: Mapping[str, str] | None) -> Decision | None:
+        """None where it fails."""
+        engine, context = self._engines.of(document), context_of(self.tenant, unit_hash, attributes)
         try:
             return own.decide(unit_hash, lambda flag: engine.ask(flag, context))
         except Unavailable:
-            return own.unknown
+            return None
 
     def prove(self) -> None:
         """Returns where the evaluator decides as the reference does for all fixed units; takes milliseconds. Raises FlagsRefused."""
