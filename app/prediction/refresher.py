@@ -219,7 +219,7 @@ class Refresher:
 
     def _forget_others(self, there: set[UUID]) -> None:
         """A tenant that the database does not have: it is another one than before, or an older state of it."""
-        for tenant_id in self._directory.forget_others(there):
+        for tenant_id in {*self._directory.forget_others(there), *self._table.others(there)}:
             self._table.apply(tenant_id, TenantRoutes.of([], {}))
             self._pool.shut(tenant_id)
 

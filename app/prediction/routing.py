@@ -94,6 +94,10 @@ class RoutingTable:
     def tenant(self, tenant_id: UUID) -> TenantRoutes:
         return self._tenants.get(tenant_id, _NOTHING)
 
+    def others(self, there: set[UUID]) -> list[UUID]:
+        """Tenants with models that are not among `there`."""
+        return [tenant_id for tenant_id, routes in list(self._tenants.items()) if routes.models and tenant_id not in there]
+
     def apply(self, tenant_id: UUID, routes: TenantRoutes) -> None:
         with self._replacing:
             self._tenants[tenant_id] = self._without_distrusted(routes)
