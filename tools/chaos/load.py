@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 from tools.chaos.history import Answer, Operation, Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from types import TracebackType
 
 CLIENT_TIMEOUT_S = 20.0
@@ -26,6 +26,7 @@ UNITS_A_CLIENT = 25
 NOT_SENT = "NOT_SENT"  # the code of an operation whose connection could not even be made
 BROKEN = "BROKEN"
 _AGAIN_AFTER_S = 0.05
+_LOOK_EVERY_S = 0.2
 _PREDICT = """query($row: FeatureRow!, $unit: ID) { predict(model: "%s", features: $row, unit: $unit) {
   id version experiment variant degraded reason } }"""
 _numbers = itertools.count(1)
@@ -65,6 +66,7 @@ class Load:
     connections: int = 16
     label: str = "u"
     tried: list[Tried] = field(default_factory=list)
+    _unready: set[int] = field(default_factory=set)
     _stop: bool = False
     _thread: Thread | None = None
 
@@ -93,13 +95,23 @@ class Load:
         return [tried for tried in self.tried if start <= tried.at < end]
 
     async def _all(self) -> None:
+        looking = asyncio.create_task(self._look()) if len(self.ports) > 1 else None
         await asyncio.gather(*(self._client(index) for index in range(self.connections)))
+        if looking:
+            looking.cancel()
+
+    async def _look(self) -> None:
+        """As a balancer does: who is not ready gets no new connections."""
+        while True:
+            for port in self.ports:
+                (self._unready.discard if await _is_ready(port) else self._unready.add)(port)
+            await asyncio.sleep(_LOOK_EVERY_S)
 
     async def _client(self, index: int) -> None:
         caller = self.callers[index % len(self.callers)]
         pause_s = self.connections / self.per_s if self.per_s else 0.0
         units = [f"{caller.tenant}-{self.label}{index}-{each}" for each in range(UNITS_A_CLIENT)]
-        link = Link([*self.ports[index % len(self.ports) :], *self.ports[: index % len(self.ports)]])
+        link = Link([*self.ports[index % len(self.ports) :], *self.ports[: index % len(self.ports)]], self._unready)
         due = time.monotonic() + pause_s * index / self.connections
         for unit in itertools.cycle(units):
             if (wait := due - time.monotonic()) > 0:
@@ -117,8 +129,8 @@ class Load:
 class Link:
     """One connection, made anew where it broke."""
 
-    def __init__(self, ports: Sequence[int]) -> None:
-        self._ports = list(ports)
+    def __init__(self, ports: Sequence[int], unready: Collection[int] = ()) -> None:
+        self._ports, self._unready = list(ports), unready
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
 
@@ -127,12 +139,13 @@ class Link:
         if self._writer is not None and not self._writer.is_closing() and self._reader and not self._reader.at_eof():
             return
         self.close()
-        for index, port in enumerate(self._ports):
+        ports = sorted(self._ports, key=lambda port: port in self._unready)
+        for port in ports:
             try:
                 self._reader, self._writer = await asyncio.wait_for(asyncio.open_connection("127.0.0.1", port), 5)
                 return
             except OSError:
-                if index == len(self._ports) - 1:
+                if port == ports[-1]:
                     raise
 
     async def exchange(self, request: bytes) -> tuple[int, bytes]:
@@ -153,6 +166,19 @@ class Link:
             with suppress(RuntimeError):  # the loop is closing
                 self._writer.transport.abort()
         self._reader = self._writer = None
+
+
+async def _is_ready(port: int) -> bool:
+    try:
+        async with asyncio.timeout(1):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            try:
+                writer.write(b"GET /readyz HTTP/1.1\r\nHost: chaos\r\nConnection: close\r\n\r\n")
+                return (await reader.readline()).split(b" ")[1] == b"200"
+            finally:
+                writer.transport.abort()
+    except (OSError, TimeoutError, IndexError):
+        return False
 
 
 async def ask(link: Link, caller: Caller, unit: str, timeout_s: float = CLIENT_TIMEOUT_S) -> Tried:

@@ -119,6 +119,11 @@ def run_row(row: Row, stage: Stage) -> Result:
     return Result(row, Outcome.PASS if holds else Outcome.FAIL, measured, time.monotonic() - began)
 
 
+def beside(*runs: Callable[[Stage], list[Claim]]) -> Callable[[Stage], list[Claim]]:
+    """All of these, their claims one after the other."""
+    return lambda stage: [claim for run in runs for claim in run(stage)]
+
+
 def by_tests(*which: str, words: str = "") -> Callable[[Stage], list[Claim]]:
     """A row that tests of the suite hold already: they are run, and must all pass. `words` as pytest's -k."""
 

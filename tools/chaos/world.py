@@ -6,6 +6,7 @@ starve it while the service goes on.
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import subprocess
 import sys
@@ -48,6 +49,8 @@ MOST_PER_S = 400.0  # the clients are Python too: beyond this they would be what
 _LIMITS = {"requestsPerSecond": 100_000, "burst": 1_000_000, "concurrency": 10_000, "rowsPerDay": 2**40}
 _CREATE = "mutation($input: CreateExperimentInput!) { createExperiment(input: $input) { key } }"
 _DRAINED_WITHIN_S = 60.0
+_ROW = (0.4, -0.2, 0.1)
+_numbers = itertools.count(1)
 READY_WITHIN_S = 60.0
 
 
@@ -178,9 +181,16 @@ class World:
         finally:
             other.close()
 
+    def new_caller(self, name: str, **limits: int) -> Caller:
+        """A tenant beside the four, of `limits`, with a compiled model; its rows are no part of the history."""
+        name = f"{name}-{next(_numbers)}"
+        tenant = self.service.new_tenant(name, **(_LIMITS | limits))
+        features, labels = _training_data(0)
+        tenant.serve(MODEL, "CLASSIFICATION", LogisticRegression().fit(features, labels))
+        return Caller(name, tenant.token, MODEL, _ROW)
+
     def callers(self) -> list[Caller]:
-        row = (0.4, -0.2, 0.1)
-        return [Caller(name, client.token, MODEL, row) for name, client in self.tenants.items()]
+        return [Caller(name, client.token, MODEL, _ROW) for name, client in self.tenants.items()]
 
     @property
     def per_s(self) -> float:
@@ -201,16 +211,12 @@ class World:
         """Seconds until nothing waited in the spool any more; None where something still does."""
         return until(lambda: not pending_bytes(self.spool), within_s)
 
-    def verdict(self, operations: Iterable[Operation], *, of_others: bool = True) -> Verdict:
-        """The checker's, on these operations and what came into the log since `begin`."""
+    def verdict(self, operations: Iterable[Operation], *, only_of: str = "") -> Verdict:
+        """The checker's, on these operations and what came into the log since `begin`; of one model's rows, where it is named."""
         asked = list(operations)
         for operation in asked:
             self._units[operation.tenant, self._keys[operation.tenant].unit_pseudonym(operation.unit)] = operation.unit
-        return check(asked, [row for row in self._rows() if row.id not in self._known and (of_others or row.key == MODEL)])
-
-    def verdict_of_model(self, operations: Iterable[Operation]) -> Verdict:
-        """As `verdict`, where the row asked other models by other means: their rows are left out."""
-        return self.verdict(operations, of_others=False)
+        return check(asked, [row for row in self._rows() if row.id not in self._known and only_of in {"", row.key}])
 
     def log_count(self) -> int:
         """How many rows came into the log since `begin`."""
@@ -309,9 +315,7 @@ class World:
 
 def _furnish(tenant: Client, number: int) -> None:
     """Two versions and a running experiment of both; every other tenant's are compiled, the others' are asked in a locked child."""
-    rng = np.random.default_rng(number)
-    features = rng.normal(size=(60, 3))
-    labels = (features[:, 0] > 0).astype(int)
+    features, labels = _training_data(number)
     compiled = number % 2 == 0
     first, second = (LogisticRegression(), LogisticRegression(C=0.1)) if compiled else (KNeighborsClassifier(3), KNeighborsClassifier(5))
     tenant.serve(MODEL, "CLASSIFICATION", first.fit(features, labels))
@@ -320,3 +324,8 @@ def _furnish(tenant: Client, number: int) -> None:
     plan = {"key": "e", "model": MODEL, "variants": variants, "primaryMetric": {"name": "bought", "kind": "PROPORTION"}}
     tenant.ask(_CREATE, input=plan)
     tenant.ask('mutation { startExperiment(key: "e", rollout: 80) { key } }')
+
+
+def _training_data(number: int) -> tuple[Any, Any]:
+    features = np.random.default_rng(number).normal(size=(60, 3))
+    return features, (features[:, 0] > 0).astype(int)

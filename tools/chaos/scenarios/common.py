@@ -19,10 +19,10 @@ NOISE_MS = 25.0
 ANSWERED = 0.999
 
 
-def clean(stage: Stage, world: World, operations: Iterable[Operation], within_s: float = 60.0) -> list[Claim]:
-    """Drained in time, and the checker's five zeros."""
+def clean(stage: Stage, world: World, operations: Iterable[Operation], within_s: float = 60.0, *, only_logged_of: str = "") -> list[Claim]:
+    """Drained in time, and the checker's five zeros. `only_logged_of`: the model whose rows count, where the row asked others too."""
     took = world.drained(within_s)
-    verdict = world.verdict(operations)
+    verdict = world.verdict(operations, only_of=only_logged_of)
     if not verdict.clean:
         stage.say(verdict.examples())
     drained = Claim(took is not None, f"not drained in {within_s:.0f} s" if took is None else f"drained in {took:.1f} s")

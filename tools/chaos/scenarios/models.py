@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from tools.chaos.faults import until
 from tools.chaos.figures import stretch
 from tools.chaos.rows import Claim, Row, by_tests
-from tools.chaos.scenarios.common import NOISE_MS, answered, not_slower, within
+from tools.chaos.scenarios.common import NOISE_MS, answered, clean, not_slower, within
 from tools.chaos.wild import DIES, EATS, HANGS, NAN, SLOW, tame, wild_artifact
-from tools.chaos.world import DEADLINE_S, Kind
+from tools.chaos.world import DEADLINE_S, MODEL, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -84,11 +84,8 @@ def _others(stage: Stage, world: World, load: Load, at: float, end: float) -> li
     """What everybody else noticed: nothing."""
     load.stop()
     during = stretch(load.between(at, end))
-    world.drained()
-    verdict = world.verdict_of_model(load.operations)
-    if not verdict.clean:
-        stage.say(verdict.examples())
-    return [answered(during), not_slower(stretch(load.between(0, at)), during, 1.2), Claim(verdict.clean, f"checker {verdict}")]
+    claims = clean(stage, world, load.operations, only_logged_of=MODEL)
+    return [answered(during), not_slower(stretch(load.between(0, at)), during, 1.2), claims[-1]]
 
 
 def eats_memory(stage: Stage) -> list[Claim]:
