@@ -172,11 +172,22 @@ def free_port() -> int:
 
 def start_service(home: Path, port: int, *options: str, **more: str) -> Service:
     """`turnout serve`, ready to answer."""
+    return when_ready(begin_service(home, port, *options, **more))
+
+
+def begin_service(home: Path, port: int, *options: str, **more: str) -> Service:
+    """`turnout serve`, which may not answer yet."""
     log = home.with_suffix(".log")
     command = [sys.executable, "-m", "app.cli.main", "serve", "--port", str(port), *options]
+    env = environment(home, **{"TURNOUT_STOP_GRACE_S": "0", **more})
     with log.open("ab") as output:
-        process = subprocess.Popen(command, cwd=ROOT, env=environment(home, **more), stdout=output, stderr=output, stdin=subprocess.DEVNULL)
-    service = Service(home, port, process, log)
+        process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=output, stderr=output, stdin=subprocess.DEVNULL)
+    return Service(home, port, process, log)
+
+
+def when_ready(service: Service) -> Service:
+    """The same, once it is ready to answer."""
+    process, log = service.process, service.log
     end = time.monotonic() + READY_WITHIN_S
     while time.monotonic() < end:
         assert process.poll() is None, log.read_text()[-3000:]

@@ -64,11 +64,11 @@ class Busy(Unavailable):
 class Share:
     """What one tenant has under way, and asked for in this turn and the one before. As a place it is one of its requests."""
 
-    __slots__ = ("_of", "asked", "before", "tenant_id", "under_way")
+    __slots__ = ("_of", "asked", "before", "key", "under_way")
 
-    def __init__(self, of: Admission, tenant_id: UUID) -> None:
+    def __init__(self, of: Admission, key: int) -> None:
         self._of = of
-        self.tenant_id = tenant_id
+        self.key = key
         self.asked = self.before = self.under_way = 0
 
     def end(self) -> None:
@@ -123,7 +123,7 @@ class Admission:
         self._clock = clock
         self._free = most
         self._changes = Places(max(4, most // 8), 1, "admin", telemetry)
-        self._shares: dict[UUID, Share] = {}
+        self._shares: dict[int, Share] = {}
         self.shedding = False  # whether turns are so long that some requests are refused
         self._level = 0  # requests of one tenant in this turn
         self._crowd = 1.0  # how many times what fits was asked for
@@ -132,7 +132,7 @@ class Admission:
         self._late_since = 0.0
         self._over_at = float("-inf")  # when the last overload was
         self._cost_s = _COST_S
-        self._known: dict[bytes, UUID] = {}
+        self._known: dict[bytes, int] = {}
         self._sampled: tuple[Share, int, float] | None = None  # begun last, in which turn and when
 
     @property
@@ -145,9 +145,9 @@ class Admission:
 
         `deadline_at`: monotonic seconds. `token`: what a next request of the same caller begins with, so that it can be refused by `known`.
         """
-        share = self._shares.get(tenant_id)
+        share = self._shares.get(tenant_id.int)  # a UUID's own hash is computed in Python
         if share is None:
-            share = self._shares[tenant_id] = Share(self, tenant_id)
+            share = self._shares[tenant_id.int] = Share(self, tenant_id.int)
         share.asked += 1
         if share.under_way >= self._free << 2:  # four times: a tenant that is alone has up to four fifths
             raise self._refused(share, "full")
@@ -211,9 +211,9 @@ class Admission:
             fits = max(LEAST_A_TURN, int(TARGET_S / (self._cost_s + _AROUND_S)))
             self._level = water_level(asked, fits)
             self._crowd = max(1.0, sum(asked) / fits)
-        for tenant_id, share in list(self._shares.items()):
+        for key, share in list(self._shares.items()):
             if not share.asked and not share.under_way:
-                del self._shares[tenant_id]
+                del self._shares[key]
             share.before, share.asked = share.asked, 0
 
     def known(self, token: bytes) -> AppError | None:
@@ -232,7 +232,7 @@ class Admission:
         if self.shedding:
             if share.asked > self._level:
                 if token and len(self._known) < _MOST_KNOWN:
-                    self._known[token] = share.tenant_id
+                    self._known[token] = share.key
                 raise self._refused(share, "busy")
             self._sampled = (share, self._turns, now)
         if deadline_at - now < self._turn_s:
