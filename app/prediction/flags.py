@@ -33,14 +33,17 @@ class Beside:
 
     arms: tuple[Variant, ...]
     shadows: tuple[Variant, ...]
+    declared: Variant | None  # the control, where the experiment says which it is
 
     @classmethod
     def of(cls, variants: Sequence[Variant]) -> Beside:
-        return cls(tuple(each for each in variants if not each.shadow), tuple(each for each in variants if each.shadow))
+        arms = tuple(each for each in variants if not each.shadow)
+        shadows = tuple(each for each in variants if each.shadow)
+        return cls(arms, shadows, next((each for each in arms if each.control), None))
 
     def control(self, model: ModelRoute) -> Variant:
         """Of an experiment of the service the declared one; of a flag server's it may be whoever is in production."""
-        return control_of(self.arms, model)
+        return self.declared or control_of(self.arms, model)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from app.settings import UsageSettings
 
 _EVERY_S = 10.0
+_DAY_MS = 86_400_000
 _LONGEST_DAYS = 400
 log = structlog.get_logger(__name__)
 
@@ -63,10 +64,14 @@ class ServiceLevels:
         self._latency_s, self._objective = settings.slo_latency_ms / 1000, settings.slo_objective
         self._counts: dict[tuple[UUID, date], list[int]] = {}
         self._unwritten: set[tuple[UUID, date]] = set()
+        self._today: tuple[int, date] = (-1, clock.now().date())  # with the day's number since 1970
 
     def count(self, tenant_id: UUID, seconds: float, *, failed: bool) -> None:
         """One request for predictions that was answered or should have been; what the caller did wrong is not counted."""
-        key = tenant_id, self._clock.now().date()
+        number = self._clock.time_ms() // _DAY_MS
+        if number != self._today[0]:
+            self._today = number, self._clock.now().date()
+        key = tenant_id, self._today[1]
         counts = self._counts.get(key)
         if counts is None:
             counts = self._counts[key] = [0, 0, 0]

@@ -68,12 +68,13 @@ def from_body(body: bytes) -> Parameters:
     Of a name that stands twice in one object the last value counts, as RFC 8259 lets it; nothing before us reads the body, so no two
     readers can disagree. NaN, infinities, numbers beyond a double, lone surrogates, a byte order mark and what is no UTF-8 are refused.
     """
-    data = _json(body, "The body")
+    openings = sum(map(body.count, _OPENING))
+    data = _json(body, "The body", openings)
     if not isinstance(data, dict):
         if isinstance(data, list):
             raise BadRequest("The body is a JSON array: batches of operations are not served. Send one operation, with aliases if need be.")
         raise BadRequest("The body must be a JSON object with the document in `query`.")
-    _check_nesting(body, data)
+    _check_nesting(openings, data)
     return _parameters(data.get)
 
 
@@ -91,8 +92,9 @@ def from_query_string(query_string: bytes) -> Parameters:
         text = texts.get(name)
         if text is not None:
             encoded = text.encode()
-            values[name] = _json(encoded, name) if text else None
-            _check_nesting(encoded, values[name])
+            openings = sum(map(encoded.count, _OPENING))
+            values[name] = _json(encoded, name, openings) if text else None
+            _check_nesting(openings, values[name])
     return _parameters(values.get)
 
 
@@ -157,8 +159,9 @@ def _typed(value: Any, kind: type, name: str, what: str) -> Any:
     raise BadRequest(f"`{name}` must be {what} or null.")
 
 
-def _json(text: bytes, what: str) -> Any:
-    if _openings(text) > MAX_OPENINGS:
+def _json(text: bytes, what: str, openings: int) -> Any:
+    """The text's value; raises BadRequest. `openings`: brackets and braces in it."""
+    if openings > MAX_OPENINGS:
         raise BadRequest(f"{what} has more than {MAX_OPENINGS:,} opening brackets and braces.")
     try:
         return orjson.loads(text)
@@ -166,13 +169,9 @@ def _json(text: bytes, what: str) -> Any:
         raise BadRequest(f"{what} is not JSON: {error.msg} (line {error.lineno}, column {error.colno}).") from None
 
 
-def _openings(text: bytes) -> int:
-    return sum(map(text.count, _OPENING))
-
-
-def _check_nesting(text: bytes, data: Any) -> None:
+def _check_nesting(openings: int, data: Any) -> None:
     """Raises BadRequest where arrays and objects nest too deeply. No recursion, and flat lists of numbers are passed over in C."""
-    if _openings(text) <= MAX_NESTING:
+    if openings <= MAX_NESTING:
         return
     level: list[Any] = [data]
     for _ in range(MAX_NESTING):
