@@ -64,9 +64,9 @@ revision: $(VENV)/.dev ## a new migration: make revision M="what it does"
 lock: $(VENV)/.dev ## write the lock files anew from pyproject.toml
 	@$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header -q -o requirements/run.lock
 	@$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header -q -o requirements/dev.lock
-bench: bench-peers ## our service beside a bare echo, Starlette and four model servers: docs/performance.md (about 12 minutes)
-	@if [ -f tools/bench_parts.py ]; then $(BIN)/python -m tools.bench_parts --guard; fi
+bench: bench-peers ## our service beside a bare echo, Starlette and four model servers: docs/performance.md (about 14 minutes)
 	@$(BIN)/python -m tools.bench $(if $(ONLY),--only $(ONLY))
+	@if [ -f tools/bench_parts.py ]; then $(BIN)/python -m tools.bench_parts --guard; fi
 bench-quick: $(VENV)/.dev ## the same with the echo and Starlette alone, printed (about a minute)
 	@$(BIN)/python -m tools.bench --quick
 bench-peers: $(VENV)/.dev ## the model servers that it measures, each in an environment of its own below .bench

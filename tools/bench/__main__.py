@@ -83,7 +83,7 @@ def _run(names: list[str], seconds: float, *, quick: bool) -> Results:
                 ours.measure(bench, shapes, results, quick=quick)
         if "echo" in names:  # once more, to tell how still the machine held
             _measure_other(servers.ECHO, bench, [(models.BOOSTED, 32, 1)], results, again=True)
-    results.machine["taken by other programs meanwhile, of all cores"] = others.share()
+    results.taken_by_others = round(others.share(), 3)
     results.seconds = round(time.monotonic() - began)
     return results
 

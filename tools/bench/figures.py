@@ -51,6 +51,7 @@ class Results:
 
     taken: str = ""
     seconds: float = 0.0
+    taken_by_others: float = 0.0  # what other programs took of all cores meanwhile, 0 to 1
     machine: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)

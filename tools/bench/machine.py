@@ -37,11 +37,11 @@ class Others:
     def __init__(self) -> None:
         self._busy_s, self._ours_s, self._began = _busy_s(), processes.own_cpu_s(), time.monotonic()
 
-    def share(self) -> str:
+    def share(self) -> float:
         """Of all cores together. Call when everything that was started has ended: only then is its time known to be ours."""
         took = (time.monotonic() - self._began) * (os.cpu_count() or 1)
         theirs = _busy_s() - self._busy_s - (processes.own_cpu_s() - self._ours_s)
-        return f"{max(0.0, theirs) / took:.0%}"
+        return max(0.0, theirs) / took
 
 
 def load_average() -> str:

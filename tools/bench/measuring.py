@@ -65,20 +65,29 @@ class Bench:
         model, connections, rows = shape
         seconds = self.seconds_for(rows, connections)
         observed.pin()
+        warm = self._looked_at(target, connections if rows < 1000 else 1)
         try:
-            warm = self.loader.checked(target, connections if rows < 1000 else 1, CHECK_S)
             watch = _Watch(observed)
             with Sampler(target) as sampler:
                 load = self.loader.run(target, connections, seconds)
         except NoFiguresError as error:
             say(f"  {server:10} {variant:14} {model:8} {connections:4} connections {rows:5} rows  {error}")
             return _empty(server, variant, shape, str(error))
-        bad, trouble = warm.bad + load.bad + sampler.wrong, warm.sample or load.sample or sampler.sample
+        checked, wrong, sample = warm
+        bad, trouble = wrong + load.bad + sampler.wrong, sample or load.sample or sampler.sample
         cell = watch.cell(
-            server, variant, shape, load, checked=warm.requests + sampler.asked, bad=bad, trouble=trouble if bad or load.refused else ""
+            server, variant, shape, load, checked=checked + sampler.asked, bad=bad, trouble=trouble if bad or load.refused else ""
         )
         say(describe(cell))
         return cell
+
+    def _looked_at(self, target: Target, connections: int) -> tuple[int, int, str]:
+        """How many answers there were, how many of them wrong, and one of these; a slow server may have given none."""
+        try:
+            load = self.loader.checked(target, connections, CHECK_S)
+        except NoFiguresError:
+            return 0, 0, ""
+        return load.requests, load.bad, load.sample
 
 
 class _Watch:

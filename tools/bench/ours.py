@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 PACED_SHARE, PACED_CONNECTIONS, PACED_S = 0.7, 128, 10.0
 WORKERS = 2
+PARTS_PATIENCE_S = 300
 NATIVE = ("TURNOUT_COMPILED_TOLERANCE=0",)  # no graph is ever so exact: what is served is scikit-learn in its locked child
 
 
@@ -49,6 +50,7 @@ def measure(bench: Bench, shapes: Sequence[Shape], results: Results, *, quick: b
         for workers in (1, WORKERS):
             _workers(bench, results, workers)
         _forest(bench, results)
+        _parts(bench, results)
 
 
 def _variants(turnout: Turnout, bench: Bench, results: Results, *, quick: bool) -> None:
@@ -135,3 +137,17 @@ def _forest(bench: Bench, results: Results) -> None:
         results.cells += measuring.measure_other(servers.STARLETTE, forest, [shape])
     except NoFiguresError as error:
         results.missing["starlette with the forest"] = str(error)
+
+
+def _parts(bench: Bench, results: Results) -> None:
+    """Where one request's time goes, by `tools.bench_parts`: its tables, as it prints them."""
+    say("the parts of a request")
+    with processes.on(bench.cores.server | bench.cores.beside):
+        command = [sys.executable, "-m", "tools.bench_parts"]
+        try:
+            told = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True, timeout=PARTS_PATIENCE_S).stdout
+        except (subprocess.SubprocessError, OSError) as error:
+            results.missing["parts of a request"] = str(error).replace(sys.executable, "python")
+            return
+    results.notes["parts"] = [line for line in told.splitlines() if line.startswith("|")]
+    say("\n".join(results.notes["parts"]))

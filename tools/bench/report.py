@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 BEGIN, END = "<!-- make bench: begin -->", "<!-- make bench: end -->"
 TITLES = {TURNOUT: "Turnout"} | {server.name: server.title for server in servers.OTHERS}
 CONNECTIONS, ROWS = (1, 32, 128), (1, 100, 1000)
+DISTURBED = 0.1  # what other programs may take before a run is not one to quote
 SATURATED = 0.9  # share of its core from which on the generator may be what is measured
 
 RATIOS = """Requests a second of Turnout over those of each server: histogram boosting of 100 rounds on 20 numbers, one row where nothing
@@ -30,7 +31,7 @@ def put_into(page: str, part: str) -> str:
 
 def text(results: Results) -> str:
     """Markdown."""
-    parts = [_ratios(results), _aims(results), _one_row(results), _batches(results), _ours(results), _around(results)]
+    parts = [_ratios(results), _aims(results), _one_row(results), _batches(results), _ours(results), _parts(results), _around(results)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -156,13 +157,21 @@ def _forest(results: Results) -> list[str]:
     return [f"A forest of 100 trees that serves natively, in its locked child: {found}: {times(ratio(ours, other))} times."]
 
 
+def _parts(results: Results) -> str:
+    lines = results.notes.get("parts")
+    return "### Parts of one request\n" + "\n".join(lines) if lines else ""
+
+
 def _around(results: Results) -> str:
     """Where and how, what is missing, and how far to trust it."""
+    others = f"Other programs took {results.taken_by_others:.0%} of all cores meanwhile"
+    busy = [f"**{others}: these figures say little.**" if results.taken_by_others > DISTURBED else f"{others}."]
     lines = [
         f"Taken {results.taken} in {results.seconds / 60:.0f} minutes. "
         + ", ".join(f"{name}: {value}" for name, value in results.machine.items())
         + "."
     ]
+    lines += busy
     lines += ["Versions: " + "; ".join(f"{TITLES.get(name, name)}: {value}" for name, value in results.versions.items()) + "."]
     lines += [f"**{TITLES.get(name, name)} was not measured**: {reason}" for name, reason in results.missing.items()]
     lines += [

@@ -53,6 +53,20 @@ def test_the_report_says_how_still_the_machine_held():
     assert "differs by a factor of 1.10" in report.text(RUN)
 
 
+@pytest.mark.parametrize(
+    ("others", "said"), [(0.04, "took 4% of all cores meanwhile."), (0.84, "84% of all cores meanwhile: these figures say little.**")]
+)
+def test_a_run_beside_other_programs_says_so(others, said):
+    assert said in report.text(results(cell("echo"), taken_by_others=others))
+
+
+def test_the_parts_of_a_request_are_a_table_of_the_report():
+    lines = ["| part of a request | µs |", "| --- | ---: |", "| token | 1.2 |"]
+    assert "### Parts of one request\n| part of a request | µs |\n| --- | ---: |\n| token | 1.2 |\n" in report.text(
+        results(notes={"parts": lines})
+    )
+
+
 def test_what_was_refused_is_told_beside_the_rate():
     assert "| 900 (10% refused) |" in report.text(results(cell("echo"), cell("turnout", 900.0, refused=100)))
 
