@@ -13,7 +13,7 @@ import structlog
 
 from app.errors import ConfigurationError
 from app.journal.depth import read_depth
-from app.journal.drain import Drain
+from app.journal.drain import Drain, collect_seldom
 from app.journal.layout import DRAIN_LOCK, take_lock
 from app.journal.sink import PostgresSink
 from app.kernel.clock import SystemClock
@@ -41,6 +41,7 @@ def main(arguments: list[str]) -> int:
         _log.error("journal.drain_refused", reason=str(error))
         return 2
     clock = SystemClock()
+    collect_seldom()
     staying = asyncio.run(_drain(Drain(spool, PostgresSink(log_url), clock), options.last_effort))
     if staying:
         left = read_depth(spool, clock)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from app.journal.types import Record
     from app.kernel.clock import Clock
 
-_BATCH = 5000
+_BATCH = 2000
 _POLL_S = 0.05
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 2.0
 _HELD_EVERY_S = 30.0
@@ -34,6 +35,12 @@ _SPEAK_EVERY_S = 1.0
 _REPORT_EVERY_S = 5.0
 _TODAY = "the partition of today"
 _log = structlog.get_logger(__name__)
+
+
+def collect_seldom() -> None:
+    """For a drain's process: thousands of records come and go, none is in a cycle, and looking for cycles took a third of the time."""
+    gc.freeze()
+    gc.set_threshold(200_000, 20, 20)
 
 
 @dataclass(frozen=True, slots=True)

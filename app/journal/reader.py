@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from app.journal.types import Record
     from app.kernel.clock import Clock
 
-_READ_BYTES = 1024 * 1024
+_READ_BYTES = 512 * 1024  # some 2,500 records: of more the database's triggers keep their copies on its disk
 _ALL = 1 << 62  # beyond the end of every segment
 _UNBORN_MS = 60_000  # a folder that has had no name for so long was left by a writer that died while it was born
 _log = structlog.get_logger(__name__)

@@ -37,6 +37,7 @@ class MemorySink:
 
     def __init__(self) -> None:
         self.rows: dict[object, Record] = {}
+        self.sizes: list[int] = []  # of what was given together
         self.away = False
         self.days_missing: set[str] = set()
         self.stones: dict[tuple[UUID, str], datetime] = {}
@@ -50,6 +51,7 @@ class MemorySink:
         if any(record.at.date().isoformat() in self.days_missing for record in records):
             raise PartitionMissing
         self.rows.update({key(record): record for record in records})
+        self.sizes += [len(records)] if records else []
 
     async def erased(self, tenants: Collection[UUID], hashes: Collection[str]) -> dict[tuple[UUID, str], datetime]:
         return {unit: at for unit, at in self.stones.items() if unit[0] in tenants or unit[1] in hashes}
@@ -137,6 +139,7 @@ class TestMoving:
         await emptied(Drain(folder, sink, clock, batch=7))
 
         assert list(sink.rows.values()) == sent
+        assert sink.sizes == [10] * 5 + [3]
         spool.close()
 
     async def test_what_was_read_ahead_of_a_failed_batch_is_read_again_and_arrives_in_its_place(
