@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _PR_SET_PDEATHSIG = 1
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 10.0
-_STEADY_S = 30.0  # a child that lived this long has recovered: its next death starts with the short pause again
+_STEADY_S = 30.0  # a child that lived this long was well: it is started again at once, and the next pause is the short one
 _LIBC = ctypes.CDLL(None, use_errno=True)  # loaded before any fork: between fork and exec nothing may be looked up
 
 
@@ -129,6 +129,8 @@ class Child:
             self.spec.ended(self._process.pid)
         if self._now() - self._started_at >= _STEADY_S:
             self._pause_s = _FIRST_PAUSE_S
+            self.start()
+            return f"{self.spec.name} {describe_exit(status)}; started again"
         pause = self._pause_s
         self._pause_s = min(pause * 2, _LONGEST_PAUSE_S)
         self._restart_at = self._now() + pause

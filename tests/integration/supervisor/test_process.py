@@ -91,7 +91,7 @@ def test_a_dead_child_is_started_again_after_growing_pauses():
     assert news == [f"a child exited with status 3; starting it again in {pause} s" for pause in (0.1, 0.2, 0.4)]
 
 
-def test_a_child_that_lived_long_begins_with_the_short_pause_again():
+def test_a_child_that_lived_long_is_started_again_at_once_and_then_with_the_short_pause():
     now = [0.0]
     child = Child(spec("raise SystemExit(1)"), now=lambda: now[0])
     child.start()
@@ -100,7 +100,15 @@ def test_a_child_that_lived_long_begins_with_the_short_pause_again():
     now[0] += 0.1
     child.supervise()
     child._process.wait()
-    now[0] += 30.0
+    assert child.supervise().endswith("in 0.2 s")
+    now[0] += 0.2
+    child.supervise()
+    first = child.pid
+    child._process.wait()
+    now[0] += 30
+    assert child.supervise() == "a child exited with status 1; started again"
+    assert child.pid != first
+    child._process.wait()
     assert child.supervise().endswith("in 0.1 s")
 
 
