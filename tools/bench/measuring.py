@@ -82,12 +82,19 @@ class Bench:
         return cell
 
     def _looked_at(self, target: Target, connections: int) -> tuple[int, int, str]:
-        """How many answers there were, how many of them wrong, and one of these; a slow server may have given none."""
+        """How many answers there were, how many of them wrong, and one of these; a slow server may have given none.
+
+        The generator goes while requests are under way, which a server works off all the same: one more request, answered after them,
+        keeps them out of what is measured next.
+        """
         try:
             load = self.loader.checked(target, connections, CHECK_S)
+            return load.requests, load.bad, load.sample
         except NoFiguresError:
             return 0, 0, ""
-        return load.requests, load.bad, load.sample
+        finally:
+            with contextlib.suppress(OSError):
+                target.ask(target.bodies[0])
 
 
 class _Watch:
