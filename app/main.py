@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import os
 import socket
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -50,6 +47,7 @@ from app.kernel.version import VERSION
 from app.observability import logs
 from app.observability.exposition import METRICS_FOLDER, exposition
 from app.observability.metrics import Telemetry
+from app.parts import Parts
 from app.prediction.asking import Versions
 from app.prediction.breakers import Breakers
 from app.prediction.bulkheads import TenantThreads
@@ -119,39 +117,7 @@ from app.web.system import SystemPages
 from app.web.uploads import UPLOADS, UploadEndpoint
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
     from uuid import UUID
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What one serving process is made of."""
-
-    database: Database
-    sync_database: SyncDatabase
-    directory: TenantDirectory
-    gatekeeper: Gatekeeper
-    limiter: RateLimiter
-    budgets: Budgets
-    answers: TenantAnswers
-    host: ModelHost
-    pool: RuntimePool
-    breakers: Breakers
-    live_proof: LiveProof
-    shadows: Shadows
-    table: RoutingTable
-    follower: Follower
-    flag_server: UnleashFlagSource | None
-    born: UnleashExperiments | None
-    validator: Validator
-    uploads: ArtifactUploads
-    retention: ArtifactRetention
-    counting: Database
-    folder: Folder
-    sentinel: Sentinel
-    spool: Spool
-    direct: DirectLog
-    services: Services
 
 
 def build_parts(settings: Settings, telemetry: Telemetry, index: int) -> Parts:
@@ -248,6 +214,8 @@ def build_parts(settings: Settings, telemetry: Telemetry, index: int) -> Parts:
         Sentinel(counting, sync_database, folder, clock),
         spool,
         direct,
+        AuditHeads(database, sync_database, clock),
+        UsageFolder(counting, sync_database),
         services,
     )
 
@@ -297,53 +265,13 @@ def create_app(settings: Settings, telemetry: Telemetry, index: int = 0, connect
     )
     routes = [Route("/graphql", graphql), Route("/artifacts", uploads), *pages.routes()]
 
-    @contextlib.asynccontextmanager
-    async def lifespan(_app: Front) -> AsyncIterator[None]:
-        gauges = Gauges(telemetry, parts.spool, parts.pool, parts.table, parts.follower, SystemClock())
-        gauges.also(lambda: telemetry.database(is_away=parts.follower.database_away))
-        gauges.also(lambda: telemetry.serving(connections.open, admission.turn_s))
-        tasks: list[asyncio.Task[None]] = []
-        try:
-            if parts.flag_server is not None:  # first, so that the first picture has what was last good
-                await parts.flag_server.start(_told(parts))
-            await parts.follower.start()
-            parts.directory.require_readable()
-            tasks = [
-                asyncio.create_task(task.run())
-                for task in (parts.validator, parts.live_proof, parts.shadows, parts.retention, parts.folder, parts.sentinel, gauges)
-            ]
-            heads = AuditHeads(parts.database, parts.sync_database, SystemClock())
-            usage = UsageFolder(parts.counting, parts.sync_database)
-            tasks += [asyncio.create_task(task.run()) for task in (parts.services.revocations, parts.services.service_levels, heads, usage)]
-            tasks += [asyncio.create_task(work) for work in (parts.budgets.run(), admission.run(), ready.tell_parent())]
-            tasks += [asyncio.create_task(parts.born.run())] if parts.born is not None else []
-            tasks.append(asyncio.create_task(parts.spool.run()))
-            tasks.append(asyncio.create_task(parts.follower.join()))  # beside the first answers: it waits for the models
-            yield
-        finally:
-            await _stop(parts, tasks)
-
+    gauges = Gauges(telemetry, parts.spool, parts.pool, parts.table, parts.follower, SystemClock())
+    gauges.also(lambda: telemetry.database(is_away=parts.follower.database_away))
+    gauges.also(lambda: telemetry.serving(connections.open, admission.turn_s))
+    lifespan = parts.lifespan(gauges, admission, ready.tell_parent)
     app = Front("/graphql", graphql, routes=routes, lifespan=lifespan, exception_handlers={404: not_found, 405: not_found})
     app.state.spool = parts.spool
     return app
-
-
-async def _stop(parts: Parts, tasks: list[asyncio.Task[None]]) -> None:
-    await parts.follower.stop()  # first: whoever promotes should not wait for a process that answers nobody
-    if parts.flag_server is not None:
-        await parts.flag_server.stop()
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    await parts.services.service_levels.write()
-    await parts.direct.close()
-    await asyncio.to_thread(parts.spool.close)
-    await parts.pool.close()
-    await parts.host.close()
-    await parts.counting.close()
-    await parts.database.close()
-    await parts.sync_database.close()
-    parts.limiter.close()
 
 
 def _budgets(settings: Settings, limiter: RateLimiter, sync_database: SyncDatabase, telemetry: Telemetry, clock: SystemClock) -> Budgets:
@@ -365,19 +293,6 @@ def _flag_server(
         return None
     options = UnleashOptions(given.url, given.token.value, given.shared_flags, given.refresh_s)
     return UnleashFlagSource(options, database, sync_database, telemetry, clock, kept.file("unleash"))
-
-
-def _told(parts: Parts) -> Callable[[], None]:
-    """What is to be done when the flag server said something new; called from a thread of its client's."""
-    loop = asyncio.get_running_loop()
-
-    def told() -> None:
-        parts.follower.flags_changed()
-        if parts.born is not None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody answers any more
-                loop.call_soon_threadsafe(parts.born.wake)
-
-    return told
 
 
 class _Later:
