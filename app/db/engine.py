@@ -39,12 +39,12 @@ __all__ = [
 class Timeouts:
     """How long the database may take. The server cancels first (`statement_s`); `command_s` is for a server that is frozen."""
 
-    connect_s: float = 2.0
+    connect_s: float = 1.8
     statement_s: float = 1.5
-    command_s: float = 2.0
+    command_s: float = 1.8
     lock_s: float = 0.5
     idle_in_transaction_s: float = 5.0
-    pool_s: float = 2.0  # waiting for a free connection: short transactions queue, they do not fail
+    pool_s: float = 1.8  # waiting for a free connection: short transactions queue, they do not fail
 
 
 def make_engine(

@@ -75,6 +75,7 @@ class Follower:
         self._listening.listen(CHANNEL, self._refresher.heard, self._refresher.line_up)
         self._lines: list[asyncio.Task[None]] = []
         self._tasks: list[asyncio.Task[None]] = []
+        self._joining: asyncio.Task[None] | None = None
         self._joined = False
 
     @property
@@ -152,6 +153,7 @@ class Follower:
                 await self._refresher.adopt(kept)
 
     async def _join(self) -> None:
+        self._joining = asyncio.current_task()
         self._tasks.append(asyncio.create_task(self._refresher.run()))
         await self._refresher.pictured.wait()
         await self._refresher.settled()  # a replica claims what it serves, so it joins with its versions open
@@ -168,7 +170,7 @@ class Follower:
         self._joined = True
 
     async def _leave(self) -> None:
-        await _end(self._tasks)
+        await _end([*self._tasks, *([self._joining] if self._joining is not None else [])])
         await self._replica.leave()
         await _end(self._lines)
         await self._database.close()

@@ -70,6 +70,7 @@ _NEWS = {"news": news(), "changed": changed_tenants()}
 # As an array, of which the planner expects a handful: of rows it would expect many, and read the tables of all tenants from end to end.
 _FEW: Select[UUID] = select(func.unnest(func.array(changed_tenants().scalar_subquery()), type_=Uuid))
 _CHANGED = Together({**_NEWS, **_queries(_FEW)})
+_MARK = "select string_agg(tenant_id || ' ' || extract(epoch from at), ',' order by tenant_id) from outbox where generation = $1"
 _HEAD = Together({**_NEWS, "all": tenant_ids()})
 _PORTION = Together(_queries(select(func.unnest(bindparam("portion", [], type_=ARRAY(Uuid))))))
 
@@ -129,6 +130,11 @@ async def read_all_rows(connection: Any, at_once: int) -> AsyncIterator[RawNews]
         for start in range(0, len(everybody), at_once):
             portion = everybody[start : start + at_once]
             yield RawNews(generation, portion, await _PORTION.read(connection, portion=portion))
+
+
+async def read_mark(connection: Any, generation: int) -> str:
+    """What the outbox says of this generation; "" where it says nothing. Two pasts of a database differ in it."""
+    return str(await connection.fetchval(_MARK, generation) or "")
 
 
 FROZEN = FrozenRows(_queries(_FEW), "tenant_id", FOR_ALL)

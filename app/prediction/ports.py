@@ -59,7 +59,7 @@ class StateKeeper(Protocol):
         """The database said, just now, that this is the newest generation."""
 
     def another_database(self) -> None:
-        """What answers may be another server than before: everything is compared anew."""
+        """What answers may be another server than before: its past is compared."""
 
 
 class UnleashShares(Protocol):

@@ -6,6 +6,7 @@ its head says, or it is refused. Nothing of an earlier one stays on the disk.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import zlib
 from dataclasses import dataclass, field
@@ -44,11 +45,15 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """`confirmed_ms`: Unix time at which the database last said that this is how things are."""
+    """`confirmed_ms`: Unix time at which the database last said that this is how things are.
+
+    `mark`: what the outbox says of the generation, by which a database with another past is told from this one.
+    """
 
     generation: int
     confirmed_ms: int
     parts: dict[str, Part] = field(default_factory=dict)
+    mark: str = ""
 
 
 def part_of(tenant_id: UUID) -> str:
@@ -80,10 +85,23 @@ class LastGoodFiles:
         if said["shape"] != self._shape:
             raise StateRefused("another version of the program wrote it, whose rows have other columns")
         parts = {name: Part(str(file), str(digest)) for name, (file, digest) in said["parts"].items()}
-        return Head(int(said["generation"]), int(said["confirmed"]), parts)
+        return Head(int(said["generation"]), int(said["confirmed"]), parts, str(said["mark"]))
 
     def part(self, name: str, part: Part) -> Tenants:
         """What is in a portion. Raises StateRefused, FileNotFoundError."""
+        found: dict[str, Plain] = orjson.loads(zlib.decompress(self._packed(name, part)))
+        return {UUID(tenant): rows for tenant, rows in found.items()}
+
+    def sound(self, head: Head) -> dict[str, Part]:
+        """The portions that are as the head says."""
+        found = {}
+        for name, part in head.parts.items():
+            with contextlib.suppress(StateRefused, FileNotFoundError):
+                self._packed(name, part)
+                found[name] = part
+        return found
+
+    def _packed(self, name: str, part: Part) -> bytes:
         try:
             packed = self._folder.read(part.file, _PART + name)
         except (UnreadableSecret, OSError) as error:
@@ -92,8 +110,7 @@ class LastGoodFiles:
             raise FileNotFoundError(part.file)
         if hashlib.sha256(packed).hexdigest() != part.digest:
             raise StateRefused(f"portion {name} is an older one")
-        found: dict[str, Plain] = orjson.loads(zlib.decompress(packed))
-        return {UUID(tenant): rows for tenant, rows in found.items()}
+        return packed
 
     def read(self) -> tuple[Head, list[Plain]] | None:
         """All of it; None where nothing was written yet. Raises StateRefused."""
@@ -127,6 +144,7 @@ class LastGoodFiles:
     def write_head(self, head: Head) -> None:
         """From now on the state is this one; portions of no use are gone when this returns. Raises OSError."""
         said = {"format": FORMAT, "shape": self._shape, "generation": head.generation, "confirmed": head.confirmed_ms}
+        said["mark"] = head.mark
         parts = {name: (part.file, part.digest) for name, part in head.parts.items()}
         self._folder.write(HEAD, orjson.dumps(said | {"parts": parts}))
         named = {HEAD} | {part.file for part in head.parts.values()}

@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import os
 import threading
+import time
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Protocol
@@ -20,7 +21,7 @@ import structlog
 from app.db.sync import SyncDatabase
 from app.errors import AppError
 from app.prediction.last_good.state import Head, LastGoodFiles, Part, StateRefused, part_of
-from app.prediction.picture import FROZEN, read_all_rows, read_changed_rows
+from app.prediction.picture import FROZEN, read_all_rows, read_changed_rows, read_mark
 from app.tenancy.types import TenantStatus
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ _CONFIRM_EVERY_S = 60.0
 _FRESH_MS = 30_000
 _AGAIN_S = 5.0  # after a failure
 _AT_ONCE = 50  # tenants: some milliseconds of work between two breaths
+_BREATH_S = 1.0  # far below the time for which a transaction may stand still
 _STOP_WITHIN_S = 1.0
 _LOCK = "lock"
 log = structlog.get_logger()
@@ -60,15 +62,35 @@ class StateWriter:
     def __init__(self, files: LastGoodFiles, clock: Clock) -> None:
         self._files, self._clock = files, clock
         self.head: Head | None = None
+        self._sound: dict[str, Part] = {}
+
+    async def resume(self, connection: object) -> bool:
+        """Whether what is on the disk is whole, and of this database's past: then what changed since can be added to it.
+
+        Raises AppError.
+        """
+        self.head = None
+        try:
+            head = self._files.head()
+        except StateRefused as refused:
+            log.warning("last_good_state_replaced", why=str(refused))
+            return False
+        self._sound = {} if head is None else self._files.sound(head)
+        if head is None:
+            return False
+        if len(self._sound) < len(head.parts):
+            log.warning("last_good_state_replaced", why="portions are damaged or missing")
+        elif head.mark and head.mark == await read_mark(connection, head.generation):
+            self.head = head
+        return self.head is not None
 
     async def write_all(self, connection: object) -> Written:
-        """Everything anew; of portions that are as they were nothing is written. Raises AppError, OSError."""
-        before = self._kept_parts()
+        """Everything anew; of portions that were found to be as they should nothing is written. Raises AppError, OSError."""
+        before = self._sound if self.head is None else self.head.parts
         done, generation = Written(), 0
         parts: dict[str, Part] = {}
-        loop = asyncio.get_running_loop()
         waiting: Tenants = {}
-        began = loop.time()
+        began = time.thread_time()
         async for news in read_all_rows(connection, _AT_ONCE):
             generation = news.generation
             waiting |= _living(news)
@@ -76,11 +98,11 @@ class StateWriter:
             for name, tenants in _by_part({t: rows for t, rows in waiting.items() if part_of(t) != last}).items():
                 self._write_part(parts, name, tenants, before, done)
             waiting = {t: rows for t, rows in waiting.items() if part_of(t) == last}
-            await asyncio.sleep(loop.time() - began)  # half of the time is others'
-            began = loop.time()
+            await asyncio.sleep(min(time.thread_time() - began, _BREATH_S))  # half of the time is others'
+            began = time.thread_time()
         for name, tenants in _by_part(waiting).items():
             self._write_part(parts, name, tenants, before, done)
-        self._name(Head(generation, self._clock.time_ms(), parts))
+        self._name(Head(generation, self._clock.time_ms(), parts, await read_mark(connection, generation)))
         return done
 
     async def write_changed(self, connection: object) -> Written:
@@ -97,21 +119,13 @@ class StateWriter:
                 if tenant_id in now:
                     tenants[tenant_id] = now[tenant_id]
             self._write_part(parts, name, tenants, parts, done)
-        self._name(Head(news.generation, self._clock.time_ms(), parts))
+        self._name(Head(news.generation, self._clock.time_ms(), parts, await read_mark(connection, news.generation)))
         return done
 
     def confirm(self, at_ms: int) -> None:
         """Nothing changed, and the database said so at this moment. Raises OSError."""
         if self.head is not None:
             self._name(replace(self.head, confirmed_ms=at_ms))
-
-    def _kept_parts(self) -> dict[str, Part]:
-        try:
-            head = self._files.head()
-        except StateRefused as refused:
-            log.warning("last_good_state_replaced", why=str(refused))
-            return {}
-        return {} if head is None else head.parts
 
     def _write_part(self, parts: dict[str, Part], name: str, tenants: Tenants, before: dict[str, Part], done: Written) -> None:
         known = before.get(name)
@@ -138,7 +152,7 @@ class LastGoodKeeper:
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._lock: int | None = None
-        self._whole = True
+        self._sure = False  # whether the files are known to be as this process thinks
         self._seen = -1  # the newest generation that this process knows of
         self._confirmed_ms = 0
 
@@ -155,8 +169,8 @@ class LastGoodKeeper:
             self._poke()
 
     def another_database(self) -> None:
-        """What answers may be another server than before: everything is compared anew. From any thread."""
-        self._whole = True
+        """What answers may be another server than before: its past is compared. From any thread."""
+        self._sure = False
         self._poke()
 
     async def stop(self) -> None:
@@ -211,22 +225,24 @@ class LastGoodKeeper:
             await asyncio.sleep(_REST * (self._clock.monotonic() - began))
 
     def _failed(self, why: str) -> None:
-        """The state from before stays on the disk. Its portions may be others than this process thinks: all of them are compared."""
-        self._whole = True
+        """The state from before stays on the disk; its portions may be others than this process thinks."""
+        self._sure = False
         if why:
             log.warning("last_good_state_not_written", why=why)
         self._loop.call_later(_AGAIN_S, self._wake.set)
 
     def _behind(self) -> bool:
         head = self._writer.head
-        return self._whole or head is None or head.generation != self._seen
+        return not self._sure or head is None or head.generation != self._seen
 
     async def _write(self) -> None:
-        whole, self._whole = self._whole, False
+        sure, self._sure = self._sure, True
         database = SyncDatabase(self._sync_url, breaker=self._breaker)
         try:
             async with database.driver_connection() as connection:
-                done = await (self._writer.write_all(connection) if whole else self._writer.write_changed(connection))
+                if not sure:
+                    await self._writer.resume(connection)
+                done = await self._writer.write_changed(connection)
         finally:
             await database.close()
         head = self._writer.head

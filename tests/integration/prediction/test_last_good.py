@@ -58,6 +58,12 @@ class Machine:
             done = await (self.writer.write_all(connection) if whole else self.writer.write_changed(connection))
         return done.parts, done.seen
 
+    async def restarted(self) -> bool:
+        """Whether another writer goes on from what is there."""
+        self.writer = StateWriter(self.files, self.clock)
+        async with self.registry.sync.driver_connection() as connection:
+            return await self.writer.resume(connection)
+
     async def told(self) -> Picture:
         async with self.registry.sync.driver_connection() as connection:
             return await read_picture(connection, 0, whole=True)
@@ -149,6 +155,41 @@ async def test_writing_all_of_it_again_writes_what_differs_alone(machine: Machin
     assert await machine.written(whole=True) == (0, seen)
     execute(machine.registry.urls.superuser, "update tenants set name = 'Other' where id = 't-1'")  # nobody announced it
     assert await machine.written(whole=True) == (1, seen)
+
+
+async def test_a_writer_that_begins_goes_on_from_the_disk_where_that_is_of_the_databases_past(machine: Machine) -> None:
+    for n in range(60):
+        make_tenant(machine.registry.urls, f"t-{n}")
+    await machine.written(whole=True)
+    await machine.registry.service.promote(machine.registry.ctx, "risk", 2)
+    assert await machine.restarted() is True
+    assert await machine.written() == (1, 1)
+    assert plain(machine.kept().picture) == plain(await machine.told())
+
+
+async def test_a_database_of_another_past_is_read_as_a_whole_though_its_generation_is_as_high(machine: Machine) -> None:
+    """A backup from before was restored and lived on: what it changed since is in no news."""
+    await machine.written(whole=True)
+    bob = make_tenant(machine.registry.urls, "bob")
+    execute(machine.registry.urls.superuser, "update outbox set at = at + interval '1 microsecond'")
+    assert await machine.restarted() is False
+    await machine.written()
+    assert bob in machine.on_disk()
+    execute(machine.registry.urls.superuser, "delete from outbox")
+    assert await machine.restarted() is False
+
+
+async def test_a_damaged_portion_is_found_when_a_writer_begins(machine: Machine) -> None:
+    await machine.written(whole=True)
+    part = machine.files.head().parts[part_of(machine.registry.tenant)]
+    for damage in (lambda path: path.write_bytes(path.read_bytes()[:-1]), lambda path: path.unlink()):
+        await machine.written(whole=True)
+        damage(machine.folder.path / machine.files.head().parts[part_of(machine.registry.tenant)].file)
+        assert machine.kept() is None
+        assert await machine.restarted() is False
+        await machine.written()
+        assert machine.on_disk() == {machine.registry.tenant}
+    assert machine.files.head().parts[part_of(machine.registry.tenant)] != part
 
 
 async def test_an_erased_tenant_is_gone_from_the_disk_with_the_next_writing(machine: Machine) -> None:

@@ -10,11 +10,14 @@ import pytest
 from app.errors import Unauthenticated, Unavailable
 from app.tenancy.identity.keysets import COOLDOWN_S, STALE_S, TTL_S, RemoteKeys
 from app.tenancy.identity.verifier import TrustedIssuer, Verifier, build_key
+from app.tenancy.keys import MasterKey
+from app.tenancy.sealed_files import SealedFolder
 from tests.support import tokens
 from tests.support.clock import ManualClock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.integration
 
@@ -45,9 +48,15 @@ class Setting:
     def __init__(self, provider: IdentityProvider, url: str) -> None:
         self.provider, self.clock = provider, ManualClock()
         issuer = tokens.issuer(jwks_url=url)
-        self.keys = RemoteKeys(url, issuer.algorithms, build_key, self.clock)
-        self.verifier = Verifier([TrustedIssuer(issuer, self.keys)], self.clock)
+        self.url, self.issuer = url, issuer
         self._serial = 0
+        self.restart()
+
+    def restart(self, folder: Path | None = None) -> None:
+        """As a process that starts now, with what another one kept in `folder`."""
+        kept = None if folder is None else SealedFolder(folder, MasterKey(bytes(32)).box("last-good")).file("keys")
+        self.keys = RemoteKeys(self.url, self.issuer.algorithms, build_key, self.clock, kept)
+        self.verifier = Verifier([TrustedIssuer(self.issuer, self.keys)], self.clock)
 
     def token(self, key: str = tokens.KEY_ID, signer: str | None = None) -> str:
         """A token that was never seen before, good for an hour of this clock."""
@@ -187,3 +196,46 @@ async def test_of_a_long_document_the_first_64_keys_count(setting: Setting) -> N
     with pytest.raises(Unauthenticated) as caught:
         await setting.verifier.verify(setting.token())
     assert caught.value.reason == "key"
+
+
+async def test_a_process_that_starts_while_the_issuer_is_away_knows_the_keys_of_the_one_before(setting: Setting, tmp_path: Path) -> None:
+    setting.restart(tmp_path)
+    assert await setting.accepts(setting.token())
+    assert b"keys" not in (tmp_path / "keys").read_bytes()
+    setting.provider.status = "503 Away"
+    setting.restart(tmp_path)
+    assert await setting.accepts(setting.token())
+    assert setting.provider.asked == 2  # it was asked before what was kept counted
+    setting.clock.advance(COOLDOWN_S)
+    setting.provider.document, setting.provider.status = {"keys": [tokens.jwk("k2")]}, "200 OK"
+    assert await setting.accepts(setting.token("k2"))
+    setting.restart(tmp_path)
+    setting.provider.status = "503 Away"
+    with pytest.raises(Unavailable):
+        await setting.verifier.verify(setting.token())  # of a key that the issuer had withdrawn by then
+
+
+async def test_kept_keys_are_as_old_as_they_are_however_often_a_process_starts(setting: Setting, tmp_path: Path) -> None:
+    setting.restart(tmp_path)
+    assert await setting.accepts(setting.token())
+    setting.provider.status = "503 Away"
+    setting.clock.advance(STALE_S - 1)
+    setting.restart(tmp_path)
+    assert await setting.accepts(setting.token())
+    setting.clock.advance(2)
+    for folder in (tmp_path, tmp_path):
+        with pytest.raises(Unavailable):
+            await setting.verifier.verify(setting.token())
+        setting.restart(folder)
+
+
+async def test_kept_keys_that_were_changed_are_no_keys(setting: Setting, tmp_path: Path) -> None:
+    setting.restart(tmp_path)
+    assert await setting.accepts(setting.token())
+    setting.provider.status = "503 Away"
+    path = tmp_path / "keys"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    setting.restart(tmp_path)
+    with pytest.raises(Unavailable):
+        await setting.verifier.verify(setting.token())

@@ -17,6 +17,7 @@ from tests.support.flag_server import FlagServer
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
+    from app.tenancy.sealed_files import SealedFile
     from tests.support.database import DatabaseUrls
 
 WITHIN_S = 20.0
@@ -43,10 +44,12 @@ class World:
         self.counts = Counts()
         self._sources: list[UnleashFlagSource] = []
 
-    async def source(self, url: str, *, token: str = "default:development.x", shared: bool = False) -> UnleashFlagSource:
+    async def source(
+        self, url: str, *, token: str = "default:development.x", shared: bool = False, kept: SealedFile | None = None
+    ) -> UnleashFlagSource:
         """A started source that looks five times a second."""
         options = UnleashOptions(url, token, shared, refresh_s=0.2)
-        source = UnleashFlagSource(options, self.database, self.sync_database, self.counts, SystemClock())
+        source = UnleashFlagSource(options, self.database, self.sync_database, self.counts, SystemClock(), kept)
         source.changes = 0
 
         def changed() -> None:

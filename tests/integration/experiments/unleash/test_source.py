@@ -1,11 +1,14 @@
 """The source of flags: what a flag server says is taken where it is good, and nothing else changes anything."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from app.experiments.flags.building import build_flags
-from tests.integration.experiments.unleash.conftest import until
+from app.tenancy.keys import MasterKey
+from app.tenancy.sealed_files import SealedFolder
+from tests.integration.experiments.unleash.conftest import World, until
 from tests.support.database import execute
 from tests.support.unleash_features import V1, V2, document, feature, on, strategy
 
@@ -99,6 +102,27 @@ async def test_a_start_without_the_server_goes_on_with_what_was_kept(flags_world
     assert arms(nobody) == arms(first)
     await until(lambda: nobody.state().silent is not None)
     assert "127.0.0.1" in nobody.state().silent or "failed" in nobody.state().silent
+
+
+async def test_a_start_without_server_and_without_database_goes_on_with_what_this_machine_kept(flags_world, flag_server, tmp_path):
+    flag_server.give(document(CHURN, revision=5))
+    kept = SealedFolder(tmp_path, MasterKey(bytes(32)).box("last-good")).file("unleash")
+    before = await flags_world.source(flag_server.url, kept=kept)
+    await until((tmp_path / "unleash").exists)
+    assert b"churn" not in (tmp_path / "unleash").read_bytes()
+    share = before.of_tenant("clinic")
+    await before.stop()
+    flag_server.answer = (503, b"")
+    nowhere = "postgresql://turnout@127.0.0.1:1/turnout"
+    world = World(replace(flags_world.urls, runtime=nowhere, sync=nowhere))
+    try:
+        after = await world.source(flag_server.url, kept=kept)
+        assert (after.state().revision, after.state().stored) == (5, True)
+        assert after.of_tenant("clinic") == share
+        (tmp_path / "unleash").write_bytes(b"rubbish")
+        assert (await world.source(flag_server.url, kept=kept)).document() is None
+    finally:
+        await world.close()
 
 
 async def test_a_start_without_server_and_without_anything_kept_has_no_flags(flags_world):
