@@ -40,7 +40,7 @@ from app.journal.sink import PostgresSink
 from app.journal.spool import Spool
 from app.kernel.clock import SystemClock
 from app.kernel.exits import UNWRITTEN
-from app.kernel.home import ARTIFACTS, LAST_GOOD, LIMITS, MASTER_KEY, MODEL_HOST_SOCKET, SPOOL
+from app.kernel.home import ARTIFACTS, LAST_GOOD, LIMITS, MASTER_KEY, MODEL_HOST_SOCKET, QUARANTINE, SPOOL
 from app.kernel.ids import IdMint
 from app.kernel.machine import machine_name
 from app.kernel.version import VERSION
@@ -63,6 +63,7 @@ from app.prediction.last_good.machine import LastGood
 from app.prediction.live_proof import LiveProof
 from app.prediction.opening import RuntimeOpener
 from app.prediction.pool import RuntimePool
+from app.prediction.quarantine import SharedMarks
 from app.prediction.routing import RoutingTable
 from app.prediction.runtimes.compiler import Compiler
 from app.prediction.runtimes.flat import FlatFiles
@@ -134,7 +135,8 @@ def build_parts(settings: Settings, telemetry: Telemetry, index: int) -> Parts:
     budgets = _budgets(settings, limiter, sync_database, telemetry, clock)
     answers = TenantAnswers(directory, budgets, under_way, TenantLimits())
     threads, host_socket = TenantThreads(), runtime_dir(settings.home) / MODEL_HOST_SOCKET
-    host = ModelHost(host_socket, telemetry.worker_died, threads, telemetry.input_quarantined)
+    marks = SharedMarks(settings.home / QUARANTINE, clock)
+    host = ModelHost(host_socket, telemetry.worker_died, threads, marks, telemetry.input_quarantined)
     gate = ConfinementGate(host, settings.home)
     keys = TrustedKeys.read(settings.registry.artifact_keys, required=settings.registry.artifact_trust is ArtifactTrust.SIGNED_ONLY)
     artifacts = ArtifactCache(settings.home / ARTIFACTS, database, answers, keys)

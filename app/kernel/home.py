@@ -8,6 +8,7 @@ DEMO_ARTIFACTS = "demo-artifacts.json"  # a JSON list of digests: made on this m
 ARTIFACTS = "artifacts"
 SPOOL = "spool"
 LIMITS = "limits.bin"
+QUARANTINE = "quarantine.bin"
 LAST_GOOD = "last-good"
 TOMBSTONES = "tombstones.jsonl"
 MODEL_HOST_SOCKET = "models.sock"  # in the folder for sockets, whose path is short

@@ -1,107 +1,136 @@
 """Inputs on which a model's worker died. Each is tried again once, alone; where the worker dies again, the input is refused for a while.
 
-One for each tenant's artifact in a serving process. An answer to an input takes back what is held against it: what died beside another
-request's input, or by somebody's hand, is soon cleared. Bounded: the oldest is forgotten.
+All serving processes of a machine know the same of each tenant's artifact, for they share its worker. An answer to an input takes back
+what is held against it: what died beside another request's input, or by somebody's hand, is soon cleared. A suspect is tried while no
+other is, and who dies beside it is held innocent. Bounded: what would have been forgotten soonest goes first.
 """
 
 from __future__ import annotations
 
 import hashlib
+import secrets
 import struct
 from collections import OrderedDict
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
+
+from app.tenancy.limits.shared_memory import KEY_BYTES, SharedMemory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
+    from app.kernel.clock import Clock
     from app.kernel.tensors import Batch
 
 MOST_DEATHS = 2
 CRASHED_S, LATE_S = 600.0, 60.0  # a worker that took too long may have been held up by others: that is forgotten sooner
-_SWEEP_S = 5.0
-_MOST_INPUTS = 1_000  # some hundred bytes each
-_MOST_ARTIFACTS = 1_000
+LATE = 10_000  # in the place of an exit status
+_TRIAL_S = 15.0  # after which the process that tried is held to be gone
+_MOST_LOCAL, _SLOTS = 1_000, 16_384
+_CODES = 1 << 16
 _SHAPE, _TEXT = struct.Struct("<QQQ"), struct.Struct("<q")
 
 
-@dataclass(slots=True)
-class _Held:
-    deaths: int
-    until: float
-    why: str  # what became of the last worker
+class Marks(Protocol):
+    """Whole numbers above 0 by key (16 bytes), for a time."""
+
+    def read(self, key: bytes) -> int:
+        """0 where there is none."""
+
+    def change(self, key: bytes, to: Callable[[int], int], keep_s: float) -> int:
+        """The number now, made of what it was; 0 forgets it. It is kept `keep_s` seconds from now, or for as long as it was to be."""
+
+
+class LocalMarks:
+    """Of one process."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._held: OrderedDict[bytes, tuple[int, float]] = OrderedDict()  # (number, until)
+
+    def read(self, key: bytes) -> int:
+        value, until = self._held.get(key, (0, 0.0))
+        return value if until > self._clock.monotonic() else 0
+
+    def change(self, key: bytes, to: Callable[[int], int], keep_s: float) -> int:
+        value, now = to(self.read(key)), self._clock.monotonic()
+        _, until = self._held.pop(key, (0, 0.0))
+        if value:
+            self._held[key] = (value, max(until, now + keep_s))
+            if len(self._held) > _MOST_LOCAL:
+                self._held.popitem(last=False)
+        return value
+
+
+class SharedMarks:
+    """Of all processes of this machine, in the file at `path`; by the wall's time, for the file outlives the machine's start."""
+
+    def __init__(self, path: Path, clock: Clock) -> None:
+        self._memory, self._clock = SharedMemory(path, {"inputs": _SLOTS}), clock
+        self._table = self._memory.table("inputs")
+
+    def read(self, key: bytes) -> int:
+        """Without the lock: who reads a number that is being written hears of the change a moment later."""
+        return self._table.find(key, self._clock.time_ms())[1]
+
+    def change(self, key: bytes, to: Callable[[int], int], keep_s: float) -> int:
+        now = self._clock.time_ms()
+        with self._memory:
+            place, before, until = self._table.find(key, now)
+            value = to(before)
+            self._table.write(place, key, value, max(until, now + int(keep_s * 1000)) if value else 0)
+        return value
 
 
 class Quarantine:
-    """Names of inputs with the deaths of workers held against them. `now`: monotonic seconds. `refused()`: one more is, from now on."""
+    """Of one artifact of a tenant. `refused()`: one more input is, from now on."""
 
-    def __init__(self, now: Callable[[], float], refused: Callable[[], None] = lambda: None) -> None:
-        self._now, self._refused = now, refused
-        self._held: OrderedDict[bytes, _Held] = OrderedDict()  # who died longest ago first
-        self._swept_at = 0.0
+    def __init__(self, key: str, marks: Marks, refused: Callable[[], None] = lambda: None) -> None:
+        self._key, self._marks, self._refused = key.encode(), marks, refused
+        self._any, self._trial = self._mark(b""), self._mark(b"trial")
+        self._own = secrets.randbits(62) | 1
 
     def __bool__(self) -> bool:
-        """Whether anything is held against any input: without that no input need be named."""
-        if self._held and self._now() - self._swept_at >= _SWEEP_S:
-            self._sweep()
-        return bool(self._held)
+        """Whether anything was held against any input of late: without that no input need be named."""
+        return self._marks.read(self._any) != 0
 
-    def died(self, name: bytes, why: str, kept_s: float = CRASHED_S) -> int:
-        """How many workers died on this input by now. `why`: what became of the last one, for people; `kept_s`: how long that counts."""
-        held = self._kept(name)
-        deaths = 1 if held is None else held.deaths + 1
-        until = self._now() + kept_s
-        self._held[name] = _Held(deaths, until if held is None else max(until, held.until), why)
-        self._held.move_to_end(name)
-        if len(self._held) > _MOST_INPUTS:
-            self._held.popitem(last=False)
-        if deaths == MOST_DEATHS:
+    def died(self, name: bytes, status: int, kept_s: float = CRASHED_S) -> int:
+        """How many workers died on this input by now. `status`: how the last one ended, or LATE; `kept_s`: how long that counts."""
+        mark = self._marks.change(self._mark(name), lambda mark: (mark // _CODES + 1) * _CODES + status % _CODES, kept_s)
+        self._marks.change(self._any, lambda _: 1, kept_s)
+        if mark // _CODES == MOST_DEATHS:
             self._refused()
-        return deaths
+        return mark // _CODES
 
     def answered(self, name: bytes) -> None:
         """A worker answered it: nothing is held against it any more."""
-        self._held.pop(name, None)
+        mark = self._mark(name)
+        if self._marks.read(mark):
+            self._marks.change(mark, lambda _: 0, 0.0)
 
     def deaths(self, name: bytes) -> int:
         """How many workers died on it, of late."""
-        held = self._kept(name)
-        return 0 if held is None else held.deaths
+        return self._marks.read(self._mark(name)) // _CODES
 
-    def refusal(self, name: bytes) -> str | None:
-        """Why the input is not tried; None: it may be."""
-        held = self._kept(name)
-        return None if held is None or held.deaths < MOST_DEATHS else held.why
+    def refusal(self, name: bytes) -> int | None:
+        """How the last worker ended on it (or LATE) where it is not tried any more; None: it may be."""
+        deaths, status = divmod(self._marks.read(self._mark(name)), _CODES)
+        return None if deaths < MOST_DEATHS else status - _CODES if status >= _CODES // 2 else status
 
-    def _kept(self, name: bytes) -> _Held | None:
-        held = self._held.get(name)
-        if held is not None and self._now() >= held.until:
-            del self._held[name]
-            return None
-        return held
+    def begin_trial(self) -> bool:
+        """Whether a suspect may be tried now: no other process tries one."""
+        return self._marks.change(self._trial, lambda owner: owner or self._own, _TRIAL_S) == self._own
 
-    def _sweep(self) -> None:
-        self._swept_at = self._now()
-        for name in [name for name, held in self._held.items() if held.until <= self._swept_at]:
-            del self._held[name]
+    def end_trial(self) -> None:
+        """What `begin_trial` began is over."""
+        self._marks.change(self._trial, lambda owner: 0 if owner == self._own else owner, 0.0)
 
+    def is_trial_of_another(self) -> bool:
+        """Whether another process tries a suspect just now."""
+        return self._marks.read(self._trial) not in {0, self._own}
 
-class Quarantines:
-    """Of all artifacts that a serving process asks, by their key, which names the tenant; those with nothing in them go first."""
-
-    def __init__(self, now: Callable[[], float], refused: Callable[[], None]) -> None:
-        self._now, self._refused = now, refused
-        self._of: OrderedDict[str, Quarantine] = OrderedDict()
-
-    def of(self, key: str) -> Quarantine:
-        """The artifact's; it outlives the runtimes that are opened and closed for it."""
-        found = self._of.get(key)
-        if found is None:
-            if len(self._of) >= _MOST_ARTIFACTS:
-                del self._of[next((each for each, held in self._of.items() if not held), next(iter(self._of)))]
-            found = self._of[key] = Quarantine(self._now, self._refused)
-        self._of.move_to_end(key)
-        return found
+    def _mark(self, name: bytes) -> bytes:
+        return hashlib.blake2b(self._key + b"/" + name, digest_size=KEY_BYTES).digest()
 
 
 def name_of(batch: Batch) -> bytes:

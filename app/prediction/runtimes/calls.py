@@ -9,26 +9,43 @@ import numpy as np
 
 from app.errors import DeadlineExceeded, ModelFailed
 from app.kernel.tensors import Batch
-from app.prediction.quarantine import name_of
+from app.prediction.quarantine import LATE, name_of
 from app.prediction.worker import wire
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Iterable, Sequence
+    from pathlib import Path
 
     from app.errors import AppError
     from app.kernel.clock import Deadline
+    from app.kernel.signature import Signature, Task
     from app.kernel.tensors import Scores
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """What is served, and how long one call may be and take."""
+
+    key: str
+    digest: str
+    artifact: Path
+    signature: Signature
+    task: Task
+    classes: tuple[str, ...]
+    rows_a_call: int = 10_000
+    patience_s: float = 2.0  # a call runs at least so long before the child is killed, however short its deadline was
 
 
 @dataclass(slots=True, eq=False)
 class Request:
-    """One caller's rows. `alone`: sent in a call of its own, for a call with it failed."""
+    """One caller's rows. `alone`: sent in a call of its own, for a call with it failed; `suspect`: a worker died on its input."""
 
     batch: Batch
     deadline: Deadline
     answer: asyncio.Future[Scores]
     alone: bool = False
+    suspect: bool = False
     _name: bytes | None = None
 
     @property
@@ -59,9 +76,9 @@ def model_failed(problem: str, got: str) -> ModelFailed:
     )
 
 
-def quarantined(why: str, *, now: bool = False) -> ModelFailed:
-    """`why`: what became of the last worker; `now`: it died on this very request."""
-    problem = "WORKER_DIED" if now else "QUARANTINED"
+def quarantined(status: int, *, now: bool = False) -> ModelFailed:
+    """`status`: how the last worker ended; `now`: it did on this very request."""
+    problem, why = "WORKER_DIED" if now else "QUARANTINED", "it took too long" if status == LATE else describe_fate({"exit": status})
     return model_failed(problem, f"Model workers ended on this input twice ({why}): it is refused for some minutes.")
 
 

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from app.errors import ModelUnavailable, Unavailable
+from app.kernel.clock import SystemClock
 from app.kernel.inspection import Confinement, InspectionReport, InspectionRequest
 from app.prediction.bulkheads import Gates
 from app.prediction.features import LARGEST_ANSWER_CELLS, LARGEST_BATCH
-from app.prediction.quarantine import Quarantines
+from app.prediction.quarantine import LocalMarks, Quarantine
 from app.prediction.runtimes.answers import read_report
-from app.prediction.runtimes.calls import describe_fate
+from app.prediction.runtimes.calls import Version, describe_fate
 from app.prediction.runtimes.channel import Channel, is_skops
-from app.prediction.runtimes.sklearn import SklearnRuntime, Version
+from app.prediction.runtimes.sklearn import SklearnRuntime
 from app.prediction.runtimes.zygote import ZygoteClient
 
 if TYPE_CHECKING:
@@ -26,12 +27,13 @@ if TYPE_CHECKING:
 
     from app.kernel.signature import Signature, Task
     from app.prediction.bulkheads import TenantThreads
+    from app.prediction.quarantine import Marks
 
 
 class ModelHost:
     """One a serving process; `socket_path` is where the model host listens. Knows it again after it was started anew.
 
-    `threads`: where large batches are written out.
+    `threads`: where large batches are written out. `marks`: what is held against inputs, of all serving processes that share the host.
     `worker_died` is told "killed" (a call took too long) or "died" of each child that ends under a runtime, `input_quarantined` of each
     input that is refused since.
     """
@@ -41,12 +43,14 @@ class ModelHost:
         socket_path: Path,
         worker_died: Callable[[str], None] = lambda _: None,
         threads: TenantThreads | None = None,
+        marks: Marks | None = None,
         input_quarantined: Callable[[], None] = lambda: None,
     ) -> None:
         self._zygote = ZygoteClient(socket_path)
         self._worker_died = worker_died
         self._threads, self._gates = threads, Gates()
-        self._quarantines = Quarantines(lambda: asyncio.get_running_loop().time(), input_quarantined)
+        self._marks = marks or LocalMarks(SystemClock())
+        self._input_quarantined = input_quarantined
 
     async def open(
         self, tenant_id: UUID, digest: str, artifact: Path, signature: Signature, task: Task, classes: Sequence[str]
@@ -58,7 +62,7 @@ class ModelHost:
         rows_a_call = min(LARGEST_BATCH, max(1, LARGEST_ANSWER_CELLS // max(1, len(classes))))
         version = Version(f"{tenant_id}/{digest}", digest, artifact, signature, task, tuple(classes), rows_a_call)
         lane = None if self._threads is None else self._threads.of(tenant_id)
-        gate, quarantine = self._gates.of(tenant_id), self._quarantines.of(version.key)
+        gate, quarantine = self._gates.of(tenant_id), Quarantine(version.key, self._marks, self._input_quarantined)
         runtime = SklearnRuntime(self._zygote, version, self._worker_died, gate, quarantine, lane)
         await runtime.start()
         return runtime

@@ -11,25 +11,22 @@ import asyncio
 import contextlib
 import functools
 from collections import deque
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from app.errors import AppError, DeadlineExceeded, ModelFailed, ModelUnavailable, Unavailable
-from app.prediction.quarantine import CRASHED_S, LATE_S, MOST_DEATHS, Quarantine, name_of
+from app.prediction.quarantine import CRASHED_S, LATE, LATE_S, MOST_DEATHS, Quarantine, name_of
 from app.prediction.runtimes.answers import Nonsense, answer_bytes, error_text, part, read_scores
 from app.prediction.runtimes.base import NotNow
-from app.prediction.runtimes.calls import Request, describe_fate, encoded, fail, model_failed, quarantined
+from app.prediction.runtimes.calls import Request, Version, describe_fate, encoded, fail, model_failed, quarantined
 from app.prediction.runtimes.channel import Channel, check_digest, is_skops
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Executor
-    from pathlib import Path
 
     from app.kernel.clock import Deadline
-    from app.kernel.signature import Signature, Task
     from app.kernel.tensors import Batch, Scores
     from app.prediction.bulkheads import Gate
     from app.prediction.runtimes.zygote import ZygoteClient
@@ -38,23 +35,10 @@ _CELLS_IN_A_THREAD = 20_000  # below this, taking a batch apart costs less than 
 _MOST_WAITING_ROWS = 200_000
 _LOAD_TIMEOUT_S = 120.0
 _FIRST_BACKOFF_S, _LONGEST_BACKOFF_S = 0.05, 2.0
+_TRIAL_LOOK_S = 0.005
 _AWAY_S = 2.0  # so long requests wait for a model host that is being started anew
 _STALE_CHANNELS = 3  # a child that ends for want of clients may be handed out once more
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class Version:
-    """What is served, and how long one call may be and take."""
-
-    key: str
-    digest: str
-    artifact: Path
-    signature: Signature
-    task: Task
-    classes: tuple[str, ...]
-    rows_a_call: int = 10_000
-    patience_s: float = 2.0  # a call runs at least so long before the child is killed, however short its deadline was
 
 
 class SklearnRuntime:
@@ -90,6 +74,7 @@ class SklearnRuntime:
         self._tasks: set[asyncio.Task[None]] = set()
         self._recovering = False
         self._closed = False
+        self._on_trial = self._innocent = False  # a suspect is under way; another process's ended the child
 
     @property
     def pid(self) -> int:
@@ -126,8 +111,8 @@ class SklearnRuntime:
         remaining = deadline.remaining_s()
         if remaining <= 0:
             raise DeadlineExceeded("The time for this request is over.")
-        if self._quarantine and (why := self._quarantine.refusal(name_of(batch))) is not None:
-            raise quarantined(why)
+        if self._quarantine and (status := self._quarantine.refusal(name_of(batch))) is not None:
+            raise quarantined(status)
         request = Request(batch, deadline, loop.create_future())
         timer = loop.call_later(remaining, request.expire)
         self._waiting.append(request)
@@ -140,6 +125,7 @@ class SklearnRuntime:
 
     async def close(self) -> None:
         self._closed = True
+        self._end_trial()
         self._gate.forget(self._pump)
         fail((*self._fallen, *self._waiting), NotNow("The model is being unloaded."))
         self._waiting.clear()
@@ -183,6 +169,8 @@ class SklearnRuntime:
             if self._quarantine:
                 self._hold_back(request)
             if not request.answer.done():
+                if not call and request.suspect and not self._begin_trial():
+                    break
                 if call and (request.alone or call[0].alone or rows + request.batch.rows > self._version.rows_a_call):
                     break
                 call.append(request)
@@ -193,10 +181,23 @@ class SklearnRuntime:
 
     def _hold_back(self, request: Request) -> None:
         """Refuses it where two workers died on its input, also since it came; after one death it goes alone."""
-        if (why := self._quarantine.refusal(request.name)) is not None:
-            fail((request,), quarantined(why))
-        elif self._quarantine.deaths(request.name):
-            request.alone = True
+        if (status := self._quarantine.refusal(request.name)) is not None:
+            fail((request,), quarantined(status))
+        else:
+            request.suspect = self._quarantine.deaths(request.name) > 0
+            request.alone = request.alone or request.suspect
+
+    def _begin_trial(self) -> bool:
+        """Whether the suspect that is next may go. Else it goes when another process's trial on the same child is over."""
+        self._on_trial = self._quarantine.begin_trial()
+        if not self._on_trial:
+            asyncio.get_running_loop().call_later(_TRIAL_LOOK_S, self._pump)
+        return self._on_trial
+
+    def _end_trial(self) -> None:
+        if self._on_trial:
+            self._on_trial = False
+            self._quarantine.end_trial()
 
     async def _send_large(self, number: int, batches: list[Batch]) -> None:
         ready = await asyncio.get_running_loop().run_in_executor(self._threads, encoded, batches)
@@ -230,6 +231,7 @@ class SklearnRuntime:
             self._kill()
             return
         call = self._call_over()
+        self._end_trial()
         if self._quarantine:
             for request in call:
                 self._quarantine.answered(request.name)
@@ -244,6 +246,7 @@ class SklearnRuntime:
     def _call_failed(self, error: ModelFailed) -> None:
         """One request alone hears why; of several each is tried alone, so that a bad row fails only its own request."""
         call = self._call_over()
+        self._end_trial()
         if len(call) == 1:
             fail(call, error)
         else:
@@ -288,6 +291,7 @@ class SklearnRuntime:
             return
         self._channel = None
         self._fallen += self._call_over()
+        self._innocent = not self._on_trial and self._quarantine.is_trial_of_another()
         if self._closed:
             fail(self._fallen, NotNow("The model is being unloaded."))
         self._recover()
@@ -296,12 +300,14 @@ class SklearnRuntime:
         """What the dead child was working on is tried again alone, but for inputs on which it was not the first to die."""
         fallen, self._fallen = self._fallen, []
         late = bool(fate.get("killed"))
-        why = "it took too long" if late else describe_fate(fate)
+        status = LATE if late else int(fate.get("exit", 0))
         # Without a fate the host is gone, and with it every child.
-        for name in {request.name for request in fallen} if "exit" in fate else ():
-            if self._quarantine.died(name, why, LATE_S if late else CRASHED_S) >= MOST_DEATHS:
-                log.warning("input_quarantined", key=self._version.key, input=name.hex()[:16], why=why)
-                fail((request for request in fallen if request.name == name), quarantined(why, now=True))
+        held = "exit" in fate and not self._innocent
+        for name in {request.name for request in fallen} if held else ():
+            if self._quarantine.died(name, status, LATE_S if late else CRASHED_S) >= MOST_DEATHS:
+                log.warning("input_quarantined", key=self._version.key, input=name.hex()[:16], exit=fate["exit"], late=late)
+                fail((request for request in fallen if request.name == name), quarantined(status, now=True))
+        self._end_trial()
         self._try_alone([request for request in fallen if not request.answer.done()])
 
     def _recover(self) -> None:
@@ -317,7 +323,7 @@ class SklearnRuntime:
             if self._pid:
                 fate = await self._zygote.kill(self._version.key, self._pid)
                 log.warning("model_worker_ended", key=self._version.key, pid=self._pid, exit=fate.get("exit"), killed=fate.get("killed"))
-                self._worker_died("killed" if fate.get("killed") else "died")
+                self._count(fate)
                 self._pid = 0
             self._judge(fate)
             while not self._closed:
@@ -337,6 +343,11 @@ class SklearnRuntime:
             self._recovering = False
         self._pump()
 
+    def _count(self, fate: dict[str, Any]) -> None:
+        """Of the serving processes that shared the child the first to hear of its end counts it; not where it ended for want of work."""
+        if fate.get("first", True) and fate.get("exit") != 0:
+            self._worker_died("killed" if fate.get("killed") else "died")
+
     async def _connect(self) -> None:
         size = await asyncio.to_thread(check_digest, self._version.artifact, self._version.digest)
         for attempt in range(_STALE_CHANNELS):
@@ -351,6 +362,7 @@ class SklearnRuntime:
                 fate = await self._zygote.kill(self._version.key, self._pid)
                 if "exit" not in fate:
                     raise Unavailable("The model host of this machine went away while the model loaded.") from None
+                self._count(fate)
                 ended_idle = fate.get("exit") == 0 or (fate.get("killed") and fate.get("exit") == -9)
                 if attempt == _STALE_CHANNELS - 1 or not ended_idle:
                     raise ModelFailed(f"The model's worker died while it loaded: {describe_fate(fate)}.") from None

@@ -225,7 +225,7 @@ class Zygote:
             child.waiters.append(connection)
             return
         fate = self._fates.get(pid)
-        _answer(connection, fate if fate is not None and fate["key"] == key else {"key": key})
+        _answer(connection, _told(fate) if fate is not None and fate["key"] == key else {"key": key})
 
     def _tell_memory(self, connection: socket.socket, key: str, pid: int) -> None:
         """Answers with the bytes that go when this child of that key goes: what it shares with this process is not among them."""
@@ -299,7 +299,7 @@ class Zygote:
         while len(self._fates) > _FATES_KEPT:
             self._fates.popitem(last=False)
         for waiter in child.waiters:
-            _answer(waiter, fate)
+            _answer(waiter, _told(fate))
 
 
 def _in_child(options: ChildOptions, control: socket.socket, *, probe: bool) -> None:
@@ -308,6 +308,13 @@ def _in_child(options: ChildOptions, control: socket.socket, *, probe: bool) -> 
         run_child(options, control, probe=probe)
     finally:
         os._exit(1)
+
+
+def _told(fate: dict[str, Any]) -> dict[str, Any]:
+    """`first`: nobody else was told before, so that a child that several shared is counted once."""
+    first = not fate.get("told", False)
+    fate["told"] = True
+    return {**fate, "first": first}
 
 
 def _own_bytes(pid: int) -> int | None:

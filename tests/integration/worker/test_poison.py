@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from app.errors import DeadlineExceeded, ModelFailed
-from app.kernel.clock import Deadline
+from app.kernel.clock import Deadline, SystemClock
 from app.kernel.inspection import InspectionRequest
 from app.kernel.signature import Task
 from app.kernel.tensors import Batch
+from app.prediction.quarantine import LocalMarks, Marks, SharedMarks
 from app.prediction.runtimes.host import ModelHost
 from tests.integration.worker.conftest import Lab
 from tests.support.model_host import RunningHost, model_host
@@ -45,6 +46,10 @@ class Mood:
     refused: list[None] = field(default_factory=list)
     runtimes: list[SklearnRuntime] = field(default_factory=list)
 
+    def host(self, marks: Marks) -> ModelHost:
+        """What one more serving process holds."""
+        return ModelHost(self.lab.running.socket, self.deaths.append, None, marks, lambda: self.refused.append(None))
+
     async def open(self, name: str = "moody") -> SklearnRuntime:
         artifact = moody_file(self.lab.folder, name)
         report = await self.lab.host.inspect(uuid4(), artifact, InspectionRequest(Task.REGRESSION, None, ()), 20.0)
@@ -55,7 +60,7 @@ class Mood:
 @pytest.fixture
 async def mood(trusting: RunningHost, tmp_path: Path) -> AsyncIterator[Mood]:
     made = Mood(Lab(trusting, trusting.connect(), tmp_path), uuid4())
-    made.lab.host = ModelHost(trusting.socket, made.deaths.append, input_quarantined=lambda: made.refused.append(None))
+    made.lab.host = made.host(LocalMarks(SystemClock()))
     yield made
     for runtime in made.runtimes:
         await runtime.close()
@@ -99,17 +104,25 @@ async def test_of_several_requests_in_one_call_only_the_one_that_ends_workers_is
     assert len(mood.refused) == 1
 
 
-async def test_who_shares_a_tenants_model_with_a_bad_input_is_answered(mood: Mood) -> None:
-    """Two serving processes, one child: what the other one's input ends takes this one's call along, which is tried again."""
+@pytest.mark.parametrize("_again", range(3))
+async def test_what_one_processes_input_ends_costs_another_process_no_answer_and_two_workers_in_all(mood: Mood, _again: int) -> None:
+    """Two serving processes share a child: what was beside the input under which it ended is answered, and nobody has to learn twice."""
+    marks = [SharedMarks(mood.lab.folder / "quarantine.bin", SystemClock()) for _ in range(2)]
+    mood.lab.host = mood.host(marks[0])
     runtime = await mood.open()
-    mood.lab.host = ModelHost(mood.lab.running.socket)
+    mood.lab.host = mood.host(marks[1])
     other = await mood.open()
     assert runtime.pid == other.pid
-    poisoned = asyncio.ensure_future(ask(runtime, ENDS))
-    answers = await asyncio.gather(*(ask(other, float(value)) for value in range(20, 30)))
-    assert answers == [[2.0 * value] for value in range(20, 30)]
-    with pytest.raises(ModelFailed):
-        await poisoned
+    poisoned = [asyncio.ensure_future(ask(runtime, ENDS)) for _ in range(2)]
+    for start in (20, 30, 40):
+        answers = await asyncio.gather(*(ask(other, float(value)) for value in range(start, start + 10)))
+        assert answers == [[2.0 * value] for value in range(start, start + 10)]
+    failures = await asyncio.gather(*poisoned, return_exceptions=True)
+    assert sorted(map(problem, failures)) == ["QUARANTINED", "WORKER_DIED"]
+    with pytest.raises(ModelFailed) as failed:
+        await ask(other, ENDS)
+    assert problem(failed.value) == "QUARANTINED"
+    assert (mood.deaths, len(mood.refused)) == (["died", "died"], 1)
 
 
 async def test_a_hung_input_costs_its_caller_the_deadline_and_others_of_the_tenant_are_answered(mood: Mood) -> None:

@@ -276,6 +276,7 @@ def test_the_host_knows_nothing_of_settings_keys_or_databases() -> None:
         "app.errors",
         "app.prediction",
         "app.prediction.features",
+        "app.prediction.one_row",
     }
 
 
