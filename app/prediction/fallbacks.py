@@ -87,7 +87,8 @@ class Fallbacks:
             self._telemetry.fallback(kind, "failed")
             raise error from None
         if not isinstance(error, LeftAlone):  # which was told when it began
-            log.warning("fallback_answered", model=model.name, version=failed.routed.route.number, code=error.code, why=error.message)
+            number = failed.routed.route.number
+            log.warning("fallback_answered", model=model.name, version=number, code=error.code, why=error.message)
         self._telemetry.fallback(kind, "answered")
         return _as_fallen_back(failed, routed), answer
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from app.errors import InvalidInput
-from app.prediction.features import LARGEST_ANSWER_CELLS, LARGEST_BATCH
 from app.prediction.asking import check_answer_size
+from app.prediction.features import LARGEST_ANSWER_CELLS, LARGEST_BATCH
 
 pytestmark = pytest.mark.unit
 
