@@ -78,15 +78,6 @@ def probes_of(
             number = (await connection.execute(text("show server_version_num"))).scalar_one()
         return ProbeResult(Status.OK, {"version": int(number) // 10_000})
 
-    async def ask_routing() -> ProbeResult:
-        at = follower.refreshed_at
-        age_s = None if at is None else round(clock.monotonic() - at, 1)
-        fresh = age_s is not None and age_s < _STALE_AFTER_S and not follower.from_disk
-        details: dict[str, Any] = {"ageSeconds": age_s, "source": "lastGood" if follower.from_disk else "database"}
-        if not fresh:
-            details["reason"] = "the database has not been heard for as long as this says: what it last said is served"
-        return ProbeResult(Status.OK if fresh else Status.DEGRADED, details)
-
     async def ask_model_host() -> ProbeResult:
         confinement = await host.confinement()
         details = {"landlockAbi": confinement.landlock_abi, "seccomp": confinement.seccomp, "confined": confinement.confined}
@@ -94,7 +85,7 @@ def probes_of(
 
     asked = {
         "database": ask_database,
-        "routing": ask_routing,
+        "routing": lambda: _ask_routing(follower, clock),
         "replicas": lambda: _ask_replicas(database),
         "modelHost": ask_model_host,
         "flags": lambda: _ask_flags(flag_server),
@@ -102,6 +93,16 @@ def probes_of(
         "spool": lambda: _ask_spool(spool, clock),
     }
     return [Probe(name, ask) for name, ask in asked.items()]
+
+
+async def _ask_routing(follower: Follower, clock: Clock) -> ProbeResult:
+    at = follower.refreshed_at
+    age_s = None if at is None else round(clock.monotonic() - at, 1)
+    fresh = age_s is not None and age_s < _STALE_AFTER_S and not follower.from_disk
+    details: dict[str, Any] = {"ageSeconds": age_s, "source": "lastGood" if follower.from_disk else "database"}
+    if not fresh:
+        details["reason"] = "the database has not been heard for as long as this says: what it last said is served"
+    return ProbeResult(Status.OK if fresh else Status.DEGRADED, details)
 
 
 async def _ask_flags(flag_server: UnleashFlagSource | None) -> ProbeResult:
