@@ -46,6 +46,9 @@ test-e2e: $(VENV)/.dev ## real processes from outside: make run's own path, sign
 coverage: $(VENV)/.dev ## lines and branches that make test reaches
 	@$(BIN)/coverage run -m pytest -m "not slow" && $(BIN)/coverage combine -q; $(BIN)/coverage report
 
+chaos: $(VENV)/.dev ## everything broken on purpose: kills, full disks, databases away (ONLY=2,5 KILLS=50 OUTAGE=60 SECONDS=5); docs/reliability.md
+	@$(BIN)/python -m tools.chaos --write $(if $(ONLY),--only '$(ONLY)') $(if $(KILLS),--kills $(KILLS)) $(if $(OUTAGE),--outage $(OUTAGE)) $(if $(SECONDS),--seconds $(SECONDS))
+
 ##@ Code
 lint: $(VENV)/.dev ## ruff: rules and format
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -81,4 +84,4 @@ check: lint types arch test ## what CI runs, before make test-e2e
 ##@ Clean
 clean: ## remove caches and the virtual environment (never .turnout, your data)
 	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage* .bench build *.egg-info node_modules
-.PHONY: help install install-dev run serve demo unleash test test-unit test-integration test-all test-e2e coverage lint fmt types arch schema migrate revision lock bench bench-quick bench-peers bench-promotion bench-scale check clean
+.PHONY: help install install-dev run serve demo unleash test test-unit test-integration test-all test-e2e coverage chaos lint fmt types arch schema migrate revision lock bench bench-quick bench-peers bench-promotion bench-scale check clean

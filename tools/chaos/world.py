@@ -189,6 +189,13 @@ class World:
         tenant.serve(MODEL, "CLASSIFICATION", LogisticRegression().fit(features, labels))
         return Caller(name, tenant.token, MODEL, _ROW)
 
+    def plain_caller(self) -> Caller:
+        """Of the first tenant, for a model without an experiment."""
+        tenant, name = self.tenants[TENANTS[0]], f"plain-{next(_numbers)}"
+        features, labels = _training_data(0)
+        tenant.serve(name, "CLASSIFICATION", LogisticRegression().fit(features, labels))
+        return Caller(TENANTS[0], tenant.token, name, _ROW)
+
     def callers(self) -> list[Caller]:
         return [Caller(name, client.token, MODEL, _ROW) for name, client in self.tenants.items()]
 

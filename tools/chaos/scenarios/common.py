@@ -38,11 +38,11 @@ def answered(part: Stretch, share: float = ANSWERED) -> Claim:
 def not_slower(before: Stretch, during: Stretch, factor: float) -> Claim:
     """The p99 is below `factor` times what it was, or not above it by more than noise."""
     most = max(factor * before.p99_ms, before.p99_ms + NOISE_MS)
-    return Claim(during.p99_ms <= most, f"p99 {during.p99_ms:.0f} ms, before {before.p99_ms:.0f} ms")
+    return Claim(during.p99_ms <= most, f"p99 {during.p99_ms:.0f} ms, before {before.p99_ms:.0f} ms", timed=True)
 
 
 def within(what: str, took_s: float | None, most_s: float) -> Claim:
     """It came about, and in time."""
     if took_s is None:
         return Claim(holds=False, measured=f"{what}: not within {most_s:.0f} s")
-    return Claim(took_s <= most_s, f"{what} after {took_s:.1f} s")
+    return Claim(took_s <= most_s, f"{what} after {took_s:.1f} s", timed=True)

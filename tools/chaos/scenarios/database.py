@@ -154,7 +154,7 @@ def frozen_database(stage: Stage) -> list[Claim]:
     slowest = max(stretch(during).slowest_ms / 1000, admin.slowest_s)
     return [
         answered(stretch(during)),
-        Claim(slowest <= 2.5, f"slowest request {slowest:.2f} s, registry changes among them"),
+        Claim(slowest <= 2.5, f"slowest request {slowest:.2f} s, registry changes among them", timed=True),
         not_slower(stretch(_before(load, at)), late, 2.0),
         *clean(stage, world, load.operations, DRAINED_WITHIN_S),
     ]
@@ -233,7 +233,7 @@ def away_at_the_start(stage: Stage) -> list[Claim]:
         world.cluster.start()
     took = world.drained(DRAINED_WITHIN_S)
     return [
-        Claim(ready <= max(5.0, 1.5 * usual), f"ready after {ready:.1f} s (with the database {usual:.1f} s)"),
+        Claim(ready <= max(5.0, 1.5 * usual), f"ready after {ready:.1f} s (with the database {usual:.1f} s)", timed=True),
         Claim(told == "degraded", f"health says {told}"),
         answered(stretch(load.tried)),
         within("drained", took, DRAINED_WITHIN_S),

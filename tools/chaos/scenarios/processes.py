@@ -62,7 +62,7 @@ def kill_everything_once(stage: Stage) -> list[Claim]:
         kill_everything(world.service)
     ready = world.start()
     return [
-        Claim(ready <= max(5.0, 1.5 * usual), f"ready after {ready:.1f} s (after a clean stop {usual:.1f} s)"),
+        Claim(ready <= max(5.0, 1.5 * usual), f"ready after {ready:.1f} s (after a clean stop {usual:.1f} s)", timed=True),
         *clean(stage, world, load.operations),
     ]
 
@@ -111,7 +111,7 @@ def end_one_of_two_replicas(stage: Stage) -> list[Claim]:
         return [
             Claim(figures.failed == 0, f"{figures.failed} of {figures.asked} requests failed{_codes(figures.codes)}"),
             Claim(all(status == 0 for status, _ in exits), f"exit statuses {', '.join(str(status) for status, _ in exits)}"),
-            Claim(slowest < 10.0, f"ended in {slowest:.1f} s at the most"),
+            Claim(slowest < 10.0, f"ended in {slowest:.1f} s at the most", timed=True),
             *clean(stage, world, load.operations),
         ]
 
