@@ -71,7 +71,10 @@ class Fallbacks:
     async def answer(
         self, ctx: RequestContext, request: RouteRequest, failed: Chosen, batch: Batch, sent: Any, error: AppError, threads: Executor
     ) -> tuple[Chosen, Answer]:
-        """As what it is told and written down, and what the fallback says in the place of `failed`, which raised `error`; raises that again where nobody can answer."""
+        """What the fallback says in the place of `failed`, which raised `error`, and as what it is told and written down.
+
+        Raises `error` again where nobody can answer.
+        """
         model = failed.model
         if model.fallback is None or request.version is not None:
             raise error
@@ -87,8 +90,7 @@ class Fallbacks:
             self._telemetry.fallback(kind, "failed")
             raise error from None
         if not isinstance(error, LeftAlone):  # which was told when it began
-            number = failed.routed.route.number
-            log.warning("fallback_answered", model=model.name, version=number, code=error.code, why=error.message)
+            log.warning("fallback_answered", model=model.name, version=failed.routed.route.number, code=error.code, why=error.message)
         self._telemetry.fallback(kind, "answered")
         return _as_fallen_back(failed, routed), answer
 
