@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import AppError, BadRequest, InvalidInput
-from app.graphql.http.body import MAX_LIST, MAX_NESTING, Parameters, from_body, from_query_string
+from app.graphql.http.body import Parameters, from_body, from_query_string
+from app.graphql.http.strict_json import MAX_LIST, MAX_NESTING
 
 pytestmark = pytest.mark.unit
 ADD = hashlib.sha256(b"{add}").hexdigest()

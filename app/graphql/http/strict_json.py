@@ -1,0 +1,94 @@
+"""Strict JSON, bounded before and after it is read. It knows little else: the process that reads large bodies has it, too."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Any
+
+import orjson
+
+from app.errors import BadRequest, InvalidInput
+from app.kernel.packed import LooseRows, many_in
+
+MAX_NESTING = 100  # of arrays and objects; what we answer and store must go through JSON again, which takes 254
+MAX_LIST = 20_000  # twice the rows of the largest batch, whose own refusal says more
+MAX_INNER = 100_000  # in all the lists of a list's objects: categories of columns
+MAX_CONTAINERS = 100_000  # arrays and objects in one request: the largest batch has a tenth of it
+MAX_OPENINGS = 400_000  # of them, and in texts: counted before parsing, whose cost grows faster than their number
+_OPENING = (b"[", b"{")
+_CONTAINERS = frozenset({list, dict})
+
+
+def read_object(body: bytes) -> dict[str, Any]:
+    """The object that a request's body is; raises BadRequest.
+
+    Of a name that stands twice in one object the last value counts, as RFC 8259 lets it; nothing before us reads the body, so no two
+    readers can disagree. NaN, infinities, numbers beyond a double, lone surrogates, a byte order mark and what is no UTF-8 are refused.
+    """
+    openings = sum(map(body.count, _OPENING))
+    data = _json(body, "The body", openings)
+    if not isinstance(data, dict):
+        if isinstance(data, list):
+            raise BadRequest("The body is a JSON array: batches of operations are not served. Send one operation, with aliases if need be.")
+        raise BadRequest("The body must be a JSON object with the document in `query`.")
+    _check_nesting(openings, data)
+    return data
+
+
+def read_value(text: str, what: str) -> Any:
+    """A JSON text inside a query string, None where it is empty; raises BadRequest. `what`: its name."""
+    encoded = text.encode()
+    openings = sum(map(encoded.count, _OPENING))
+    value = _json(encoded, what, openings) if text else None
+    _check_nesting(openings, value)
+    return value
+
+
+def check_lists(variables: dict[str, Any]) -> None:
+    """Raises InvalidInput for lists that no argument takes: what they hold is coerced to its type one by one, on the event loop."""
+    for name, value in variables.items():
+        for held in value.values() if isinstance(value, dict) else (value,):
+            many = many_in(held)
+            if many is not None and many.count > MAX_LIST:
+                raise _too_long(name, many.count, MAX_LIST)
+            each = many.rows if isinstance(many, LooseRows) else held
+            if isinstance(each, list) and len(each) > MAX_LIST:
+                raise _too_long(name, len(each), MAX_LIST)
+            if isinstance(each, list) and isinstance(value, dict):  # input objects in an input object: columns with their categories
+                inner = sum(len(v) for item in each if isinstance(item, dict) for v in item.values() if isinstance(v, list))
+                if inner > MAX_INNER:
+                    raise _too_long(name, inner, MAX_INNER)
+
+
+def _too_long(name: str, size: int, most: int) -> InvalidInput:
+    return InvalidInput(f"Variable '${name[:80]}' holds lists of {size:,}; at most {most:,} are taken.")
+
+
+def _json(text: bytes, what: str, openings: int) -> Any:
+    """The text's value; raises BadRequest. `openings`: brackets and braces in it."""
+    if openings > MAX_OPENINGS:
+        raise BadRequest(f"{what} has more than {MAX_OPENINGS:,} opening brackets and braces.")
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(f"{what} is not JSON: {error.msg} (line {error.lineno}, column {error.colno}).") from None
+
+
+def _check_nesting(openings: int, data: Any) -> None:
+    """Raises BadRequest where arrays and objects nest too deeply. No recursion, and flat lists of numbers are passed over in C."""
+    if openings <= MAX_NESTING:
+        return
+    level: list[Any] = [data]
+    for _ in range(MAX_NESTING):
+        inner: list[Any] = []
+        for container in level:
+            values = container.values() if isinstance(container, dict) else container
+            if not _CONTAINERS.isdisjoint(map(type, values)):
+                found = (value for value in values if type(value) in _CONTAINERS)
+                inner.extend(islice(found, MAX_CONTAINERS + 1 - len(inner)))
+                if len(inner) > MAX_CONTAINERS:
+                    raise BadRequest(f"The request holds more than {MAX_CONTAINERS:,} arrays and objects.")
+        if not inner:
+            return
+        level = inner
+    raise BadRequest(f"The request nests arrays and objects more than {MAX_NESTING} deep.")

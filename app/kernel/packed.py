@@ -1,0 +1,89 @@
+"""Many rows on their way from the process that read a large request to the model: as one array of numbers, or as they were."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_LARGEST_EXACT_INTEGER = 2**53
+_NUMBERS_AND_NULL = frozenset({float, int, type(None)})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PackedRows:
+    """Rows of one shape: objects with these `names`, or lists where `names` is None. NaN stands for null, which JSON alone can hold."""
+
+    names: tuple[str, ...] | None
+    numbers: NDArray[np.float64]  # (rows, columns)
+
+    @property
+    def count(self) -> int:
+        """How many rows."""
+        return len(self.numbers)
+
+    def listed(self, most: int | None = None) -> list[Any]:
+        """The rows as JSON had them, the first `most`; a whole number may have become 41.0, which every column takes as it takes 41."""
+        lists = [[None if value != value else value for value in row] for row in self.numbers[:most].tolist()]  # noqa: PLR0124  NaN alone
+        return lists if self.names is None else [dict(zip(self.names, row, strict=True)) for row in lists]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LooseRows:
+    """Rows that are more than numbers, each as JSON had it."""
+
+    rows: list[Any]
+
+    @property
+    def count(self) -> int:
+        """How many rows."""
+        return len(self.rows)
+
+    def listed(self, most: int | None = None) -> list[Any]:
+        """The first `most`."""
+        return self.rows if most is None else self.rows[:most]
+
+
+ManyRows = PackedRows | LooseRows
+
+
+def many_in(rows: Any) -> ManyRows | None:
+    """What stands in the place of rows: alone, as a matrix's data do, or in a list of one, as GraphQL makes of it."""
+    if type(rows) is list and len(rows) == 1:
+        rows = rows[0]
+    return rows if isinstance(rows, ManyRows) else None
+
+
+def listed(rows: Any, most: int | None = None) -> Any:
+    """Rows as JSON had them, whatever stands in their place; the first `most`."""
+    many = many_in(rows)
+    return rows[:most] if many is None else many.listed(most)
+
+
+def pack(rows: list[Any]) -> PackedRows | None:
+    """Objects or lists of the same columns, all numbers or null, without losing a bit; None for anything else."""
+    if not rows:
+        return None
+    names: tuple[str, ...] | None = None
+    lists = rows
+    if type(rows[0]) is dict:
+        names = tuple(rows[0])
+        if not all(type(row) is dict and row.keys() == rows[0].keys() for row in rows):
+            return None
+        lists = [[row[name] for name in names] for row in rows]
+    elif type(rows[0]) is not list or not all(type(row) is list and len(row) == len(rows[0]) for row in rows):
+        return None
+    if not lists[0] or not set(map(type, chain.from_iterable(lists))) <= _NUMBERS_AND_NULL:
+        return None
+    try:
+        numbers = np.array(lists, dtype=np.float64)
+    except OverflowError:
+        return None
+    if bool((np.abs(numbers) >= _LARGEST_EXACT_INTEGER).any()):  # beyond it two whole numbers may be one double
+        return None
+    return PackedRows(names, numbers)
