@@ -1,9 +1,10 @@
-"""Whether a request is begun: refusing at once what cannot be answered soon keeps the rest fast.
+"""Whether a request is begun at once, waits its turn, or is refused: what cannot be answered soon must not keep the rest from being fast.
 
-Two bounds. The first is on what waits in the event loop: where each turn of the loop has taken longer than `TARGET_S` for `STANDING_S`,
-there is a queue that does not go away by itself, and from then on each turn begins no more requests than fit the target, in equal parts
-for the tenants that ask. The second is on what is under way and waits for something else (a model's process, the database): a tenant may
-have at most so many times as much under way as there are free places, so that there is always room for another one.
+Two bounds. The first is on what waits for the event loop: where each turn of the loop has taken longer than `TARGET_S` for `STANDING_S`,
+there is a queue that does not go away by itself. From then on it is ours: each turn begins what fits the target, in equal parts for the
+tenants that wait, and what could not be begun within `MOST_WAIT_S` is refused in the turn in which it came. The second is on what is under
+way and waits for something else (a model's process, the database): a tenant may have at most so many times as much under way as there are
+free places, so that there is always room for another one.
 
 Source: Nichols and Jacobson, "Controlling queue delay" (CoDel, 2012: delay that stands, not a queue's length, is the signal); Choudhury and
 Hahne, "Dynamic queue length thresholds for shared-memory packet switches" (1998: the second bound); max-min fairness by filling water.
@@ -14,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
 import structlog
@@ -28,10 +30,12 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-TARGET_S = 0.02
+TARGET_S = 0.04
 STANDING_S = 0.1
+MOST_WAIT_S = 0.5
 LOOK_S = 0.05
-LEAST_A_TURN = 32  # so few are no queue, however slow the machine
+LEAST_A_TURN = 8  # so few are begun, however long they take
+LEAST_WAITING = 128  # so many may wait, however long they take: it is for their own deadlines to end that
 _LATE_TURNS = 2  # one alone may be a pause
 _AGAIN_S = 1.0  # an overload that comes back within this is the same one: nobody waits for it to stand
 _LONGEST_WAIT_S = 10.0
@@ -62,14 +66,15 @@ class Busy(Unavailable):
 
 
 class Share:
-    """What one tenant has under way, and asked for in this turn and the one before. As a place it is one of its requests."""
+    """What one tenant has under way, waiting, and asked for in this turn and the one before. As a place it is one of its requests."""
 
-    __slots__ = ("_of", "asked", "before", "key", "under_way")
+    __slots__ = ("_of", "asked", "before", "key", "under_way", "waiting")
 
     def __init__(self, of: Admission, key: int) -> None:
         self._of = of
         self.key = key
         self.asked = self.before = self.under_way = 0
+        self.waiting: deque[asyncio.Future[None]] = deque()
 
     def end(self) -> None:
         self.under_way -= 1
@@ -124,8 +129,8 @@ class Admission:
         self._free = most
         self._changes = Places(max(4, most // 8), 1, "admin", telemetry)
         self._shares: dict[int, Share] = {}
-        self.shedding = False  # whether turns are so long that some requests are refused
-        self._level = 0  # requests of one tenant in this turn
+        self.shedding = False  # whether turns are so long that requests wait for theirs
+        self._waiting = 0
         self._crowd = 1.0  # how many times what fits was asked for
         self._turns = self._late_turns = 0
         self._turn_s = 0.0
@@ -140,10 +145,11 @@ class Admission:
         """How long the loop's last measured turn took."""
         return self._turn_s
 
-    def begin(self, tenant_id: UUID, deadline_at: float, token: bytes = b"") -> Place:
-        """A place; raises RateLimited or Unavailable with a time to wait that spreads those who come back.
+    def begin(self, tenant_id: UUID, deadline_at: float, token: bytes = b"") -> Place | None:
+        """A place, or None where the request has to wait for one by `turn`, at once.
 
-        `deadline_at`: monotonic seconds. `token`: what a next request of the same caller begins with, so that it can be refused by `known`.
+        Raises RateLimited or Unavailable with a time to wait that spreads those who come back. `deadline_at`: monotonic seconds. `token`:
+        what a next request of the same caller begins with, so that it can be refused by `known`.
         """
         share = self._shares.get(tenant_id.int)  # a UUID's own hash is computed in Python
         if share is None:
@@ -151,10 +157,25 @@ class Admission:
         share.asked += 1
         if share.under_way >= self._free << 2:  # four times: a tenant that is alone has up to four fifths
             raise self._refused(share, "full")
-        if self._late_turns:
-            self._check_turn(share, deadline_at, token)
+        if self._late_turns and self._must_wait(share, deadline_at, token):
+            return None
         share.under_way += 1
         self._free -= 1
+        return share
+
+    async def turn(self, tenant_id: UUID) -> Place:
+        """The place of a request that was told to wait, when its turn has come."""
+        share = self._shares[tenant_id.int]
+        mine = asyncio.get_running_loop().create_future()
+        share.waiting.append(mine)
+        self._waiting += 1
+        try:
+            await mine
+        except asyncio.CancelledError:
+            if mine.done() and not mine.cancelled():  # its turn had come in the very moment in which it was given up
+                share.end()
+            raise
+        self._sampled = (share, self._turns, self._clock())
         return share
 
     def change(self, tenant_id: UUID, place: Place) -> Place:
@@ -187,61 +208,78 @@ class Admission:
         """One turn of the loop took so long and ended `now`. Whether the next one is to be told, too."""
         self._turns += 1
         self._turn_s = took_s
-        if took_s < TARGET_S:
+        if took_s >= TARGET_S:
+            self._late(now, took_s)
+        elif not self._waiting:
             if self.shedding:
                 self.shedding, self._over_at = False, now
             self._late_turns = 0
-        else:
-            if not self._late_turns:
-                self._late_since = now - took_s
-            self._late_turns += 1
-            stands_s = 0.0 if now - self._over_at < _AGAIN_S else STANDING_S
-            if self._late_turns >= _LATE_TURNS and now - self._late_since >= stands_s:
-                if not self.shedding and now - self._over_at >= _AGAIN_S:
-                    self._known.clear()
-                    log.warning("overload", turn_s=round(took_s, 3), tenants=len(self._shares))
-                self.shedding = True
-        self._divide()
-        return self._late_turns > 0
-
-    def _divide(self) -> None:
-        """What fits into a turn, in equal parts for those who asked in the last one; whoever wants less leaves the rest to the others."""
         if self.shedding:
-            asked = [share.asked for share in self._shares.values()]
-            fits = max(LEAST_A_TURN, int(TARGET_S / (self._cost_s + _AROUND_S)))
-            self._level = water_level(asked, fits)
-            self._crowd = max(1.0, sum(asked) / fits)
+            self._release()
         for key, share in list(self._shares.items()):
-            if not share.asked and not share.under_way:
+            if not (share.asked or share.under_way or share.waiting):
                 del self._shares[key]
             share.before, share.asked = share.asked, 0
+        return self._late_turns > 0
 
     def known(self, token: bytes) -> AppError | None:
-        """The refusal of a caller who was refused before in this overload and whose tenant has had its share of this turn, too.
+        """The refusal of a caller who was refused before in this overload and as many of whose tenant wait now, too.
 
         It costs a tenth of what it takes to look at a token: many who come again at once must not keep the loop from its work.
         """
         share = self._shares.get(self._known[token]) if token in self._known else None
-        if share is None or share.asked < self._level:
+        if share is None or not self._is_full(share):
             return None
         share.asked += 1
         return self._refused(share, "busy")
 
-    def _check_turn(self, share: Share, deadline_at: float, token: bytes) -> None:
+    def _late(self, now: float, took_s: float) -> None:
+        if not self._late_turns:
+            self._late_since = now - took_s
+        self._late_turns += 1
+        stands_s = 0.0 if now - self._over_at < _AGAIN_S else STANDING_S
+        if self._late_turns >= _LATE_TURNS and now - self._late_since >= stands_s:
+            if not self.shedding and now - self._over_at >= _AGAIN_S:
+                self._known.clear()
+                log.warning("overload", turn_s=round(took_s, 3), tenants=len(self._shares))
+            self.shedding = True
+
+    def _release(self) -> None:
+        """Begins what fits into a turn, in equal parts for those who wait; whoever wants less leaves the rest to the others."""
+        fits = max(LEAST_A_TURN, int(TARGET_S / (self._cost_s + _AROUND_S)))
+        self._crowd = max(1.0, sum(share.asked for share in self._shares.values()) / fits)
+        waiting = [share for share in self._shares.values() if share.waiting]
+        level = water_level([len(share.waiting) for share in waiting], min(fits, self._free))
+        for share in waiting:
+            begun = 0
+            while share.waiting and begun < level and self._free:
+                mine = share.waiting.popleft()
+                self._waiting -= 1
+                if not mine.done():  # else the caller is gone
+                    mine.set_result(None)
+                    share.under_way += 1
+                    self._free -= 1
+                    begun += 1
+
+    def _is_full(self, share: Share) -> bool:
+        """Whether as many of the tenant wait as may: four times as many as there is room for, so that there is room for another tenant."""
+        most = max(LEAST_WAITING, int(MOST_WAIT_S / (self._cost_s + _AROUND_S)))
+        return len(share.waiting) >= (most - self._waiting) << 2
+
+    def _must_wait(self, share: Share, deadline_at: float, token: bytes) -> bool:
         now = self._clock()
-        if self.shedding:
-            if share.asked > self._level:
-                if token and len(self._known) < _MOST_KNOWN:
-                    self._known[token] = share.key
-                raise self._refused(share, "busy")
-            self._sampled = (share, self._turns, now)
         if deadline_at - now < self._turn_s:
             raise self._refused(share, "late")
+        if self.shedding and self._is_full(share):
+            if token and len(self._known) < _MOST_KNOWN:
+                self._known[token] = share.key
+            raise self._refused(share, "busy")
+        return self.shedding
 
     def _refused(self, share: Share, reason: str) -> AppError:
         """RateLimited for who has its share while others are there."""
         shared = reason != "late" and any(
-            other.under_way or other.asked or other.before for other in self._shares.values() if other is not share
+            other.under_way or other.waiting or other.asked or other.before for other in self._shares.values() if other is not share
         )
         self._telemetry.turned_away("share" if shared else reason)
         again_ms = wait_ms(self._crowd)

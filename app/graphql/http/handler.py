@@ -135,6 +135,8 @@ class GraphQLEndpoint:
         self._check_form(exchange)
         ctx = await self._admit(exchange)
         exchange.place = self._admission.begin(ctx.tenant_id, exchange.deadline.at, exchange.headers.get(b"authorization", b""))
+        if exchange.place is None:
+            exchange.place = await self._admission.turn(ctx.tenant_id)
         charge = Charge(self._throttle, ctx, exchange)
         parameters = await self._parameters(exchange)
         document = self._document(exchange, charge, ctx, parameters)

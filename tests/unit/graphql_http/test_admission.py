@@ -1,5 +1,6 @@
 """Who is begun and who is refused, turn by turn, by a clock that is set."""
 
+import asyncio
 from collections import Counter
 from contextlib import suppress
 from uuid import UUID
@@ -9,7 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import AppError, RateLimited, Unavailable
-from app.graphql.http.admission import LEAST_A_TURN, STANDING_S, TARGET_S, Admission, Busy, Crowded, Places, wait_ms, water_level
+from app.graphql.http.admission import (
+    LEAST_A_TURN,
+    LEAST_WAITING,
+    MOST_WAIT_S,
+    STANDING_S,
+    TARGET_S,
+    Admission,
+    Busy,
+    Crowded,
+    Places,
+    wait_ms,
+    water_level,
+)
 
 pytestmark = pytest.mark.unit
 A, B, C = (UUID(int=number) for number in range(1, 4))
@@ -36,15 +49,34 @@ class World:
             self.turn(0.06)
 
     def asks(self, tenant, times, token=b"", cost_s=0.0003):
-        """How many of them are begun; each is answered at once."""
+        """How many of them are begun at once; each is answered at once."""
         begun = 0
         for _ in range(times):
             with suppress(AppError):
                 place = self.admission.begin(tenant, FAR, token)
-                self.at += cost_s
-                place.end()
-                begun += 1
+                if place is not None:
+                    self.at += cost_s
+                    place.end()
+                    begun += 1
         return begun
+
+    async def waits(self, tenant, times, token=b""):
+        """The tasks of those that have to wait; as many as are refused are left out."""
+        tasks = []
+        for _ in range(times):
+            with suppress(AppError):
+                assert self.admission.begin(tenant, FAR, token) is None
+                tasks.append(asyncio.create_task(self.admission.turn(tenant)))
+                await asyncio.sleep(0)
+        return tasks
+
+    async def next_turn(self, took_s=0.06):
+        self.turn(took_s)
+        await asyncio.sleep(0)
+
+
+def done(tasks):
+    return sum(task.done() for task in tasks)
 
 
 def test_as_long_as_turns_are_short_everything_is_begun():
@@ -63,92 +95,127 @@ def test_one_long_turn_is_a_pause_and_no_overload():
     assert world.counts == {}
 
 
-def test_delay_that_stands_is_an_overload_and_each_turn_begins_what_fits():
+async def test_delay_that_stands_is_an_overload_in_which_requests_wait_and_each_turn_begins_what_fits():
     world = World()
     turns = 0
     while not world.admission.shedding:
-        world.asks(A, 500, cost_s=0)
-        world.turn(0.03)
+        assert world.asks(A, 500, cost_s=0) == 500
+        world.turn(0.05)
         turns += 1
-    assert turns * 0.03 >= STANDING_S
-    assert LEAST_A_TURN <= world.asks(A, 500) < 100
-    assert set(world.counts) == {"busy"}
+    assert turns * 0.05 >= STANDING_S
+    waiting = await world.waits(A, 300)
+    assert (len(waiting), done(waiting), world.counts) == (300, 0, {})
+    await world.next_turn()
+    first = done(waiting)
+    assert LEAST_A_TURN <= first < 150
+    await world.next_turn(0.001)  # a short turn ends nothing as long as somebody waits
+    assert done(waiting) > first
+    for _ in range(50):
+        await world.next_turn(0.001)
+    assert done(waiting) == 300
+    assert not world.admission.shedding
+    for task in waiting:
+        task.result().end()
+    assert world.asks(A, 500) == 500
 
 
-def test_an_overload_that_comes_back_at_once_needs_not_stand_again():
+async def test_an_overload_that_comes_back_at_once_needs_not_stand_again():
     world = World()
     world.overloaded()
     world.turn(0.001)
     assert not world.admission.shedding
-    world.turn(0.03)
-    world.turn(0.03)
+    world.turn(0.05)
+    world.turn(0.05)
     assert world.admission.shedding
 
 
-def test_who_asks_for_little_gets_it_and_who_asks_for_much_shares_the_rest():
+async def test_who_asks_for_little_gets_it_and_who_asks_for_much_shares_the_rest():
     world = World()
     world.overloaded()
-    for _ in range(2):  # the first turn is how it is known who asks for how much
-        begun = [world.asks(A, 2000), world.asks(B, 5), world.asks(C, 1000)]
-        world.turn(0.06)
-    assert begun[1] == 5
-    assert begun[0] == begun[2] > 5
-    world.asks(A, 2000)
-    with pytest.raises(RateLimited, match="your tenant has its share") as refused:
-        world.admission.begin(A, FAR)
-    assert isinstance(refused.value, Crowded)
-    assert refused.value.details["retry_after_ms"] >= 500
+    much, little, more = await world.waits(A, 400), await world.waits(B, 5), await world.waits(C, 300)
+    await world.next_turn()
+    assert done(little) == 5
+    assert done(much) == done(more) > 5
 
 
-def test_a_tenant_that_is_alone_is_told_that_the_service_is_busy():
+async def test_what_could_not_be_begun_soon_is_refused_in_the_turn_in_which_it_came_and_another_tenant_finds_room():
     world = World()
     world.overloaded()
-    world.asks(A, 2000)
+    waiting = await world.waits(A, 5000)
+    assert LEAST_WAITING < len(waiting) < 5000
     with pytest.raises(Unavailable, match="busy") as refused:
         world.admission.begin(A, FAR)
     assert isinstance(refused.value, Busy)
     assert refused.value.details["retry_after_ms"] >= 500
+    assert world.admission.begin(B, FAR) is None
+    assert await world.waits(B, 20) != []
+    with pytest.raises(RateLimited, match="your tenant has its share") as shared:
+        world.admission.begin(A, FAR)
+    assert isinstance(shared.value, Crowded)
+    assert 0.0003 < MOST_WAIT_S / (len(waiting) * 5 / 4) < 0.0005  # what a request costs, until some were measured
 
 
-def test_who_was_refused_is_so_again_by_the_token_alone_until_the_next_turn():
+async def test_who_was_refused_is_so_again_by_the_token_alone_until_there_is_room():
     world = World()
     world.overloaded()
-    world.asks(A, 500, b"token of A")
-    world.turn(0.06)
-    assert world.admission.known(b"token of A") is None  # a new turn: the tenant has had nothing of it
-    world.asks(A, 500, b"token of A")
+    waiting = await world.waits(A, 5000, b"token of A")
     assert isinstance(world.admission.known(b"token of A"), Unavailable)
     assert world.admission.known(b"token of B") is None
-    world.turn(0.001)
-    assert not world.admission.shedding
+    await world.next_turn()
+    assert done(waiting) > 0
+    assert world.admission.known(b"token of A") is None
 
 
-def test_work_that_costs_more_is_begun_less_often():
-    def begun(cost_s):
-        world = World()
+async def test_work_that_costs_more_is_begun_less_often():
+    async def begun(cost_s):
+        world = World(most=10_000)
         world.overloaded()
         for _ in range(200):
-            with suppress(AppError):
-                place = world.admission.begin(A, FAR)
-                world.at += cost_s
-                place.end()
+            (task,) = await world.waits(A, 1)
             world.turn(0.05)
-        return world.asks(A, 5000)
+            place = await task
+            world.at += cost_s
+            place.end()
+        waiting = await world.waits(A, 400)
+        await world.next_turn()
+        count = done(waiting)
+        for task in waiting:
+            task.cancel()
+        return count
 
-    assert begun(0.0001) > begun(0.0004) > LEAST_A_TURN
-    assert begun(0.05) == LEAST_A_TURN
+    assert await begun(0.0001) > await begun(0.0004) > LEAST_A_TURN
+    assert await begun(0.05) == LEAST_A_TURN
 
 
-def test_what_waits_for_something_else_says_nothing_of_what_a_request_costs():
+async def test_what_waits_for_something_else_says_nothing_of_what_a_request_costs():
     world = World()
     world.overloaded()
-    usual = world.asks(A, 500)
+    cost_s = world.admission._cost_s
     for _ in range(100):
+        (task,) = await world.waits(A, 1)
         world.turn(0.05)
-        place = world.admission.begin(A, FAR)
+        place = await task
         world.turn(0.05)
         place.end()
-    assert world.asks(A, 500) >= usual - 1
+    assert world.admission._cost_s == cost_s
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["while it waits", "as its turn comes"])
+async def test_who_gives_up_while_waiting_leaves_no_place_taken(late):
+    world = World(most=16)
+    world.overloaded()
+    (task,) = await world.waits(A, 1)
+    if late:
+        world.turn(0.06)
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+    assert task.cancelled()
+    await world.next_turn()
+    await world.next_turn(0.001)
+    assert world.admission._free == 16
+    assert world.admission._waiting == 0
+    assert not world.admission.shedding
 
 
 def test_what_cannot_be_answered_in_its_time_is_not_begun():
@@ -236,7 +303,8 @@ def test_whatever_happens_all_places_come_back(steps):
     for who, what in steps:
         if what == "begin":
             with suppress(AppError):
-                held[who].append(world.admission.begin(tenants[who], FAR))
+                place = world.admission.begin(tenants[who], FAR)
+                held[who] += [] if place is None else [place]
         elif what == "end" and held[who]:
             held[who].pop().end()
         elif what == "turn":
