@@ -29,6 +29,7 @@ from app.experiments.unleash.experiments import UnleashExperiments
 from app.experiments.unleash.source import UnleashFlagSource, UnleashOptions
 from app.graphql.context import GraphQLContext, Services
 from app.graphql.http.admission import Admission, Places
+from app.graphql.http.bulk import BulkBodies
 from app.graphql.http.handler import GraphQLEndpoint
 from app.graphql.http.options import EndpointOptions
 from app.graphql.schema import build_schema
@@ -199,6 +200,7 @@ def build_parts(settings: Settings, telemetry: Telemetry, index: int) -> Parts:
         limiter,
         budgets,
         answers,
+        BulkBodies(TenantThreads(1, 1).of),
         host,
         pool,
         breakers,
@@ -243,6 +245,7 @@ def create_app(settings: Settings, telemetry: Telemetry, index: int = 0, connect
         registered=DocumentPolicy(parts.directory.documents, settings.http.documents_only, development=settings.development),
         options=options,
         served=parts.services.service_levels,
+        bulk=parts.bulk,
     )
     uploads = UploadEndpoint(
         parts.uploads, parts.gatekeeper, parts.answers, Places(UPLOADS, 1, "upload", telemetry), settings.http.cors_origins

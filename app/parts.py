@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from app.experiments.unleash.source import UnleashFlagSource
     from app.graphql.context import Services
     from app.graphql.http.admission import Admission
+    from app.graphql.http.bulk import BulkBodies
     from app.journal.direct import DirectLog
     from app.journal.folding import UsageFolder
     from app.journal.spool import Spool
@@ -59,6 +60,7 @@ class Parts:
     limiter: RateLimiter
     budgets: Budgets
     answers: TenantAnswers
+    bulk: BulkBodies
     host: ModelHost
     pool: RuntimePool
     breakers: Breakers
@@ -127,6 +129,7 @@ class Parts:
         await self.database.close()
         await self.sync_database.close()
         self.limiter.close()
+        self.bulk.close()
 
     def _told(self) -> Callable[[], None]:
         """What is to be done when the flag server said something new; called from a thread of its client's."""

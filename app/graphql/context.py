@@ -69,6 +69,7 @@ class GraphQLContext:
     request: RequestContext
     services: Services
     predicts: bool = False  # a prediction was asked for: what comes of it counts for the service level
+    predicts_many: bool = False  # for many rows: the answer may be large
     _loaders: Loaders | None = field(default=None)
 
     @property

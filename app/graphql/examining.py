@@ -12,6 +12,7 @@ from graphql import (
     OperationDefinitionNode,
     OperationType,
     parse,
+    print_ast,
     specified_rules,
     validate,
 )
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 _OVERHEAD = 200  # characters: what the smallest document costs to keep
 _PLANNED = 3  # characters: what a field of a plan costs to keep, some 300 bytes
+_ROWS, _MATRIX = "[FeatureRow]", "FeatureMatrix"
 _NOTHING = DocumentNode(definitions=())
 _RULES = (*specified_rules, MaybeNullValidationRule, OneOfInputValidationRule)
 
@@ -46,6 +48,7 @@ class Document:
     weight: int  # characters of text, which memory follows: some 120 to 270 bytes each
     costs: Mapping[str | None, int] = field(default_factory=dict)
     plans: Mapping[str | None, Plan] = field(default_factory=dict)  # of operations that need no executor
+    taking: Mapping[str | None, Mapping[str, bool]] = field(default_factory=dict)  # by operation, what `many_rows` says
 
     def cost(self, operation_name: str | None) -> int:
         """Tokens of the operation that a request means: one for each field at its root."""
@@ -56,6 +59,10 @@ class Document:
     def plan(self, operation_name: str | None) -> Plan | None:
         """Of the operation that a request means, where it has one; `kind` has said that there is such an operation."""
         return self.plans.get(next(iter(self.operations)) if operation_name is None else operation_name)
+
+    def many_rows(self, operation_name: str | None) -> Mapping[str, bool]:
+        """Variables that may be ManyRows, or (True) whose `data` may: of the operation meant, where it only predicts batches."""
+        return self.taking.get(next(iter(self.operations)) if operation_name is None else operation_name, {})
 
     def kind(self, operation_name: str | None) -> OperationType:
         """Of the operation that a request means; raises OperationNotFound."""
@@ -99,7 +106,9 @@ class Examiner:
         costs = dict(zip(names, (counts.cost for counts in measurement.operations), strict=True))
         plans, planned = compile_plans(self._schema, ast) if self._plans else ({}, 0)
         weight = len(text) + _OVERHEAD + _PLANNED * planned
-        return Document(digest, ast, (), measurement.introspects, operations, weight, costs, plans)
+        counted = zip(nodes, names, measurement.operations, strict=True)
+        taking = {name: _many_rows(node) for node, name, counts in counted if counts.batches == counts.charged > 0}
+        return Document(digest, ast, (), measurement.introspects, operations, weight, costs, plans, taking)
 
     def _problems(self, ast: DocumentNode, request_id: str) -> list[Problem]:
         try:
@@ -110,6 +119,11 @@ class Examiner:
             errors = [error]
         told = [error for error in errors if not (isinstance(error, ValidationAbortedError) and error.message.startswith("Too many"))]
         return [self._mapper.validation(error, request_id) for error in told]
+
+
+def _many_rows(operation: OperationDefinitionNode) -> dict[str, bool]:
+    types = {each.variable.name.value: print_ast(each.type).replace("!", "") for each in operation.variable_definitions or ()}
+    return {name: type_ == _MATRIX for name, type_ in types.items() if type_ in {_ROWS, _MATRIX}}
 
 
 def _refused(digest: str, problems: list[Problem]) -> Document:

@@ -13,6 +13,7 @@ from graphql import FieldNode, FragmentDefinitionNode, FragmentSpreadNode, Inlin
 if TYPE_CHECKING:
     from graphql import DocumentNode, SelectionSetNode
 
+_BATCH = "predictBatch"
 _INTROSPECTION = frozenset({"__schema", "__type"})
 Definition = OperationDefinitionNode | FragmentDefinitionNode
 
@@ -41,6 +42,7 @@ class Counts:
     aliases: int = 0
     directives: int = 0
     charged: int = 0  # fields at the root that are work
+    batches: int = 0  # of them, those that take many rows
 
     @property
     def cost(self) -> int:
@@ -145,6 +147,7 @@ class _Walk:
         counts.aliases += node.alias is not None
         counts.root_fields += at_root
         counts.charged += at_root and name != "__typename"
+        counts.batches += at_root and name == _BATCH
         if not (exempt or introspection or name == "__typename"):
             counts.fields += 1
             counts.depth = max(counts.depth, depth + 1)
@@ -172,7 +175,7 @@ class _Walk:
 
     def total(self, own: _Own, fragments: dict[str, Counts]) -> Counts:
         total = Counts(own.counts.depth, own.counts.root_fields, own.counts.fields, own.counts.aliases, own.counts.directives)
-        total.charged = own.counts.charged
+        total.charged, total.batches = own.counts.charged, own.counts.batches
         for spread in own.spreads:
             self.steps += 1
             inner = fragments.get(spread.name)
@@ -183,6 +186,7 @@ class _Walk:
             if spread.at_root:
                 total.root_fields += inner.root_fields
                 total.charged += inner.charged
+                total.batches += inner.batches
             if not spread.exempt:
                 total.fields += inner.fields
                 total.depth = max(total.depth, spread.depth + inner.depth)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
-    import numpy as np
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 
@@ -21,6 +25,12 @@ class Batch:
     rows: int
     numbers: NDArray[np.float64]
     texts: tuple[tuple[str | None, ...], ...] = ()
+
+
+def joined(batches: Sequence[Batch]) -> Batch:
+    """All their rows, one batch after the other; they are of one signature."""
+    texts = tuple(tuple(chain.from_iterable(columns)) for columns in zip(*(batch.texts for batch in batches), strict=True))
+    return Batch(sum(batch.rows for batch in batches), np.concatenate([batch.numbers for batch in batches]), texts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ import structlog
 
 from app.errors import AppError, InvalidFeatures
 from app.kernel.clock import Deadline
+from app.kernel.packed import ManyRows, PackedRows, many_in
 from app.kernel.signature import InputKind, Signature, Task
 from app.kernel.tensors import Batch, Scores
 from app.prediction.asking import Answer, check_answer_size
@@ -164,6 +165,10 @@ class _TakesAnything(RowChecker):
         super().__init__(_NOTHING)
 
     def rows(self, rows: Any) -> Batch:
+        many = many_in(rows)
+        if isinstance(many, PackedRows):
+            return Batch(many.count, np.empty((many.count, 0)))
+        rows = rows if many is None else many.listed()
         if not all(isinstance(row, dict | list) for row in rows):
             problem = {"name": None, "problem": "SHAPE", "expected": "rows that are objects or lists", "got": "something else"}
             raise InvalidFeatures("A row must be an object or a list.", problems=[problem])
@@ -171,7 +176,7 @@ class _TakesAnything(RowChecker):
 
     def matrix(self, matrix: Any) -> Batch:
         data = matrix.get("data") if isinstance(matrix, dict) else None
-        return self.rows(data if isinstance(data, list) else [None])
+        return self.rows(data if isinstance(data, list | ManyRows) else [None])
 
 
 _NOTHING = Signature((), InputKind.ARRAY)

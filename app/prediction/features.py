@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from app.errors import InvalidFeatures, InvalidInput
+from app.kernel.packed import ManyRows, PackedRows, many_in
 from app.kernel.signature import Column, ColumnType, Signature
-from app.kernel.tensors import Batch
+from app.kernel.tensors import Batch, joined
 from app.prediction.one_row import LARGEST_EXACT_INTEGER, OneRow
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 LARGEST_BATCH = 10_000
 LARGEST_ANSWER_CELLS = 500_000  # rows x classes
+_SLICE_CELLS = 10_000
 _MOST_PROBLEMS = 100
 _MOST_SHOWN, _LONGEST_LIST, _LONGEST_NAME = 500, 1_000, 256  # of names and categories in a problem's text
 _PLAIN_NUMBERS = frozenset({float, int})
@@ -65,20 +67,49 @@ class RowChecker:
         self._one_row = OneRow(signature)
 
     def rows(self, rows: Sequence[Any]) -> Batch:
-        """Checked arrays of objects or positional lists; raises InvalidFeatures."""
+        """Checked arrays of objects, positional lists or ManyRows; raises InvalidFeatures."""
+        many = many_in(rows)
+        if many is not None:
+            return (isinstance(many, PackedRows) and self._packed(many)) or self.rows(many.listed())
         if len(rows) == 1 and (batch := self._one_row.fits(rows[0])) is not None:
             return batch
-        lists = [self._positional(row) for row in rows]
-        if any(values is None for values in lists):
-            self._explain(rows)
-        return self._fast(lists) or self._explain(rows)
+        return self._in_slices(rows) or self._explain(rows)
 
     def matrix(self, matrix: Any) -> Batch:
         """Checked arrays of {"columns": [...], "data": [[...], ...]}, `columns` left out: signature order; raises InvalidFeatures."""
         names, data = _matrix_parts(matrix)
-        if names is not None and names != list(self._names):
-            return self.rows(self._named_rows(names, data))
-        return self.rows(data)
+        if names is None or names == list(self._names):
+            return self.rows(data)
+        many = many_in(data)
+        if isinstance(many, PackedRows) and many.names is None:
+            named = PackedRows(tuple(names), many.numbers)
+            return self._packed(named) or self.rows(self._named_rows(names, many.listed()))
+        return self.rows(self._named_rows(names, data if many is None else many.listed()))
+
+    def _packed(self, packed: PackedRows) -> Batch | None:
+        """As `_fast`, of rows that are an array already; None where it cannot tell, or something is wrong."""
+        numbers = packed.numbers
+        if not self._only_numbers or self._booleans or numbers.shape[1] != len(self._names):
+            return None
+        if packed.names is not None and packed.names != self._names:
+            place = {name: at for at, name in enumerate(packed.names)}
+            if place.keys() != self._known:
+                return None
+            numbers = np.ascontiguousarray(numbers[:, [place[name] for name in self._names]])
+        missing = np.isnan(numbers)
+        return Batch(packed.count, numbers) if self._in_range(numbers, missing if missing.any() else None) else None
+
+    def _in_slices(self, rows: Sequence[Any]) -> Batch | None:
+        """All rows' arrays; each slice takes so little time that a thread does not keep the interpreter from others."""
+        each = max(1, _SLICE_CELLS // max(1, len(self._names)))
+        batches = []
+        for start in range(0, max(1, len(rows)), each):
+            lists = [self._positional(row) for row in rows[start : start + each]]
+            batch = None if any(values is None for values in lists) else self._fast(lists)
+            if batch is None:
+                return None
+            batches.append(batch)
+        return batches[0] if len(batches) == 1 else joined(batches)
 
     def _positional(self, row: Any) -> list[Any] | None:
         """The row's values in column order, None for a column left out; None where the row itself is out of shape."""
@@ -179,8 +210,8 @@ class RowChecker:
                 yield _problem(_cut(name), "UNKNOWN", f"one of {self._names_shown}", "a column that the model does not have")
 
 
-def _matrix_parts(matrix: Any) -> tuple[list[str] | None, list[Any]]:
-    if type(matrix) is not dict or not set(matrix) <= {"columns", "data"} or type(matrix.get("data")) is not list:
+def _matrix_parts(matrix: Any) -> tuple[list[str] | None, Any]:
+    if type(matrix) is not dict or not set(matrix) <= {"columns", "data"} or not isinstance(matrix.get("data"), list | ManyRows):
         raise InvalidInput('matrix must be {"columns": ["age", "city"], "data": [[41, "Oslo"]]}; "columns" may be left out.')
     names = matrix.get("columns")
     if names is not None and (type(names) is not list or not all(type(name) is str for name in names)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from app.kernel.packed import listed
 from app.prediction.types import BatchRows
 
 if TYPE_CHECKING:
@@ -24,10 +25,14 @@ async def as_taken_by(routed: RoutedVersion, taken_by: RoutedVersion, batch: Bat
     signature, theirs = routed.route.signature, taken_by.route.signature
     if signature == theirs:
         return batch
-    rows = _named(sent, [column.name for column in theirs.columns])
-    if len(rows) * len(signature.columns) > _CELLS_OFF_LOOP:
-        return await asyncio.get_running_loop().run_in_executor(threads, routed.checker.rows, rows)
-    return routed.checker.rows(rows)
+    names = [column.name for column in theirs.columns]
+    if batch.rows * len(signature.columns) > _CELLS_OFF_LOOP:
+        return await asyncio.get_running_loop().run_in_executor(threads, _checked, routed, sent, names)
+    return _checked(routed, sent, names)
+
+
+def _checked(routed: RoutedVersion, sent: Any, names: list[str]) -> Batch:
+    return routed.checker.rows(_named(sent, names))
 
 
 def _named(sent: Any, names: list[str]) -> list[Any]:
@@ -35,7 +40,7 @@ def _named(sent: Any, names: list[str]) -> list[Any]:
     if not isinstance(sent, BatchRows):
         rows = [sent]
     elif sent.rows is not None:
-        rows = sent.rows
+        rows = listed(sent.rows)
     else:
-        rows, names = sent.matrix["data"], sent.matrix.get("columns") or names
+        rows, names = listed(sent.matrix["data"]), sent.matrix.get("columns") or names
     return [dict(zip(names, row, strict=True)) if isinstance(row, list) else row for row in rows]

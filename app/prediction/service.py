@@ -10,6 +10,7 @@ from app.errors import AppError, InvalidFeatures, InvalidInput, ModelFailed, Mod
 from app.experiments.flags.context import check_attributes
 from app.kernel.context import Action
 from app.kernel.names import check_unit
+from app.kernel.packed import PackedRows, many_in
 from app.prediction import said
 from app.prediction.asking import check_answer_size
 from app.prediction.captures import captured
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from app.tenancy.directory import TenantDirectory, TenantEntry
 
 _CELLS_OFF_LOOP = 20_000  # checking more than this would hold the loop for longer than another request should wait
+_PACKED_CELLS_OFF_LOOP = 100_000  # the same, of rows that are arrays already
 
 
 class Predictor:
@@ -78,12 +80,12 @@ class Predictor:
 
     async def predict_batch(self, ctx: RequestContext, request: RouteRequest, sent: BatchRows) -> BatchPrediction:
         """Predictions for up to 10,000 rows, all by one version and under one id; raises as `predict`."""
-        count = _count(sent)
+        count, packed = _count(sent)
         with self._budget.under_way(ctx.tenant_id):
             asked = await self._admitted(ctx, request)
             routed = asked.chosen.routed
             check_answer_size(count, len(routed.route.classes or ()))
-            if count * len(routed.route.signature.columns) > _CELLS_OFF_LOOP:
+            if count * len(routed.route.signature.columns) > (_PACKED_CELLS_OFF_LOOP if packed else _CELLS_OFF_LOOP):
                 loop = asyncio.get_running_loop()
                 batch = await loop.run_in_executor(self._threads.of(ctx.tenant_id), _checked, routed, sent)
             else:
@@ -171,19 +173,20 @@ def _admit(ctx: RequestContext, request: RouteRequest) -> tuple[str | None, bool
     return unit, pinned
 
 
-def _count(sent: BatchRows) -> int:
-    """How many rows there are; raises where there are none, too many, or both forms."""
+def _count(sent: BatchRows) -> tuple[int, bool]:
+    """How many rows there are, and whether they are arrays already; raises where there are none, too many, or both forms."""
     if (sent.rows is None) == (sent.matrix is None):
         raise InvalidInput("Send exactly one of rows and matrix.")
     data = sent.rows if sent.rows is not None else sent.matrix.get("data") if isinstance(sent.matrix, dict) else None
-    count = len(data) if isinstance(data, list) else 1
+    many = many_in(data)
+    count = many.count if many is not None else len(data) if isinstance(data, list) else 1
     if count == 0:
         raise InvalidFeatures(
             "There are no rows.", problems=[{"name": None, "problem": "SHAPE", "expected": "1 to 10,000 rows", "got": "0"}]
         )
     if count > LARGEST_BATCH:
         raise InvalidInput(f"There are {count:,} rows; one call takes at most {LARGEST_BATCH:,}.")
-    return count
+    return count, isinstance(many, PackedRows)
 
 
 def _checked(routed: RoutedVersion, sent: BatchRows) -> Batch:

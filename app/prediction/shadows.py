@@ -18,6 +18,7 @@ import structlog
 from app.errors import AppError, InvalidFeatures, InvalidInput
 from app.journal.types import Durability, ShadowKind, ShadowRecord
 from app.kernel.clock import Deadline
+from app.kernel.packed import listed
 from app.prediction import said
 from app.prediction.resending import as_taken_by
 from app.prediction.types import BatchRows
@@ -219,8 +220,8 @@ class Shadows:
 
 def _first_sent(sent: BatchRows) -> BatchRows:
     if sent.rows is not None:
-        return BatchRows(sent.rows[:_MOST_ROWS], None)
-    return BatchRows(None, {**sent.matrix, "data": sent.matrix["data"][:_MOST_ROWS]})
+        return BatchRows(listed(sent.rows, _MOST_ROWS), None)
+    return BatchRows(None, {**sent.matrix, "data": listed(sent.matrix["data"], _MOST_ROWS)})
 
 
 def _label(route: VersionRoute, scores: Scores, row: int) -> str | None:

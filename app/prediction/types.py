@@ -81,7 +81,7 @@ class BatchPrediction:
 
 @dataclass(frozen=True, slots=True)
 class BatchRows:
-    """Exactly one of the two, as sent."""
+    """Exactly one of the two, as sent; of a large request `[ManyRows]`, and ManyRows in the place of the matrix's data."""
 
     rows: list[Any] | None
     matrix: Any

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from starlette.types import Receive
+
+    from app.graphql.http.bulk import Bulk
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -33,6 +35,7 @@ class Parameters:
     operation_name: str | None
     variables: dict[str, Any] | None
     registered: bool = False  # the client takes it for registered: no text of its own would do
+    bulk: Bulk | None = None  # what it was made of, where there are ManyRows among the variables
 
 
 async def read_body(receive: Receive, content_length: bytes | None, most: int) -> bytes:
@@ -56,12 +59,12 @@ async def read_body(receive: Receive, content_length: bytes | None, most: int) -
 
 def from_body(body: bytes) -> Parameters:
     """The parameters of a POST; raises BadRequest, or PersistedQueryNotSupported."""
-    return from_object(read_object(body))
+    return _parameters(read_object(body).get)
 
 
-def from_object(data: dict[str, Any]) -> Parameters:
-    """The parameters of a POST whose JSON was read; raises as from_body. There may be ManyRows among the variables."""
-    return _parameters(data.get)
+def from_bulk(bulk: Bulk) -> Parameters:
+    """The parameters of a POST that another process has read; raises as from_body."""
+    return replace(_parameters(bulk.data.get), bulk=bulk)
 
 
 def from_query_string(query_string: bytes) -> Parameters:

@@ -6,6 +6,7 @@ looked at for more tokens) · introspection · operation · its root fields' tok
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -27,10 +28,12 @@ from app.graphql.errors import (
     unforeseen,
 )
 from app.graphql.http.admission import Admission, Busy, Crowded
-from app.graphql.http.body import ClientGone, Parameters, from_body, from_query_string, read_body
+from app.graphql.http.body import ClientGone, Parameters, from_body, from_bulk, from_query_string, read_body
+from app.graphql.http.bulk import LARGE_BYTES
 from app.graphql.http.charge import Charge
 from app.graphql.http.cors import CorsPolicy
 from app.graphql.http.exchange import Exchange, headers_of
+from app.graphql.http.large_answers import written_out
 from app.graphql.http.negotiation import HttpRefusal, check_request_type, response_type
 from app.graphql.http.time_limit import TimeLimit
 from app.graphql.introspection import may_introspect
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
     import strawberry
     from starlette.types import Receive, Scope, Send
 
+    from app.graphql.http.bulk import Bulk, BulkBodies
     from app.graphql.http.cors import Headers
     from app.graphql.http.options import EndpointOptions
     from app.graphql.http.ports import ContextFactory, Gatekeeper, RegisteredDocuments, ServedPredictions, Telemetry, Throttle
@@ -70,6 +74,7 @@ class GraphQLEndpoint:
         options: EndpointOptions,
         served: ServedPredictions | None = None,
         admission: Admission | None = None,
+        bulk: BulkBodies | None = None,
     ) -> None:
         if schema.get_extensions():
             raise ConfigurationError("The schema has extensions or operation directives, which the endpoint does not run. Take them off.")
@@ -79,7 +84,7 @@ class GraphQLEndpoint:
         self._telemetry = telemetry
         self._context_factory = context_factory
         self._registered = registered
-        self._served = served
+        self._served, self._bulk = served, bulk
         self._admission = admission or Admission(options.max_in_flight, telemetry)
         self._options = options
         self._time_limit = TimeLimit(options.request_timeout_s + options.grace_s)
@@ -138,7 +143,7 @@ class GraphQLEndpoint:
         if exchange.place is None:
             exchange.place = await self._admission.turn(ctx.tenant_id)
         charge = Charge(self._throttle, ctx, exchange)
-        parameters = await self._parameters(exchange)
+        parameters = await self._parameters(exchange, ctx)
         document = self._document(exchange, charge, ctx, parameters)
         kind = document.kind(parameters.operation_name)
         exchange.kind = kind.value
@@ -148,11 +153,15 @@ class GraphQLEndpoint:
         if (more := document.cost(parameters.operation_name) - 1) > 0:
             charge.take(more)
         await charge.settle()
+        if parameters.bulk is not None:
+            parameters = _as_taken(parameters, parameters.bulk, document)
         exchange.context = context = self._context_factory(ctx)
         plan = document.plan(parameters.operation_name)
         result = None if plan is None else await plan.run(context, parameters.variables or {})
         if result is None:
             result = await self._execute(document, parameters, context)
+        if getattr(context, "predicts_many", False):
+            await written_out(result.data)
         return self._result(exchange, result)
 
     async def _execute(self, document: Document, parameters: Parameters, context: Any) -> ExecutionResult:
@@ -197,13 +206,15 @@ class GraphQLEndpoint:
         text = None if authorization is None else authorization.decode("latin-1")
         return await self._gatekeeper.admit(text, exchange.request_id, exchange.deadline, exchange.client_address)
 
-    async def _parameters(self, exchange: Exchange) -> Parameters:
+    async def _parameters(self, exchange: Exchange, ctx: RequestContext) -> Parameters:
         if exchange.method == "GET":
             return from_query_string(exchange.scope["query_string"])
         exchange.reading = True
         body = await read_body(exchange.receive, exchange.headers.get(b"content-length"), self._options.max_body_bytes)
         exchange.reading = False
         exchange.body_read = True
+        if self._bulk is not None and len(body) > LARGE_BYTES and (read := await self._bulk.read(ctx.tenant_id, body)) is not None:
+            return from_bulk(read)
         return from_body(body)
 
     def _document(self, exchange: Exchange, charge: Charge, ctx: RequestContext, parameters: Parameters) -> Document:
@@ -264,6 +275,11 @@ def _check_kind(method: str, kind: OperationType) -> None:
         raise BadRequest("Subscriptions are not served here.")
     if method == "GET" and kind is not OperationType.QUERY:
         raise HttpRefusal(405, "A GET may only carry a query. Send a mutation by POST.", _ALLOW_POST)
+
+
+def _as_taken(parameters: Parameters, bulk: Bulk, document: Document) -> Parameters:
+    """The parameters as the document takes them: where it has other uses for a list than predicting batches, as they were sent."""
+    return replace(parameters, bulk=None) if bulk.fits(document.many_rows(parameters.operation_name)) else from_body(bulk.body)
 
 
 def _late(exchange: Exchange) -> AppError:

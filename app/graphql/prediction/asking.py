@@ -43,6 +43,6 @@ def many(
     version: Any = _LEFT_OUT,
 ) -> Awaitable[types.BatchPrediction]:
     """`Query.predictBatch`; raises as the predictor does."""
-    context.predicts = True
+    context.predicts = context.predicts_many = True
     request = types.RouteRequest(model, given(unit), given(attributes), given(alias), given(version))
     return context.services.predictor.predict_batch(context.request, request, types.BatchRows(given(rows), given(matrix)))

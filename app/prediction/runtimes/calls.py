@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from app.errors import DeadlineExceeded, ModelFailed
-from app.kernel.tensors import Batch
+from app.kernel.tensors import joined
 from app.prediction.quarantine import LATE, name_of
 from app.prediction.worker import wire
 
@@ -20,7 +18,7 @@ if TYPE_CHECKING:
     from app.errors import AppError
     from app.kernel.clock import Deadline
     from app.kernel.signature import Signature, Task
-    from app.kernel.tensors import Scores
+    from app.kernel.tensors import Batch, Scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +83,9 @@ def quarantined(status: int, *, now: bool = False) -> ModelFailed:
 def encoded(batches: Sequence[Batch]) -> tuple[dict[str, Any], list[bytes]] | ModelFailed:
     """Header and parts of a call with all the rows."""
     try:
-        return wire.encode_batch(batches[0] if len(batches) == 1 else _joined(batches))
+        return wire.encode_batch(batches[0] if len(batches) == 1 else joined(batches))
     except ValueError as error:
         return model_failed("ENCODING", str(error))
-
-
-def _joined(batches: Sequence[Batch]) -> Batch:
-    texts = tuple(tuple(value for column in columns for value in column) for columns in zip(*(b.texts for b in batches), strict=True))
-    return Batch(sum(b.rows for b in batches), np.concatenate([b.numbers for b in batches]), texts)
 
 
 def describe_fate(fate: dict[str, Any]) -> str:

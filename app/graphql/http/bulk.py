@@ -1,0 +1,133 @@
+"""Large bodies, read by a process beside this one: a batch of 10,000 rows is 20 to 50 ms of JSON, during which nobody else is answered."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import orjson
+import structlog
+
+from app.errors import BadRequest
+from app.graphql.http.bulk_reader import LENGTH
+from app.kernel.packed import LooseRows, ManyRows, PackedRows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from concurrent.futures import Executor
+    from uuid import UUID
+
+LARGE_BYTES = 64 * 1024  # smaller ones are read in less time than the way there and back takes
+_ROOT = Path(__file__).resolve().parents[3]
+_PATIENCE_S = 5.0
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Bulk:
+    """A request whose many rows are ManyRows: in `variables`, or (True) as the `data` of these. `body`: the same as bytes."""
+
+    body: bytes
+    data: dict[str, Any]
+    variables: dict[str, bool]
+
+    def fits(self, taking: Mapping[str, bool]) -> bool:
+        """Whether all of them are variables that take such rows, and where."""
+        return self.variables.items() <= taking.items()
+
+
+class BulkBodies:
+    """One a serving process. The reader is started with the first large body, and again where it died.
+
+    `lane(tenant)`: a thread for what has to wait, the tenants' turns in it; it must run one thing at a time.
+    """
+
+    def __init__(self, lane: Callable[[UUID], Executor]) -> None:
+        self._lane = lane
+        self._connection: socket.socket | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    async def read(self, tenant_id: UUID, body: bytes) -> Bulk | None:
+        """The request; None where it has no many rows, and is to be read as any other. Raises BadRequest."""
+        return await asyncio.get_running_loop().run_in_executor(self._lane(tenant_id), self._read, body)
+
+    def close(self) -> None:
+        """Ends the reader."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+
+    def _read(self, body: bytes) -> Bulk | None:
+        try:
+            connection = self._connection or self._start()
+            connection.sendall(len(body).to_bytes(8, "little"))
+            connection.sendall(body)
+            header_size, rows_size = LENGTH.unpack(_exactly(connection, LENGTH.size))
+            header, rows = _exactly(connection, header_size), _exactly(connection, rows_size)
+        except OSError as error:  # it died or hangs: the body is read here, and the next one by another
+            log.warning("bulk_reader_lost", error=type(error).__name__)
+            self.close()
+            return None
+        return _whole(body, orjson.loads(header), rows) if header else None
+
+    def _start(self) -> socket.socket:
+        own, its = socket.socketpair()
+        with its:
+            command = [sys.executable, "-P", "-m", "app.graphql.http.bulk_reader", str(its.fileno())]
+            env = {"PATH": os.defpath, "PYTHONPATH": str(_ROOT), "OPENBLAS_NUM_THREADS": "1"}
+            self._process = subprocess.Popen(command, env=env, pass_fds=[its.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        own.settimeout(_PATIENCE_S)
+        self._connection = own
+        return own
+
+
+def _whole(body: bytes, header: dict[str, Any], rows: bytearray) -> Bulk:
+    """The request with what was taken out put back, arrays over the bytes that came."""
+    if (why := header.get("refused")) is not None:
+        raise BadRequest(why)
+    data, view, at = header["rest"], memoryview(rows), 0
+    variables = data["variables"]
+    for place in header["taken"]:
+        many, size = _rows(place, view[at:])
+        at += size
+        if place["inside"]:
+            variables[place["variable"]]["data"] = many
+        else:
+            variables[place["variable"]] = [many]
+    return Bulk(body, data, {place["variable"]: place["inside"] for place in header["taken"]})
+
+
+def _rows(place: dict[str, Any], view: memoryview) -> tuple[ManyRows, int]:
+    """Rows that begin where `view` does, and their size in bytes."""
+    if "shape" in place:
+        count, width = place["shape"]
+        numbers = np.frombuffer(view, dtype=np.float64, count=count * width).reshape(count, width)
+        return PackedRows(None if place["names"] is None else tuple(place["names"]), numbers), numbers.nbytes
+    rows: list[Any] = []
+    at = 0
+    for size in place["pieces"]:  # one by one, so that whoever waits for the interpreter waits for one of them
+        rows += orjson.loads(view[at : at + size])
+        at += size
+    return LooseRows(rows), at
+
+
+def _exactly(connection: socket.socket, size: int) -> bytearray:
+    received = bytearray(size)
+    view, at = memoryview(received), 0
+    while at < size:
+        count = connection.recv_into(view[at:])
+        if not count:
+            raise ConnectionResetError
+        at += count
+    return received
