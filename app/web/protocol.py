@@ -90,6 +90,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self.app = app
         if self.book.leaving:
             self.cycle.keep_alive = False
+        self.headers = []  # of the trailer section from now on, which must not become part of the head that the application has
 
     def on_message_complete(self) -> None:
         self._unfinished = False
@@ -144,6 +145,9 @@ class GuardedProtocol(HttpToolsProtocol):
                 self._too_large()
                 self.send_400_response("")
                 return
+        elif self._head_size() > self.most_head_bytes:  # trailers: an answer may be on its way already, so there is no other
+            self.hang_up()
+            return
         elif not self.cycle.response_complete:  # its body, for which its handler has a deadline
             if self._watched:
                 self._watched = False

@@ -46,6 +46,14 @@ async def application(scope, receive, send):
     await send({"type": "http.response.body", "body": body})
 
 
+class Heads:
+    """The application, which notes the headers that it was given."""
+
+    async def __call__(self, scope, receive, send):
+        self.seen = scope["headers"]
+        await application(scope, receive, send)
+
+
 @contextlib.contextmanager
 def serving(limits=ROOMY, linger_s=0.5):
     """(port, book, server) of the application behind the guarded protocol."""
@@ -208,6 +216,29 @@ def test_requests_in_one_piece_whose_bodies_are_large_have_heads_of_their_own():
         connection.sendall(one * 5)
         stream = connection.makefile("rb")
         assert [len(read_answer(stream, bodyless=False).body) for _ in range(5)] == [20_000] * 5
+
+
+CHUNKED = request_bytes("POST", "/", [("host", "x"), ("transfer-encoding", "chunked")], b"")
+
+
+def test_what_follows_a_chunked_body_is_no_part_of_the_head():
+    with serving() as (port, _, server), connect(port) as connection:
+        server.config.loaded_app = heads = Heads()
+        connection.sendall(CHUNKED + b"5\r\nhello\r\n0\r\nauthorization: Bearer x\r\nx-forwarded-for: 1.2.3.4\r\n\r\n")
+        assert read_answer(connection.makefile("rb"), bodyless=False).body == b"hello"
+        assert [name for name, _ in heads.seen] == [b"host", b"transfer-encoding"]
+
+
+@pytest.mark.parametrize("path", ["/", "/early"])
+def test_what_follows_a_chunked_body_is_no_longer_than_a_head(path):
+    trailers = b"a: b\r\n" * 1000
+    with serving(ConnectionLimits(head_bytes=8192)) as (port, book, _), connect(port) as connection:
+        connection.sendall(CHUNKED.replace(b" / ", b" %s " % path.encode()) + b"0\r\n")
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            for _ in range(10_000):
+                connection.sendall(trailers)
+            pytest.fail("all of it was taken")
+        until(lambda: book.open == 0)
 
 
 def test_what_is_no_http_is_told_so_in_json():
