@@ -252,7 +252,7 @@ class Admission:
         level = water_level([len(share.waiting) for share in waiting], min(fits, self._free))
         for share in waiting:
             begun = 0
-            while share.waiting and begun < level and self._free:
+            while share.waiting and begun < level and share.under_way < self._free << 2:  # the bound of `begin`
                 mine = share.waiting.popleft()
                 self._waiting -= 1
                 if not mine.done():  # else the caller is gone

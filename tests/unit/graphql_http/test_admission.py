@@ -250,6 +250,24 @@ def test_a_tenant_that_is_alone_has_four_fifths_of_what_may_be_under_way_and_ano
     assert count == 80
 
 
+async def test_who_waited_has_no_more_of_the_places_than_who_did_not_and_another_finds_room():
+    world = World(most=100)
+    world.overloaded()
+    tasks = await world.waits(A, 200)
+    for _ in range(20):
+        await world.next_turn()
+    assert done(tasks) == 80
+    (other,) = await world.waits(B, 1)
+    await world.next_turn()
+    assert other.done()
+    for task in tasks[:40]:
+        (await task).end()
+    await world.next_turn()
+    assert done(tasks) == 40 + 80
+    for task in tasks:
+        task.cancel()
+
+
 def test_changes_are_fewer_than_requests_and_end_with_them():
     world = World(most=64)
     places = [world.admission.change(A, world.admission.begin(A, FAR)) for _ in range(4)]
