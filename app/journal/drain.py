@@ -80,7 +80,7 @@ class Drain:
         with suppress(SinkUnavailable, TimeoutError, OSError):
             async with asyncio.timeout(last_effort_s):
                 while await self.step():
-                    self._reader.rewind()
+                    pass
         self._speak()
         await self._sink.close()
         return read_depth(self._spool, self._clock).records

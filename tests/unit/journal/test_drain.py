@@ -496,6 +496,15 @@ async def test_a_folder_left_by_a_writer_that_died_at_birth_is_cleared(folder: P
     assert not unborn.exists()
 
 
+async def test_the_last_effort_gives_each_record_once(folder: Path, clock: ManualClock, sink: MemorySink, records: Records) -> None:
+    for number in range(6):
+        dead_writer(folder, f"{number}-1-x", b"".join(encode(records.one()) for _ in range(10)))
+    stop = asyncio.Event()
+    stop.set()
+    assert await Drain(folder, sink, clock, batch=10).run(stop, last_effort_s=5) == 0
+    assert sink.sizes == [10] * 6
+
+
 def test_an_empty_spool_and_none_at_all_have_no_depth(folder: Path, clock: ManualClock) -> None:
     depth = read_depth(folder, clock)
 
