@@ -77,6 +77,9 @@ class DatabaseBreaker:
         self._take_turn(probe)
         try:
             made = await make()
+        except asyncio.CancelledError:  # who gave up says nothing of the database
+            self._give_back_turn()
+            raise
         except BaseException as error:
             self._end_turn(failed=True)
             if isinstance(error, Unavailable):
@@ -133,6 +136,10 @@ class DatabaseBreaker:
                 if self._connecting or self._now() < self._connect_at:
                     raise away()
                 self._connecting = True
+
+    def _give_back_turn(self) -> None:
+        with self._guard:
+            self._connecting = False
 
     def _end_turn(self, *, failed: bool) -> None:
         with self._guard:

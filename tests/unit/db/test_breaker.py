@@ -126,6 +126,24 @@ async def test_between_two_failed_attempts_lies_a_second(waits):
     assert all(later - earlier >= PACE_S for earlier, later in itertools.pairwise(at))
 
 
+async def test_who_gives_up_while_connecting_keeps_nobody_else_from_it(breaker, clock):
+    connected = asyncio.Event()
+    connected.set()
+    given_up = asyncio.create_task(breaker.connect(asyncio.Event().wait))
+    await asyncio.sleep(0)
+    given_up.cancel()
+    await asyncio.gather(given_up, return_exceptions=True)
+    assert await breaker.connect(connected.wait) is True
+    with pytest.raises(Unavailable):
+        await breaker.connect(refuse)
+    clock.advance(2)
+    given_up = asyncio.create_task(breaker.connect(asyncio.Event().wait))
+    await asyncio.sleep(0)
+    given_up.cancel()
+    await asyncio.gather(given_up, return_exceptions=True)
+    assert await breaker.connect(connected.wait) is True
+
+
 async def test_while_one_attempt_hangs_nobody_begins_another(breaker, clock):
     with pytest.raises(Unavailable):
         await breaker.connect(refuse, probe=True)
