@@ -8,6 +8,7 @@ HOLDOUT h, OUT_OF_ROLLOUT (1 - h)(1 - r) and each arm (1 - h) r w / W, which add
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import TYPE_CHECKING
 
 from app.errors import Unavailable
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
     Ask = Callable[[str], RawVariant | None]
 
+_numbers = count()
 _DRAWN = frozenset({DecisionReason.EXPERIMENT, DecisionReason.OUT_OF_ROLLOUT, DecisionReason.UNKNOWN_VARIANT})
 
 
@@ -64,6 +66,7 @@ class TenantFlags:
         self._held = holdout_buckets / BUCKETS
         self._own, self._foreign = documents
         self._lasts = self._own is not None and lasts(self._own)
+        self._number = next(_numbers)  # names these flags among decisions that are remembered, which must not keep old flags in memory
         self._unleash, self._engines = unleash, engines
         by_model: dict[str, list[RunningExperiment]] = {}
         for experiment in sorted(running, key=lambda each: each.key):
@@ -95,7 +98,7 @@ class TenantFlags:
             return own.unknown
         if attributes or not self._lasts:
             return self._by_evaluator(self._own, own, unit_hash, attributes) or own.unknown
-        key = (self, model, unit_hash)
+        key = (self._number, model, unit_hash)
         decision = self._engines.remembered.get(key)
         if decision is None:
             decision = self._by_evaluator(self._own, own, unit_hash, None)

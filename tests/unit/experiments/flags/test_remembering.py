@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -61,6 +63,16 @@ def test_other_flags_of_the_same_builder_decide_for_themselves() -> None:
     after = build("clinic", [running(*arms, rollout=0.0)], 0.0, 8, None, False)
     assert {each.reason for unit in UNITS if (each := before.decide("sum", unit, None))} == {DecisionReason.EXPERIMENT}
     assert {each.reason for unit in UNITS if (each := after.decide("sum", unit, None))} == {DecisionReason.OUT_OF_ROLLOUT}
+
+
+def test_flags_that_decide_no_more_are_not_kept_for_what_they_decided() -> None:
+    build = FlagBuilder()
+    before = build("clinic", [running(variant("control", 1, control=True), variant("blue", 2))], 0.0, 7, None, False)
+    assert before.decide("sum", UNITS[0], None) is not None
+    gone = weakref.ref(before)
+    del before
+    gc.collect()
+    assert gone() is None
 
 
 @pytest.mark.parametrize(
