@@ -134,7 +134,7 @@ def flags_away_and_wrong(stage: Stage) -> list[Claim]:
         ]
 
 
-_CLOCKS = "clocks_may_differ or clock_began_anew or stretch_of_time or full_again_after_one_window or border_finds_its_day or utc_day"
+_CLOCKS = "clocks_may_differ or began_anew or stretch_of_time or full_again_after_one_window or border_finds_its_day or utc_day"
 ROWS = [
     Row(
         13,

@@ -6,6 +6,7 @@ import json
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPConnection
 from typing import TYPE_CHECKING
 
 from tools.chaos.faults import until
@@ -55,11 +56,19 @@ class Poke:
 
 
 def _poke(world: World, model: str, first: float, second: float = 0.2) -> Poke:
+    """On a connection of its own, whose making takes no time to speak of."""
+    body = json.dumps({"query": _ASK, "variables": {"model": model, "row": [first, second, 0.3]}})
+    headers = {"Authorization": f"Bearer {world.tenants['north'].token}", "Content-Type": "application/json"}
+    connection = HTTPConnection("127.0.0.1", world.port, timeout=30)
     began = time.monotonic()
-    answer = world.tenants["north"].post(_ASK, model=model, row=[first, second, 0.3])
-    took_s, body = time.monotonic() - began, answer.json()
-    said = body["errors"][0]["extensions"]["code"] if body.get("errors") else body["data"]["predict"]["reason"]
-    return Poke(said, took_s, answer.content)
+    try:
+        connection.request("POST", "/graphql", body, headers)
+        raw = connection.getresponse().read()
+    finally:
+        connection.close()
+    took_s, answer = time.monotonic() - began, json.loads(raw)
+    said = answer["errors"][0]["extensions"]["code"] if answer.get("errors") else answer["data"]["predict"]["reason"]
+    return Poke(said, took_s, raw)
 
 
 def _is_strict(raw: bytes) -> bool:
