@@ -101,15 +101,23 @@ class RowChecker:
 
     def _in_slices(self, rows: Sequence[Any]) -> Batch | None:
         """All rows' arrays; each slice takes so little time that a thread does not keep the interpreter from others."""
-        each = max(1, _SLICE_CELLS // max(1, len(self._names)))
         batches = []
-        for start in range(0, max(1, len(rows)), each):
-            lists = [self._positional(row) for row in rows[start : start + each]]
-            batch = None if any(values is None for values in lists) else self._fast(lists)
+        for _, part in self._slices(rows):
+            batch = self._fitting(part)
             if batch is None:
                 return None
             batches.append(batch)
         return batches[0] if len(batches) == 1 else joined(batches)
+
+    def _slices(self, rows: Sequence[Any]) -> Iterator[tuple[int, Sequence[Any]]]:
+        """Each with the number of its first row; of no rows one that is empty."""
+        each = max(1, _SLICE_CELLS // max(1, len(self._names)))
+        for start in range(0, max(1, len(rows)), each):
+            yield start, rows[start : start + each]
+
+    def _fitting(self, rows: Sequence[Any]) -> Batch | None:
+        lists = [self._positional(row) for row in rows]
+        return None if any(values is None for values in lists) else self._fast(lists)
 
     def _positional(self, row: Any) -> list[Any] | None:
         """The row's values in column order, None for a column left out; None where the row itself is out of shape."""
@@ -183,7 +191,8 @@ class RowChecker:
     def _explain(self, rows: Sequence[Any]) -> NoReturn:
         problems: list[dict[str, Any]] = []
         many = len(rows) > 1
-        for number, row in enumerate(rows):
+        suspects = chain.from_iterable(enumerate(part, start) for start, part in self._slices(rows) if self._fitting(part) is None)
+        for number, row in suspects:
             found = islice(self._row_problems(row), _MOST_PROBLEMS - len(problems))
             problems += [{**problem, "row": number} for problem in found] if many else found
             if len(problems) == _MOST_PROBLEMS:

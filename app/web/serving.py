@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import stat
+import sys
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 READY = b"ready"
 _LOOK_S = 0.05
+_SWITCH_S = 0.0005
 _ANSWER_S = 4.0  # for what is under way when the service stops
 _LEAVE_ANSWER_S = 12.0  # when this process alone is replaced: nobody is in a hurry
 
@@ -125,8 +127,14 @@ class ServingProcess(uvicorn.Server):
         self._timer = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
 
 
+def share_the_interpreter() -> None:
+    """Threads that check large batches give the interpreter back sooner than they are used to: each time the loop may have to wait."""
+    sys.setswitchinterval(_SWITCH_S)
+
+
 def serve(app: ASGIApp, listener: socket.socket, connections: Connections, leaving: Leaving, **options: Any) -> None:
     """Serves `app` on `listener` until a signal; `options` are uvicorn's."""
+    share_the_interpreter()
     config = uvicorn.Config(
         app,
         loop="uvloop",

@@ -6,7 +6,6 @@ looked at for more tokens) · introspection · operation · its root fields' tok
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -162,6 +161,8 @@ class GraphQLEndpoint:
             result = await self._execute(document, parameters, context)
         if getattr(context, "predicts_many", False):
             await written_out(result.data)
+        if parameters.bulk is not None and self._bulk is not None:
+            self._bulk.release(ctx.tenant_id, parameters.bulk)
         return self._result(exchange, result)
 
     async def _execute(self, document: Document, parameters: Parameters, context: Any) -> ExecutionResult:
@@ -279,7 +280,10 @@ def _check_kind(method: str, kind: OperationType) -> None:
 
 def _as_taken(parameters: Parameters, bulk: Bulk, document: Document) -> Parameters:
     """The parameters as the document takes them: where it has other uses for a list than predicting batches, as they were sent."""
-    return replace(parameters, bulk=None) if bulk.fits(document.many_rows(parameters.operation_name)) else from_body(bulk.body)
+    if not bulk.fits(document.many_rows(parameters.operation_name)):
+        return from_body(bulk.body)
+    bulk.body = b""
+    return parameters
 
 
 def _late(exchange: Exchange) -> AppError:

@@ -43,6 +43,15 @@ def test_a_cycle_of_fragments_ends(text):
     assert of(text).fields >= 1
 
 
+@pytest.mark.parametrize(("text", "batches"), [
+    ("{predictBatch}", True), ("{a:predictBatch b:predictBatch __typename}", True), ("{predictBatch predict}", False),
+    ("{...F} fragment F on Q {predictBatch}", True), ("{predict}", False), ("{__typename}", False),
+])  # fmt: skip
+def test_an_operation_that_only_predicts_batches_is_known(text, batches):
+    counts = of(text)
+    assert (counts.batches == counts.charged > 0) is batches
+
+
 @pytest.mark.parametrize(("text", "introspects"), [
     ("{a}", False), ("{__typename}", False), ("{__schema{types{name}}}", True),
         ("{a} fragment F on __Type {name}", True), ('{a ...F} fragment F on Q {x:__type(name:"A"){name}}', True),

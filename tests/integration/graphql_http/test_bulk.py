@@ -1,0 +1,96 @@
+"""Large bodies, read by a process beside the one that answers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import orjson
+import pytest
+
+from app.errors import BadRequest
+from app.graphql.http.body import from_body, from_bulk
+from app.graphql.http.bulk import BulkBodies
+from app.kernel.packed import LooseRows, PackedRows, listed
+from app.prediction.bulkheads import TenantThreads
+
+pytestmark = pytest.mark.integration
+
+TENANT = UUID(int=1)
+MATRIX = {"columns": ["a", "b"], "data": [[number / 7, None if number % 3 else number] for number in range(5_000)]}
+
+
+def body_of(**variables: Any) -> bytes:
+    return orjson.dumps({"query": "query($m: FeatureMatrix!) { predictBatch(model: 1, matrix: $m) { id } }", "variables": variables})
+
+
+@pytest.fixture
+def bulk() -> Any:
+    made = BulkBodies(TenantThreads(1, 1).of)
+    yield made
+    made.close()
+
+
+async def test_what_the_other_process_reads_is_what_this_one_would_have_read(bulk: BulkBodies) -> None:
+    body = body_of(m=MATRIX, rows=[{"x": 1.5}] * 200, texts=[["a", 1, True, None]] * 3_000, model="risk")
+    read = await bulk.read(TENANT, body)
+    assert read is not None
+    assert read.variables == {"m": True, "rows": False, "texts": False}
+    there, here = from_bulk(read), from_body(body)
+    assert there.bulk is read
+    assert here.bulk is None
+    assert (there.text, there.document) == (here.text, here.document)
+    sent = there.variables
+    assert [type(many) for many in (sent["m"]["data"], sent["rows"][0], sent["texts"][0])] == [PackedRows, PackedRows, LooseRows]
+    sent["m"]["data"] = listed(sent["m"]["data"])
+    assert {**sent, "rows": listed(sent["rows"]), "texts": listed(sent["texts"])} == here.variables
+
+
+async def test_a_body_without_many_rows_is_read_here(bulk: BulkBodies) -> None:
+    assert await bulk.read(TENANT, body_of(long="x" * 100_000)) is None
+    assert await bulk.read(TENANT, body_of(m=MATRIX)) is not None
+
+
+async def test_a_body_that_is_no_json_is_refused(bulk: BulkBodies) -> None:
+    with pytest.raises(BadRequest, match="is not JSON"):
+        await bulk.read(TENANT, b'{"query": "' + b"x" * 100_000)
+    assert await bulk.read(TENANT, body_of(m=MATRIX)) is not None
+
+
+async def test_rows_fit_only_variables_that_take_them_where_they_are(bulk: BulkBodies) -> None:
+    read = await bulk.read(TENANT, body_of(m=MATRIX))
+    assert read is not None
+    assert read.fits({"m": True, "r": False})
+    assert not read.fits({"m": False})
+    assert not read.fits({"r": True})
+
+
+async def test_released_rows_are_freed_beside_the_loop_and_few_are_kept(bulk: BulkBodies) -> None:
+    read = await bulk.read(TENANT, body_of(many=[["a"]] * 1_001, few=[["a"]] * 1_000))
+    assert read is not None
+    many, few = (read.data["variables"][name][0] for name in ("many", "few"))
+    bulk.release(TENANT, read)
+    assert await bulk.read(TENANT, body_of(m=MATRIX)) is not None  # the lane does one thing at a time
+    assert (many.count, few.count) == (0, 1_000)
+
+
+async def test_a_reader_that_dies_costs_nobody_an_error_and_is_started_again(bulk: BulkBodies) -> None:
+    assert await bulk.read(TENANT, body_of(m=MATRIX)) is not None
+    os.kill(bulk._process.pid, signal.SIGKILL)
+    bulk._process.wait()
+    assert await bulk.read(TENANT, body_of(m=MATRIX)) is None
+    assert await bulk.read(TENANT, body_of(m=MATRIX)) is not None
+
+
+async def test_the_reader_knows_nothing_of_the_service_and_ends_with_it(bulk: BulkBodies) -> None:
+    await bulk.read(TENANT, body_of(m=MATRIX))
+    environ = await asyncio.to_thread(Path(f"/proc/{bulk._process.pid}/environ").read_bytes)
+    known = {entry.partition(b"=")[0] for entry in environ.split(b"\0") if entry}
+    assert known == {b"PATH", b"PYTHONPATH", b"OPENBLAS_NUM_THREADS"}
+    process = bulk._process
+    bulk._connection.close()
+    assert process.wait(20) == 0
