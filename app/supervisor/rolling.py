@@ -27,19 +27,23 @@ class Rolling:
         self._next = 0
         self._successor: Child | None = None
         self._leaving: Child | None = None
+        self._given_up: Child | None = None  # a successor that was killed, until it is gone
         self._until = 0.0
 
     @property
     def done(self) -> bool:
-        return self._next >= len(self._serving) and self._successor is None and self._leaving is None
+        return self._next >= len(self._serving) and not self.children
 
     @property
     def children(self) -> list[Child]:
         """Those that run and are not, or not any more, among the serving ones."""
-        return [child for child in (self._successor, self._leaving) if child is not None]
+        return [child for child in (self._successor, self._leaving, self._given_up) if child is not None]
 
     def step(self) -> str | None:
         """What happened, for people; None while nothing did."""
+        if self._given_up is not None:
+            self._bury(self._given_up)
+            return None
         if self._leaving is not None:
             return self._see_off(self._leaving)
         if self._successor is not None:
@@ -66,6 +70,8 @@ class Rolling:
             self._next += 1
             return f"{successor.spec.name} has a successor that is ready (process {successor.pid})"
         successor.kill()
+        self._given_up = successor
+        self._bury(successor)
         self._next = len(self._serving)
         why = f"was not ready within {READY_WITHIN_S:.0f} s" if status is None else describe_exit(status)
         return f"the new {successor.spec.name} {why}: those that run go on serving"
@@ -77,7 +83,17 @@ class Rolling:
             leaving.kill()
             self._until = float("inf")  # once is enough: it is gone in a moment
             return f"the old {leaving.spec.name} did not end in time and was killed"
-        if leaving.spec.ended and leaving.pid is not None:
-            leaving.spec.ended(leaving.pid)
         self._leaving = None
+        _forget(leaving)
         return "all serving processes are new" if self.done else None
+
+    def _bury(self, given_up: Child) -> None:
+        """Once it is gone: what it had counted is not shown for ever as if it ran."""
+        if given_up.exit_status() is not None:
+            self._given_up = None
+            _forget(given_up)
+
+
+def _forget(child: Child) -> None:
+    if child.spec.ended and child.pid is not None:
+        child.spec.ended(child.pid)

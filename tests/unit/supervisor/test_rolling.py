@@ -88,6 +88,24 @@ def test_a_successor_that_does_not_become_ready_is_given_up_and_those_that_run_g
     assert world.serving == world.old
     assert [child.told for child in world.old] == [[], []]
     assert "kill" in world.newest.told
+    assert world.ended == [world.newest.pid]
+
+
+def test_a_successor_that_was_given_up_is_waited_for_until_it_is_gone(monkeypatch):
+    world = World(monkeypatch, 1)
+    world.rolling.step()
+    new = world.newest
+    new.kill = lambda: new.told.append("kill")
+    world.at += READY_WITHIN_S + 1
+    assert "was not ready" in world.rolling.step()
+    assert world.rolling.step() is None
+    assert world.rolling.children == [new]
+    assert (world.rolling.done, world.ended) == (False, [])
+    new.status = -9
+    assert world.rolling.step() is None
+    assert world.rolling.done
+    assert world.ended == [new.pid]
+    assert new.told.count("kill") == 1
 
 
 def test_one_that_does_not_leave_is_killed_once(monkeypatch):
