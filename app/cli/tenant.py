@@ -29,6 +29,8 @@ _LIMITS = {
     "concurrency": "Predictions under way at once.",
 }
 
+_DURABILITIES = ["DURABLE", "DURABLE_FSYNC", "BUFFERED", "DATABASE"]
+
 
 @click.group()
 def tenant() -> None:
@@ -85,7 +87,7 @@ def limits(id_: str, target: Target, as_json: bool, **given: int | None) -> None
 
 @tenant.command()
 @_id
-@click.option("--durability", type=click.Choice(["DURABLE", "DURABLE_FSYNC", "BUFFERED", "DATABASE"], case_sensitive=False), help="Of answers.")
+@click.option("--durability", type=click.Choice(_DURABILITIES, case_sensitive=False), help="Of answers.")
 @click.option("--capture-inputs/--no-capture-inputs", "captureInputs", default=None, help="Keep features, sealed under the tenant's key.")
 @click.option("--retention-days", "retentionDays", type=int, help="How long predictions are kept.")
 @click.option("--outcome-window-days", "outcomeWindowDays", type=int, help="How long after its exposure a unit's outcomes count.")
