@@ -214,13 +214,13 @@ class Admission:
             if self.shedding:
                 self.shedding, self._over_at = False, now
             self._late_turns = 0
-        if self.shedding:
-            self._release()
+        begun = self._release() if self.shedding else 0
         for key, share in list(self._shares.items()):
             if not (share.asked or share.under_way or share.waiting):
                 del self._shares[key]
             share.before, share.asked = share.asked, 0
-        return self._late_turns > 0
+        # Who waits for a place, and not for a turn, is not helped by turns that do nothing but look.
+        return self._late_turns > 0 and (begun > 0 or not self._waiting or took_s >= TARGET_S)
 
     def known(self, token: bytes) -> AppError | None:
         """The refusal of a caller who was refused before in this overload and as many of whose tenant wait now, too.
@@ -244,22 +244,29 @@ class Admission:
                 log.warning("overload", turn_s=round(took_s, 3), tenants=len(self._shares))
             self.shedding = True
 
-    def _release(self) -> None:
-        """Begins what fits into a turn, in equal parts for those who wait; whoever wants less leaves the rest to the others."""
+    def _release(self) -> int:
+        """Begins what fits into a turn, in equal parts for those who wait; whoever wants less leaves the rest to the others. How many."""
         fits = max(LEAST_A_TURN, int(TARGET_S / (self._cost_s + _AROUND_S)))
         self._crowd = max(1.0, sum(share.asked for share in self._shares.values()) / fits)
         waiting = [share for share in self._shares.values() if share.waiting]
         level = water_level([len(share.waiting) for share in waiting], min(fits, self._free))
-        for share in waiting:
-            begun = 0
-            while share.waiting and begun < level and share.under_way < self._free << 2:  # the bound of `begin`
-                mine = share.waiting.popleft()
-                self._waiting -= 1
-                if not mine.done():  # else the caller is gone
-                    mine.set_result(None)
-                    share.under_way += 1
-                    self._free -= 1
-                    begun += 1
+        return sum(self._begin_waiting(share, level) for share in waiting)
+
+    def _begin_waiting(self, share: Share, most: int) -> int:
+        """How many were begun of those that wait, within the bound of `begin`; who is gone by now is forgotten."""
+        begun = 0
+        while share.waiting and begun < most:
+            mine = share.waiting[0]
+            if not mine.done():
+                if share.under_way >= self._free << 2:
+                    break
+                mine.set_result(None)
+                share.under_way += 1
+                self._free -= 1
+                begun += 1
+            share.waiting.popleft()
+            self._waiting -= 1
+        return begun
 
     def _is_full(self, share: Share) -> bool:
         """Whether as many of the tenant wait as may: four times as many as there is room for, so that there is room for another tenant."""

@@ -268,6 +268,24 @@ async def test_who_waited_has_no_more_of_the_places_than_who_did_not_and_another
         task.cancel()
 
 
+async def test_while_there_is_no_place_for_who_waits_the_loop_is_not_kept_turning():
+    world = World(most=10)
+    world.overloaded()
+    tasks = await world.waits(A, 20)
+    assert world.turn(0.001) is True
+    await asyncio.sleep(0)
+    assert done(tasks) == 8
+    assert world.turn(0.001) is False
+    assert world.admission.shedding
+    for task in tasks[8:]:
+        task.cancel()
+    await asyncio.sleep(0)
+    world.turn(0.001)
+    assert world.admission._waiting == 0
+    assert world.turn(0.001) is False
+    assert not world.admission.shedding
+
+
 def test_changes_are_fewer_than_requests_and_end_with_them():
     world = World(most=64)
     places = [world.admission.change(A, world.admission.begin(A, FAR)) for _ in range(4)]
