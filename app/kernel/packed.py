@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import chain
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -65,25 +66,35 @@ def listed(rows: Any, most: int | None = None) -> Any:
     return rows[:most] if many is None else many.listed(most)
 
 
-def pack(rows: list[Any]) -> PackedRows | None:
-    """Objects or lists of the same columns, all numbers or null, without losing a bit; None for anything else."""
-    if not rows:
-        return None
-    names: tuple[str, ...] | None = None
-    lists = rows
-    if type(rows[0]) is dict:
-        names = tuple(rows[0])
-        if not all(type(row) is dict and row.keys() == rows[0].keys() for row in rows):
-            return None
-        lists = [[row[name] for name in names] for row in rows]
-    elif type(rows[0]) is not list or not all(type(row) is list and len(row) == len(rows[0]) for row in rows):
-        return None
-    if not lists[0] or not set(map(type, chain.from_iterable(lists))) <= _NUMBERS_AND_NULL:
+def pack(rows: list[Any], *, booleans: bool = True) -> PackedRows | None:
+    """Objects or lists of the same columns, all numbers or null, without losing a bit; None for anything else.
+
+    `booleans`: whether there may be true and false among them. Without that an array's own look at its values is enough, and faster.
+    """
+    names = tuple(rows[0]) if rows and type(rows[0]) is dict else None
+    lists = _lists(rows, names)
+    if not lists or not lists[0]:
         return None
     try:
-        numbers = np.array(lists, dtype=np.float64)
-    except OverflowError:
+        found = None if booleans else np.array(lists)
+        if found is None or found.dtype.kind not in "fi":
+            if not set(map(type, chain.from_iterable(lists))) <= _NUMBERS_AND_NULL:
+                return None
+            found = np.array(lists, dtype=np.float64)
+    except (OverflowError, ValueError):
         return None
-    if bool((np.abs(numbers) >= _LARGEST_EXACT_INTEGER).any()):  # beyond it two whole numbers may be one double
+    if found.ndim != 2 or bool((np.abs(found) >= _LARGEST_EXACT_INTEGER).any()):  # beyond it two whole numbers may be one double
         return None
-    return PackedRows(names, numbers)
+    return PackedRows(names, found.astype(np.float64, copy=False))
+
+
+def _lists(rows: list[Any], names: tuple[str, ...] | None) -> list[Any] | None:
+    """Each row's values, of objects in the order of `names`; None where the rows are not of one shape."""
+    if set(map(type, rows)) != {list if names is None else dict} or len(set(map(len, rows))) != 1:
+        return None
+    if names is None or len(names) < 2:
+        return rows if names is None else [[row[name] for name in names if name in row] for row in rows]
+    try:
+        return list(map(itemgetter(*names), rows))
+    except KeyError:
+        return None

@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from app.errors import BadRequest
-from app.graphql.http.strict_json import read_object
+from app.graphql.http.strict_json import MAX_CONTAINERS, MAX_LIST, read_object
 from app.kernel.packed import pack
 
 LENGTH = Struct("=QQ")  # of the header and of what follows it; 0 and 0: no
@@ -32,40 +32,62 @@ def read(body: bytes) -> tuple[bytes, list[Any]] | None:
     The header is {"refused": why}, or {"rest": the request, "taken": [{"variable", "inside", "names", "shape"} or {"variable", "inside",
     "pieces": sizes in bytes}]} in the order of the bytes. `inside`: the rows are the variable's `data`, not the variable.
     """
+    taken = _Taken(booleans=b"true" in body or b"false" in body)
     try:
-        data = read_object(body)
+        data = read_object(body, taken.arrays)
     except BadRequest as error:
-        return orjson.dumps({"refused": error.message}), []
-    variables = data.get("variables")
-    if type(variables) is not dict:
+        return None if taken.places else (orjson.dumps({"refused": error.message}), [])
+    taken.pieces(data)
+    if not taken.places or taken.rows > MAX_CONTAINERS // 2 or not _is_shallow(data, MAX_NESTING):
         return None
-    taken: list[dict[str, Any]] = []
-    parts: list[Any] = []
-    for name, value in variables.items():
+    header = orjson.dumps({"rest": data, "taken": taken.places})
+    return (header, taken.parts) if len(header) <= MAX_REST else None
+
+
+class _Taken:
+    """What is taken out of a request, in the order of its bytes."""
+
+    def __init__(self, *, booleans: bool) -> None:
+        self._booleans = booleans
+        self.rows = 0
+        self.places: list[dict[str, Any]] = []
+        self.parts: list[Any] = []
+
+    def arrays(self, data: dict[str, Any]) -> None:
+        """Rows that are numbers alone, which are known not to nest."""
+        for name, inside, rows in _many(data):
+            packed = pack(rows, booleans=self._booleans) if len(rows) <= MAX_LIST else None
+            if packed is not None:
+                place = {"names": packed.names, "shape": packed.numbers.shape}
+                self._take(data, name, inside, packed.count, place, [packed.numbers.data.cast("B")])
+
+    def pieces(self, data: dict[str, Any]) -> None:
+        """All other rows."""
+        for name, inside, rows in _many(data):
+            each = max(1, PIECE_VALUES // max(1, len(rows[0])))
+            pieces = [orjson.dumps(rows[start : start + each]) for start in range(0, len(rows), each)]
+            self._take(data, name, inside, len(rows), {"pieces": [len(piece) for piece in pieces]}, pieces)
+
+    def _take(self, data: dict[str, Any], name: str, inside: bool, rows: int, place: dict[str, Any], parts: list[Any]) -> None:
+        self.rows += rows
+        self.places.append({"variable": name, "inside": inside, **place})
+        self.parts += parts
+        if inside:
+            data["variables"][name]["data"] = None
+        else:
+            data["variables"][name] = None
+
+
+def _many(data: dict[str, Any]) -> list[tuple[str, bool, list[Any]]]:
+    """Variables that are rows, or (True) whose `data` are, and these."""
+    variables = data.get("variables")
+    found = []
+    for name, value in variables.items() if type(variables) is dict else ():
         inside = type(value) is dict and "data" in value
         rows = value["data"] if inside else value
-        if type(rows) is not list or not rows or type(rows[0]) not in _ROWS or None in rows:
-            continue
-        place, found = _as_parts(rows)
-        taken.append({"variable": name, "inside": inside, **place})
-        parts += found
-        if inside:
-            value["data"] = None
-        else:
-            variables[name] = None
-    if not taken or not _is_shallow(data, MAX_NESTING):
-        return None
-    header = orjson.dumps({"rest": data, "taken": taken})
-    return (header, parts) if len(header) <= MAX_REST else None
-
-
-def _as_parts(rows: list[Any]) -> tuple[dict[str, Any], list[Any]]:
-    packed = pack(rows)
-    if packed is not None:
-        return {"names": packed.names, "shape": packed.numbers.shape}, [packed.numbers.data.cast("B")]
-    each = max(1, PIECE_VALUES // max(1, len(rows[0])))
-    pieces = [orjson.dumps(rows[start : start + each]) for start in range(0, len(rows), each)]
-    return {"pieces": [len(piece) for piece in pieces]}, pieces
+        if type(rows) is list and rows and type(rows[0]) in _ROWS and None not in rows:
+            found.append((name, inside, rows))
+    return found
 
 
 def _is_shallow(value: Any, levels: int) -> bool:

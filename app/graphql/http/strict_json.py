@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from app.errors import BadRequest, InvalidInput
 from app.kernel.packed import LooseRows, many_in
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 MAX_NESTING = 100  # of arrays and objects; what we answer and store must go through JSON again, which takes 254
 MAX_LIST = 20_000  # twice the rows of the largest batch, whose own refusal says more
@@ -19,8 +22,8 @@ _OPENING = (b"[", b"{")
 _CONTAINERS = frozenset({list, dict})
 
 
-def read_object(body: bytes) -> dict[str, Any]:
-    """The object that a request's body is; raises BadRequest.
+def read_object(body: bytes, known: Callable[[dict[str, Any]], None] | None = None) -> dict[str, Any]:
+    """The object that a request's body is; raises BadRequest. `known` may take out, before the rest is looked at, what does not nest.
 
     Of a name that stands twice in one object the last value counts, as RFC 8259 lets it; nothing before us reads the body, so no two
     readers can disagree. NaN, infinities, numbers beyond a double, lone surrogates, a byte order mark and what is no UTF-8 are refused.
@@ -31,6 +34,8 @@ def read_object(body: bytes) -> dict[str, Any]:
         if isinstance(data, list):
             raise BadRequest("The body is a JSON array: batches of operations are not served. Send one operation, with aliases if need be.")
         raise BadRequest("The body must be a JSON object with the document in `query`.")
+    if known is not None:
+        known(data)
     _check_nesting(openings, data)
     return data
 

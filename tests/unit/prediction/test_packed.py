@@ -47,8 +47,10 @@ def checked(draw: st.DrawFn) -> tuple[RowChecker, list[str], list[list[Any]]]:
     return RowChecker(Signature(columns, InputKind.FRAME)), sent, many(rows)
 
 
-@given(checked())
-def test_many_rows_are_checked_as_the_rows_themselves_in_every_form(case: tuple[RowChecker, list[str], list[list[Any]]]) -> None:
+@given(checked(), st.booleans())
+def test_many_rows_are_checked_as_the_rows_themselves_in_every_form(
+    case: tuple[RowChecker, list[str], list[list[Any]]], booleans: bool
+) -> None:
     checker, names, lists = case
     objects = [dict(zip(names, row, strict=True)) for row in lists]
     matrices: tuple[dict[str, Any], ...] = (
@@ -57,7 +59,7 @@ def test_many_rows_are_checked_as_the_rows_themselves_in_every_form(case: tuple[
         {"columns": [name for name, _ in zip(checker._names, names, strict=True)]},
     )
     for rows in (lists, objects):
-        packed = pack(rows)
+        packed = pack(rows, booleans=booleans)
         assert packed is not None
         assert packed.listed() == rows
         assert packed.listed(3) == rows[:3]
@@ -87,6 +89,8 @@ def test_many_rows_are_checked_as_the_rows_themselves_in_every_form(case: tuple[
 )
 def test_what_is_not_many_rows_of_exact_numbers_is_not_packed(rows: Any) -> None:
     assert pack(rows) is None
+    if True not in rows[:1] and rows[:1] != [[True]]:
+        assert pack(rows, booleans=False) is None
 
 
 def test_a_body_is_read_into_arrays_pieces_and_what_is_left_of_it() -> None:

@@ -1,0 +1,109 @@
+"""Large requests answered alike, whoever reads them: the process itself, or the one beside it."""
+
+import asyncio
+import re
+
+import pytest
+
+from app.graphql.http.bulk import BulkBodies
+from app.prediction.bulkheads import TenantThreads
+from tests.support.predicting import Process, running, variant
+from tests.support.prediction_documents import Request
+from tests.support.two_ways import Way
+
+pytestmark = pytest.mark.integration
+_ID = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
+SAID = "{id rowCount values labels version}"
+ROWS = 'query($r: [FeatureRow!]) {predictBatch(model: "sum", rows: $r) ' + SAID + "}"
+MATRIX = 'query($m: FeatureMatrix) {predictBatch(model: "sum", matrix: $m) ' + SAID + "}"
+LISTS = [[number / 7, number % 5] for number in range(6_000)]
+OBJECTS = [{"b": number % 3, "a": -number} for number in range(6_000)]
+PADDING = "x" * 70_000
+
+CASES = {
+    "lists": (ROWS, {"r": LISTS}),
+    "objects": (ROWS, {"r": OBJECTS}),
+    "a matrix": (MATRIX, {"m": {"data": LISTS}}),
+    "its columns in another order": (MATRIX, {"m": {"columns": ["b", "a"], "data": LISTS}}),
+    "columns that the model does not have": (MATRIX, {"m": {"columns": ["b", "c"], "data": LISTS}}),
+    "a column twice": (MATRIX, {"m": {"columns": ["b", "b"], "data": LISTS}}),
+    "objects in a matrix with columns": (MATRIX, {"m": {"columns": ["b", "a"], "data": OBJECTS}}),
+    "more beside the matrix": (MATRIX, {"m": {"data": LISTS, "more": 1}}),
+    "a text among numbers": (ROWS, {"r": [*LISTS, ["1", 2]]}),
+    "a null where a number belongs": (ROWS, {"r": [*LISTS, [None, 2]]}),
+    "no row": (ROWS, {"r": [*OBJECTS, None]}),
+    "rows of unlike shape": (ROWS, {"r": [*LISTS, [1]]}),
+    "more rows than are taken": (ROWS, {"r": [[1.25, 2]] * 10_001}),
+    "far more": (ROWS, {"r": [[1, 2]] * 20_001}),
+    "both forms": (
+        'query($r: [FeatureRow!], $m: FeatureMatrix) {predictBatch(model: "sum", rows: $r, matrix: $m) ' + SAID + "}",
+        {"r": LISTS, "m": {"data": LISTS}},
+    ),
+    "rows in the matrix of the document": (
+        'query($r: [FeatureRow!]) {predictBatch(model: "sum", matrix: {columns: ["b", "a"], data: $r}) ' + SAID + "}",
+        {"r": LISTS},
+    ),
+    "twice by aliases": ("query($r: [FeatureRow!]) {" + " ".join(f'{k}: predictBatch(model: "sum", rows: $r) ' + SAID for k in "xy") + "}", {"r": LISTS}),
+    "many rows as the features of one": ('query($r: FeatureRow!) {predict(model: "sum", features: $r) {value}}', {"r": LISTS}),
+    "beside one row": (
+        'query($r: [FeatureRow!]) {predictBatch(model: "sum", rows: $r) {rowCount} predict(model: "sum", features: [1, 2]) {value}}',
+        {"r": LISTS},
+    ),
+    "a list for a text": ("query($r: String!) {predictBatch(model: $r, rows: [[1, 2]]) {rowCount}}", {"r": LISTS}),
+    "data for attributes": (
+        'query($a: Attributes) {predictBatch(model: "sum", rows: [[1, 2]], attributes: $a) {rowCount}}',
+        {"a": {"data": LISTS}},
+    ),
+    "no rows at all": ('query($u: ID) {predict(model: "sum", features: [1, 2], unit: $u) {value}}', {"u": PADDING}),
+    "a variable that the document does not know": (MATRIX, {"m": {"data": [[1, 2]]}, "else": LISTS}),
+}  # fmt: skip
+
+
+class Door:
+    def __init__(self, process):
+        self.process = process
+
+    async def admit(self, authorization, request_id, deadline, address):
+        return self.process.context()
+
+
+@pytest.fixture(scope="module")
+def answered(tmp_path_factory):
+    """What the two ways say to each case, and how many bodies were read beside."""
+    process = Process(tmp_path_factory.mktemp("process"))
+    bulk = BulkBodies(TenantThreads(1, 1).of)
+    read = []
+
+    async def counted(tenant_id, body, reader=bulk.read):
+        read.append(await reader(tenant_id, body))
+        return read[-1]
+
+    async def ask():
+        await process.run(running(variant("one", 1, control=True), variant("two", 2)))
+        found = {}
+        for plans in (True, False):
+            here, beside = (Way(plans=plans, real=process.predictor, gatekeeper=Door(process)) for _ in range(2))
+            bulk.read = counted
+            beside.endpoint._bulk = bulk
+            for name, (text, variables) in CASES.items():
+                request = Request(text, variables, None, "application/json", get=False)
+                found[name, plans] = [(await way.ask(request)).answer for way in (here, beside)]
+        return found
+
+    yield asyncio.run(ask()), read
+    bulk.close()
+
+
+@pytest.mark.parametrize("plans", [True, False])
+@pytest.mark.parametrize("name", CASES)
+def test_a_large_request_is_answered_alike_whoever_read_it(answered, name, plans):
+    here, beside = answered[0][name, plans]
+    assert beside.status == here.status
+    assert _ID.sub(b"an id", beside.body) == _ID.sub(b"an id", here.body)
+
+
+def test_all_of_them_went_to_the_process_beside(answered):
+    found, read = answered
+    assert len(read) == 2 * len(CASES)
+    assert sum(each is not None for each in read) >= 2 * (len(CASES) - 3)
+    assert found["lists", True][1].json["data"]["predictBatch"]["rowCount"] == 6_000
