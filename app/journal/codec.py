@@ -49,13 +49,8 @@ def encode(record: Record) -> bytes:
 
 def _of_prediction(record: PredictionRecord) -> bytes:
     # Ids as hex: a driver's subclass of UUID, which orjson refuses, is then an id like any other.
-    return orjson.dumps(
-        (
-            _FORMAT, record.id.hex, record.tenant_id.hex, record.unit_hash, record.key_generation, record.model, record.version,
-            record.reason, record.experiment, record.variant, record.propensity, record.flag_revision, record.rows,
-            record.compute_us, record.score, record.degraded,
-        )
-    )  # fmt: skip
+    prediction_id, tenant_id, *rest = record
+    return orjson.dumps((_FORMAT, prediction_id.hex, tenant_id.hex, *rest))
 
 
 def _of_shadow(record: ShadowRecord) -> bytes:

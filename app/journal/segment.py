@@ -39,10 +39,8 @@ class SegmentWriter:
 
         Whole frames stay, because a reader may have seen them already. On OSError nothing of `data` is in the file.
         """
-        if self._distrusted or self._size >= self._max_bytes:
+        if self._distrusted or self._size >= self._max_bytes or (self._size and self._clock.monotonic() >= self._old_at):
             self.renew()
-        else:
-            self.renew_old()
         landed = os.write(self._descriptor, data)
         if landed == len(data):
             self._size += landed

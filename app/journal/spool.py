@@ -115,10 +115,15 @@ class Spool:
 
         Raises LogUnavailable. After a failed fdatasync it is unknown whether the record will be in the log.
         """
-        if durability != Durability.DURABLE_FSYNC:
-            self.append_now(record, durability)
-            return
         frame = encode(record)
+        if durability == Durability.DURABLE:
+            with self._lock:
+                self._write(frame)
+            return
+        if durability == Durability.BUFFERED:
+            with self._lock:
+                self._keep(frame)
+            return
         with self._lock:
             self._write(frame)
             on_disk: Awaitable[None] = self._commits.join()
@@ -179,7 +184,8 @@ class Spool:
         if landed < len(data):
             self._refuse(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
             return False
-        self._writable()
+        if self._refused_until is not None:
+            self._writable()
         return True
 
     def _keep(self, frame: bytes) -> None:

@@ -191,7 +191,7 @@ class _Cell:
 
 def _observing(histogram: Any) -> Callable[[float], None]:
     """The histogram's `observe`."""
-    bounds, count_up = list(histogram._upper_bounds), [_Cell(bucket).add for bucket in histogram._buckets]  # noqa: SLF001
+    bounds, count_up = tuple(histogram._upper_bounds), tuple(_Cell(bucket).add for bucket in histogram._buckets)  # noqa: SLF001
     add = _Cell(histogram._sum).add  # noqa: SLF001
 
     def observe(amount: float) -> None:

@@ -65,7 +65,7 @@ class TenantAnswers:
 
     def shared(self, ctx: RequestContext, cost: int, here: Said) -> SharedTake | None:
         """Begins to spend on all machines what `take` has just allowed on this one; None where there is nobody to ask."""
-        return self._budgets.shared(ctx.tenant_id, self._limits(ctx), cost, here)
+        return self._budgets.shared(ctx.tenant_id, self._limits(ctx), cost, here) if self._budgets.asks_others else None
 
     def _limits(self, ctx: RequestContext) -> TenantLimits:
         entry = self._directory.by_id(ctx.tenant_id)

@@ -122,6 +122,11 @@ class Budgets:
         require_rows(decision, rows)
 
     @property
+    def asks_others(self) -> bool:
+        """Whether there is a store at all."""
+        return self._store is not None
+
+    @property
     def machines(self) -> int:
         """How many machines hold the limits together, as far as is known."""
         return self._machines.count

@@ -17,7 +17,7 @@ from slowapi import Limiter
 
 from app.errors import QuotaExceeded
 from app.tenancy.limits.gcra import NS, units_left, wait_ns
-from app.tenancy.limits.storage import STRANGERS, STRATEGY, Budget, SharedMemoryStorage, storage_uri
+from app.tenancy.limits.storage import REQUESTS, STRANGERS, STRATEGY, Budget, SharedMemoryStorage, storage_uri
 from app.tenancy.types import QuotaState
 
 if TYPE_CHECKING:
@@ -62,7 +62,8 @@ class RateLimiter:
             )
         self._gcra = cast("Gcra", self._limiter.limiter)
         self._storage = cast("SharedMemoryStorage", self._gcra.storage)
-        self._budgets: dict[UUID, tuple[TenantLimits, Budget, str]] = {}
+        self._requests = self._storage.budget(REQUESTS)
+        self._budgets: dict[UUID, tuple[TenantLimits, tuple[Budget, str, bytes]]] = {}
         self._rows_keys: dict[UUID, tuple[int, str]] = {}  # of the day that was asked for last
 
     def take(self, tenant_id: UUID, limits: TenantLimits, cost: int = 1, machines: int = 1) -> Decision:
@@ -72,17 +73,17 @@ class RateLimiter:
         """
         if cost < 0:
             raise ValueError("a cost is never negative")
-        budget, key = self._budget(tenant_id, limits)
-        return self._hit(budget if machines == 1 else budget.share_of(machines), key, cost)
+        budget, _, key = self._budget(tenant_id, limits)
+        return self._take(budget if machines == 1 else budget.share_of(machines), key, cost)
 
     def give_back(self, tenant_id: UUID, limits: TenantLimits, cost: int) -> None:
         """Undoes a `take` that was allowed here and refused elsewhere."""
-        budget, key = self._budget(tenant_id, limits)
-        self._hit(budget, key, -cost)
+        budget, _, key = self._budget(tenant_id, limits)
+        self._take(budget, key, -cost)
 
     def shape(self, tenant_id: UUID, limits: TenantLimits) -> tuple[float, float]:
         """Of the tenant's budget: microseconds a request, and of the whole burst."""
-        budget, _ = self._budget(tenant_id, limits)
+        budget, _, _ = self._budget(tenant_id, limits)
         return budget.period_ns / 1000, budget.window_ns / 1000
 
     def take_rows(self, tenant_id: UUID, limits: TenantLimits, rows: int) -> Decision:
@@ -159,7 +160,7 @@ class RateLimiter:
 
     def peek(self, tenant_id: UUID, limits: TenantLimits, at_most: int | None = None) -> QuotaState:
         """What is left of the tenant's requests (of which somebody may know that there are `at_most` so many) and rows."""
-        budget, key = self._budget(tenant_id, limits)
+        budget, key, _ = self._budget(tenant_id, limits)
         tat, now = self._gcra.look(budget, key)
         left = units_left(tat, now, budget.period_ns, budget.window_ns)
         day, until_ms = self._today()
@@ -180,7 +181,8 @@ class RateLimiter:
 
     def take_failure(self, address: str) -> Decision:
         """Counts one failed authentication of this address (of its /64 network, for IPv6)."""
-        return self._hit(_FAILURES, _network(address), 1)
+        allowed = self._limiter.limiter.hit(_FAILURES, _network(address), cost=1)
+        return _decision(allowed, _FAILURES, 1, self._gcra.last_tat_ns, self._gcra.last_now_ns)
 
     def tell_count(self, tenant_id: UUID, worker: int, workers: int, count: int, most: int | None, for_ms: int) -> bool:
         """Tells the other serving processes how many predictions this one has under way; False, and nothing told, beyond `most`."""
@@ -191,16 +193,21 @@ class RateLimiter:
     def close(self) -> None:
         self._storage.memory.close()
 
-    def _hit(self, budget: Budget, key: str, cost: int) -> Decision:
-        allowed = self._limiter.limiter.hit(budget, key, cost=cost)
-        return _decision(allowed, budget, cost, self._gcra.last_tat_ns, self._gcra.last_now_ns)
+    def _take(self, budget: Budget, key: bytes, cost: int) -> Decision:
+        """As the strategy's `hit`, whose words for the budget and its key are made once and not for each request."""
+        gcra = self._gcra
+        if not gcra.take(self._requests, key, cost * budget.period_ns, budget.window_ns):
+            return _decision(False, budget, cost, gcra.last_tat_ns, gcra.last_now_ns)
+        ahead = max(0, gcra.last_tat_ns - gcra.last_now_ns)
+        return Decision(True, budget.amount, (budget.window_ns - ahead) // budget.period_ns, 0, -(-ahead // NS))
 
-    def _budget(self, tenant_id: UUID, limits: TenantLimits) -> tuple[Budget, str]:
+    def _budget(self, tenant_id: UUID, limits: TenantLimits) -> tuple[Budget, str, bytes]:
+        """The tenant's budget, what it is called, and the key under which it lies."""
         known = self._budgets.get(tenant_id)
         if known is None or (known[0] is not limits and known[0] != limits):
-            known = (limits, Budget(limits.requests_per_second, limits.burst), str(tenant_id))
-            self._budgets[tenant_id] = known
-        return known[1], known[2]
+            budget, name = Budget(limits.requests_per_second, limits.burst), str(tenant_id)
+            known = self._budgets[tenant_id] = (limits, (budget, name, self._storage.key(budget.key_for(name))))
+        return known[1]
 
     def _today(self) -> tuple[int, int]:
         """The UTC day as a number, and the Unix millisecond at which it ends."""

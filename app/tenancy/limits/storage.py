@@ -71,6 +71,7 @@ class SharedMemoryStorage(Storage):
         self.clock: Clock = clock or SystemClock()
         self.memory = SharedMemory(Path(unquote(uri.partition("://")[2])), SLOTS)
         self._keys: dict[str, bytes] = {}
+        self._counters = self.memory.table(COUNTERS)
 
     @property
     def base_exceptions(self) -> type[Exception] | tuple[type[Exception], ...]:
@@ -94,7 +95,7 @@ class SharedMemoryStorage(Storage):
 
         The counter begins anew after `until_ms` (Unix milliseconds). Whole or not at all, across processes.
         """
-        table, name, now = self.memory.table(COUNTERS), self.key(key), self.clock.time_ms()
+        table, name, now = self._counters, self.key(key), self.clock.time_ms()
         with self.memory:
             place, total, _ = table.find(name, now)
             if total + amount > limit:
@@ -169,13 +170,17 @@ class Gcra(RateLimiter):
         self.last_now_ns = 0
 
     def hit(self, item: RateLimitItem, *identifiers: str, cost: int = 1) -> bool:
-        shared = self._shared
-        key = shared.key(item.key_for(*identifiers))
         period, window = _shape(item)
-        table, now = shared.budget(item.namespace), int(shared.clock.monotonic() * NS)
+        shared = self._shared
+        return self.take(shared.budget(item.namespace), shared.key(item.key_for(*identifiers)), cost * period, window)
+
+    def take(self, table: Table, key: bytes, cost_ns: int, window_ns: int) -> bool:
+        """As `hit`, of the budget that lies under `key` in this table."""
+        shared = self._shared
+        now = int(shared.clock.monotonic() * NS)
         with shared.memory:
             place, tat, _ = table.find(key, now)
-            allowed, after = decide(tat, now, cost * period, window)
+            allowed, after = decide(tat, now, cost_ns, window_ns)
             if allowed or after < tat:  # a tat from beyond the window (the machine's clock began anew) is mended for good
                 table.write(place, key, after, after)
         self.last_tat_ns, self.last_now_ns = after, now

@@ -34,7 +34,7 @@ class UnderWay:
 
     def begin(self, tenant_id: UUID, most: int) -> None:
         count = self._counts.get(tenant_id, 0) + 1
-        if count > most or not self._tell(tenant_id, count, most):
+        if count > most or (self._workers > 1 and not self._tell(tenant_id, count, most)):
             raise RateLimited(
                 f"{most} predictions of your tenant are under way, as many as may be at once. Wait for one to be answered.",
                 retry_after_ms=RETRY_MS,
@@ -47,11 +47,10 @@ class UnderWay:
             self._counts[tenant_id] = count
         else:
             del self._counts[tenant_id]
-        self._tell(tenant_id, count, None)
+        if self._workers > 1:
+            self._tell(tenant_id, count, None)
 
     def _tell(self, tenant_id: UUID, count: int, most: int | None) -> bool:
-        if self._workers == 1:
-            return True
         return self._limiter.tell_count(tenant_id, self._worker, self._workers, count, most, self._longest_ms)
 
 
