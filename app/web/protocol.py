@@ -140,15 +140,15 @@ class GuardedProtocol(HttpToolsProtocol):
     def _see_unfinished(self) -> None:
         if self.transport.is_closing():
             return
-        if self._in_head:
-            if self._head_bytes > self.most_head_bytes:
-                self._too_large()
-                self.send_400_response("")
-                return
-        elif self._head_size() > self.most_head_bytes:  # trailers: an answer may be on its way already, so there is no other
+        if self._in_head and self._head_bytes > self.most_head_bytes:
+            self._too_large()
+            self.send_400_response("")
+            return
+        if not self._in_head and self._head_size() > self.most_head_bytes:  # trailers; an answer may be on its way, so there is no other
             self.hang_up()
             return
-        elif not self.cycle.response_complete:  # its body, for which its handler has a deadline
+        if self.cycle is not None and not self.cycle.response_complete:
+            # Its body, for which its handler has a deadline; or another request behind it, which we do not read meanwhile.
             if self._watched:
                 self._watched = False
                 self.book.due.pop(self, None)

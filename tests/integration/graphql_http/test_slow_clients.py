@@ -30,7 +30,7 @@ class Told:
 
 
 async def application(scope, receive, send):
-    """Says what it was sent, or as many bytes as the path says; /early answers before it reads."""
+    """Says what it was sent, or as many bytes as the path says; /early answers before it reads, /head with the headers' names."""
     if scope["type"] != "http":
         return
     size = int(scope["path"][1:]) if scope["path"][1:].isdigit() else 0
@@ -42,16 +42,10 @@ async def application(scope, receive, send):
         while message.get("more_body"):
             message = await receive()
             body += message.get("body", b"")
+    if scope["path"] == "/head":
+        body = b" ".join(name for name, _ in scope["headers"])
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body)), (b"x-request-id", b"1")]})
     await send({"type": "http.response.body", "body": body})
-
-
-class Heads:
-    """The application, which notes the headers that it was given."""
-
-    async def __call__(self, scope, receive, send):
-        self.seen = scope["headers"]
-        await application(scope, receive, send)
 
 
 @contextlib.contextmanager
@@ -133,6 +127,20 @@ def test_a_second_half_a_head_is_hung_up_on():
     with serving(limits) as (port, book, _), connect(port) as connection:
         assert ask(connection).body == b"hello"
         connection.sendall(b"POST / HT")
+        assert ended(connection)
+        assert book.told.reasons == {"head": 1}
+
+
+def test_half_a_head_behind_a_request_is_waited_for_from_its_answer_on():
+    with serving(QUICK) as (port, book, _), connect(port) as connection:
+        one = request_bytes("POST", "/slow", [("host", "x"), ("content-length", 5)], b"hello")
+        connection.sendall(one + one + one[:20])
+        stream = connection.makefile("rb")
+        assert [read_answer(stream, bodyless=False).body for _ in range(2)] == [b"hello"] * 2
+        connection.sendall(one[20:])
+        assert read_answer(stream, bodyless=False).body == b"hello"
+        connection.sendall(one + one[:20])
+        assert read_answer(stream, bodyless=False).body == b"hello"
         assert ended(connection)
         assert book.told.reasons == {"head": 1}
 
@@ -222,11 +230,10 @@ CHUNKED = request_bytes("POST", "/", [("host", "x"), ("transfer-encoding", "chun
 
 
 def test_what_follows_a_chunked_body_is_no_part_of_the_head():
-    with serving() as (port, _, server), connect(port) as connection:
-        server.config.loaded_app = heads = Heads()
-        connection.sendall(CHUNKED + b"5\r\nhello\r\n0\r\nauthorization: Bearer x\r\nx-forwarded-for: 1.2.3.4\r\n\r\n")
-        assert read_answer(connection.makefile("rb"), bodyless=False).body == b"hello"
-        assert [name for name, _ in heads.seen] == [b"host", b"transfer-encoding"]
+    with serving() as (port, _, _), connect(port) as connection:
+        head = CHUNKED.replace(b" / ", b" /head ")
+        connection.sendall(head + b"5\r\nhello\r\n0\r\nauthorization: Bearer x\r\nx-forwarded-for: 1.2.3.4\r\n\r\n")
+        assert read_answer(connection.makefile("rb"), bodyless=False).body == b"host transfer-encoding"
 
 
 @pytest.mark.parametrize("path", ["/", "/early"])
