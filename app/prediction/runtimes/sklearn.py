@@ -21,6 +21,7 @@ from app.prediction.runtimes.answers import Nonsense, answer_bytes, error_text, 
 from app.prediction.runtimes.base import NotNow
 from app.prediction.runtimes.calls import Request, Version, describe_fate, encoded, fail, model_failed, quarantined
 from app.prediction.runtimes.channel import Channel, check_digest, is_skops
+from app.prediction.runtimes.gathering import Gathering
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,6 +66,7 @@ class SklearnRuntime:
         self._waiting: deque[Request] = deque()
         self._waiting_rows = 0
         self._call: list[Request] = []
+        self._gathering = Gathering(self._pump)
         self._fallen: list[Request] = []  # of calls under which a child died, until it is known what became of it
         self._call_number = 0
         self._kill_timer: asyncio.TimerHandle | None = None
@@ -125,6 +127,7 @@ class SklearnRuntime:
 
     async def close(self) -> None:
         self._closed = True
+        self._gathering.end()
         self._end_trial()
         self._gate.forget(self._pump)
         fail((*self._fallen, *self._waiting), NotNow("The model is being unloaded."))
@@ -145,13 +148,14 @@ class SklearnRuntime:
             if self._channel is None:
                 self._recover()
             return
-        if not self._gate.enter(self._pump):
+        if self._gathering.goes_on(len(self._waiting)) or not self._gate.enter(self._pump):
             return
         call = self._gather()
         if not call:
             self._gate.leave()
             return
         self._call = call
+        self._gathering.sent(len(call))
         self._call_number += 1
         self._watch(call)
         batches = [request.batch for request in call]
@@ -231,6 +235,7 @@ class SklearnRuntime:
             self._kill()
             return
         call = self._call_over()
+        self._gathering.answered()
         self._end_trial()
         if self._quarantine:
             for request in call:
