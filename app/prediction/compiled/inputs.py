@@ -56,7 +56,8 @@ class Feeder:
     def require_proved(self, batch: Batch) -> None:
         """Returns where no number is too large; raises OutsideProof."""
         numbers = batch.numbers
-        if not np.vdot(numbers, numbers) <= _NONE_LARGER and (np.abs(numbers) > LARGEST_PROVED).any():
+        squares = numbers[0].dot(numbers[0]) if batch.rows == 1 else np.vdot(numbers, numbers)
+        if not squares <= _NONE_LARGER and (np.abs(numbers) > LARGEST_PROVED).any():
             raise OutsideProof("a number larger than any that the proof tried")
 
     def numbers_alone(self) -> NDArray[Any] | None:

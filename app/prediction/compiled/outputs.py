@@ -49,10 +49,8 @@ def read_answer(task: Task, classes: int, rows: int, outputs: Mapping[str, NDArr
         return Answer(Scores(values=values), _NO_DOUBT if np.isfinite(values).all() else np.flatnonzero(~np.isfinite(values)))
     if LABELS not in outputs:
         probabilities = _float64(outputs, PROBABILITIES, (rows, classes))
-        if rows == 1:  # plain numbers are faster than arrays of one row
-            numbers = probabilities.tolist()[0]
-            scores = Scores(_label(numbers.index(max(numbers))), probabilities)
-            return Answer(scores, _NO_DOUBT if _sure(numbers, close=True) else np.zeros(1, dtype=np.intp))
+        if rows == 1:
+            return read_probabilities(probabilities)
         labels = probabilities.argmax(axis=1).astype(np.int32)
         return Answer(Scores(labels=labels, probabilities=probabilities), _unsure(probabilities, close=True))
     labels = outputs[LABELS].reshape(-1)
@@ -66,6 +64,13 @@ def read_answer(task: Task, classes: int, rows: int, outputs: Mapping[str, NDArr
         raise Malformed("The graph gives labels alone.")
     margins = outputs[MARGINS].reshape(rows, -1).astype(np.float64)
     return Answer(Scores(labels=labels), _unsure(margins, close=True))
+
+
+def read_probabilities(found: NDArray[Any]) -> Answer:
+    """The scores of one row's probabilities (1, classes), of either float, which are copied."""
+    numbers = found.tolist()[0]  # plain numbers are faster than arrays of one row
+    scores = Scores(_label(numbers.index(max(numbers))), found.astype(np.float64))
+    return Answer(scores, _NO_DOUBT if _sure(numbers, close=True) else np.zeros(1, dtype=np.intp))
 
 
 @cache

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnxruntime
 
+from app.kernel.signature import Task
 from app.prediction.compiled.inputs import NUMBERS, Feeder
-from app.prediction.compiled.outputs import LAYOUTS, Answer, Malformed, read_answer
+from app.prediction.compiled.outputs import LAYOUTS, PROBABILITIES, Answer, Malformed, read_answer, read_probabilities
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
-    from app.kernel.signature import Signature, Task
+    from app.kernel.signature import Signature
     from app.kernel.tensors import Batch
 
 _SILENT = 4  # only what is fatal
@@ -32,7 +35,7 @@ class CompiledGraph:
             raise Malformed(f"The graph answers with {', '.join(self._names)}.")
         self._task = task
         self._classes = classes
-        self._one = _OneRow.of(session, self.feeder, self._names)
+        self._one = _OneRow.of(session, self.feeder, self._names, task, classes)
 
     @classmethod
     def from_bytes(cls, data: bytes, signature: Signature, task: Task, classes: int) -> CompiledGraph:
@@ -49,7 +52,7 @@ class CompiledGraph:
         Calls with `options` may run beside each other and beside one call without.
         """
         if self._one is not None and batch.rows == 1 and options is None:
-            return read_answer(self._task, self._classes, 1, self._one(batch))
+            return self._one(batch)
         found = self._session.run(self._names, self.feeder(batch), options)
         return read_answer(self._task, self._classes, batch.rows, dict(zip(self._names, found, strict=True)))
 
@@ -57,10 +60,17 @@ class CompiledGraph:
 class _OneRow:
     """One row of numbers through memory that is bound to the graph once: half of what such a call costs is making and binding it."""
 
-    def __init__(self, session: onnxruntime.InferenceSession, feeder: Feeder, row: NDArray[Any], found: dict[str, NDArray[Any]]) -> None:
+    def __init__(
+        self,
+        session: onnxruntime.InferenceSession,
+        feeder: Feeder,
+        row: NDArray[Any],
+        found: dict[str, NDArray[Any]],
+        read: Callable[[], Answer],
+    ) -> None:
         self._feeder = feeder
         self._row = row
-        self._found = found
+        self._read = read
         binding = session.io_binding()
         binding.bind_ortvalue_input(NUMBERS, onnxruntime.OrtValue.ortvalue_from_numpy(row))
         for name, array in found.items():
@@ -70,7 +80,7 @@ class _OneRow:
         self._run = partial(session._sess.run_with_iobinding, binding._iobinding, None)  # noqa: SLF001
 
     @classmethod
-    def of(cls, session: onnxruntime.InferenceSession, feeder: Feeder, names: list[str]) -> _OneRow | None:
+    def of(cls, session: onnxruntime.InferenceSession, feeder: Feeder, names: list[str], task: Task, classes: int) -> _OneRow | None:
         """None where the graph takes more than numbers, or does not answer a row of zeros with a row of numbers."""
         row = feeder.numbers_alone()
         if row is None:
@@ -80,11 +90,16 @@ class _OneRow:
         except Exception:  # noqa: BLE001  onnxruntime's own errors share no base; a graph may have its reasons against zeros
             return None
         usual = all(array.dtype.kind in "fi" and array.shape[:1] == (1,) for array in found.values())
-        return cls(session, feeder, row, found) if usual else None
+        if not usual:
+            return None
+        alone = found.get(PROBABILITIES) if len(found) == 1 and task is Task.CLASSIFICATION else None
+        if alone is not None and alone.shape == (1, classes) and alone.dtype.char in "fd":
+            return cls(session, feeder, row, found, partial(read_probabilities, alone))
+        return cls(session, feeder, row, found, partial(read_answer, task, classes, 1, found))
 
-    def __call__(self, batch: Batch) -> dict[str, NDArray[Any]]:
-        """The answers by output, which the next call overwrites; raises OutsideProof, and what onnxruntime raises."""
+    def __call__(self, batch: Batch) -> Answer:
+        """Its scores; raises OutsideProof, Malformed, and what onnxruntime raises."""
         self._feeder.require_proved(batch)
-        np.copyto(self._row, batch.numbers)
+        self._row[:] = batch.numbers
         self._run()
-        return self._found
+        return self._read()
