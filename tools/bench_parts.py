@@ -44,11 +44,11 @@ from app.observability.exposition import METRICS_FOLDER
 from app.observability.metrics import Telemetry
 from app.settings import Settings
 from tools import bench_promotion, bench_runtime, bench_scale
-from tools.bench import clients, processes, servers
+from tools.bench import load, processes, servers
 from tools.bench import service as bench
 from tools.instructions import counter
 from tools.parts import PARTS, Driver, echo, watch_all
-from tools.probes import Overhead, Probes
+from tools.probes import Probes, without_probes
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -148,22 +148,21 @@ async def parts_of(home: Path, token: str) -> tuple[float, dict[str, float], Cos
 
 
 async def measured(driver: Driver, driving: float, probes: Probes) -> tuple[dict[str, float], float]:
-    """Medians of the round that was disturbed least."""
-    overhead = Overhead.measure()
-    best: tuple[float, dict[str, float]] = (float("inf"), {})
-    whole = float("inf")
+    """Medians of the round that was disturbed least: of the parts, and of the whole without probes."""
+    best: tuple[float, float, dict[str, float]] = (float("inf"), 0.0, {})
     for _ in range(ROUNDS):
         with probes.off():
-            whole = min(whole, statistics.median(await driver.many(REQUESTS)))
-        requests = []
+            whole = statistics.median(await driver.many(REQUESTS)) - driving
+        seen: list[dict[str, float]] = []
         for _ in range(REQUESTS):
             probes.clear()
             await driver.one()
-            requests.append(overhead.corrected_us(probes))
-        parts = {part: statistics.median(each.get(part, 0.0) for each in requests) for part in PARTS}
-        best = min(best, (sum(parts.values()), parts), key=lambda each: each[0])
+            seen.append({part: ns / 1000 for part, ns in probes.own_ns.items()})
+        own = {part: statistics.median(each.get(part, 0.0) for each in seen) for part in PARTS}
+        if (took := whole + sum(own.values())) < best[0]:
+            best = (took, whole, without_probes(own, probes.calls, probes.inner_calls, whole))
         await asyncio.sleep(0.01)  # what others wait for on this loop happens outside the measurement
-    return best[1], whole - driving
+    return best[2], best[1]
 
 
 async def cost_of(driver: Driver) -> Cost:
@@ -204,21 +203,24 @@ def cpu_s(work: Callable[[], object]) -> float:
 
 def over_sockets(port: int, service: int, token: str) -> dict[str, float]:
     """Microseconds of processor time of a request in the serving process, and in the floor's; the least of some turns."""
+    cores = processes.Cores.of_this_machine()
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    best = {"service": float("inf"), "echo": float("inf")}
     listener = free_port()
     floor = subprocess.Popen([sys.executable, "-P", str(servers.PEERS / "serve_echo.py"), str(listener)])
-    best = {"service": float("inf"), "echo": float("inf")}
-    head = f"Host: bench\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\n"
-    asked = [f"POST /graphql HTTP/1.1\r\n{head}Content-Length: {len(body)}\r\n\r\n".encode() + body for body in bodies()]
     try:
+        processes.pin([service, floor.pid], cores.server)
         time.sleep(1.5)  # it says nothing when it is ready
-        for _ in range(TURNS):
-            for name, (at, pid) in {"service": (port, service), "echo": (listener, floor.pid)}.items():
-                before = processes.cpu_s([pid])
-                line = uvloop.run(clients.drive(at, asked, CONNECTIONS, SECONDS, b'"label"', 0.0))
-                figures = dict(word.partition("=")[::2] for word in line.split() if "=" in word)
-                if int(figures["wrong"]) or int(figures["status"]):
-                    sys.exit(f"{name} does not predict: {line}")
-                best[name] = min(best[name], 1e6 * (processes.cpu_s([pid]) - before) / int(figures["requests"]))
+        with tempfile.TemporaryDirectory() as folder:
+            loader = load.Loader(load.generator(), Path(folder), cores.beside)
+            for _ in range(TURNS):
+                for name, (at, pid) in {"service": (port, service), "echo": (listener, floor.pid)}.items():
+                    target = load.Target(at, "/graphql", headers, bodies(), '"label"')
+                    before = processes.cpu_s([pid])
+                    figures = loader.run(target, CONNECTIONS, SECONDS)
+                    if figures.refused or figures.bad:
+                        sys.exit(f"{name} does not predict: {figures}")
+                    best[name] = min(best[name], 1e6 * (processes.cpu_s([pid]) - before) / figures.requests)
     finally:
         floor.terminate()
         floor.wait(10)
@@ -237,7 +239,7 @@ def show(whole: float, parts: dict[str, float], sockets: dict[str, float]) -> No
     print("\n| part of a request | µs |\n| --- | ---: |")
     for part, us in parts.items():
         print(f"| {part} | {us:.1f} |")
-    print(f"| not named above (measured whole, minus the parts) | {whole - sum(parts.values()):+.1f} |")
+    print(f"| not named above | {whole - sum(parts.values()):+.1f} |")
     print(f"| the application, one request at a time | {whole:.1f} |")
     print(f"| uvicorn, sockets, HTTP: all that the echo takes | {sockets['echo']:.1f} |")
     print(f"| more or less over sockets, {CONNECTIONS} connections | {sockets['service'] - sockets['echo'] - whole:+.1f} |")

@@ -1,7 +1,6 @@
 """Where a call's time goes, by part: functions of running objects are wrapped, and each part is told its own time without its parts'.
 
-What a probe itself takes is measured beforehand and taken off: in its own part what lies between its two looks at the clock, in the part
-around it the rest.
+What the probes themselves take is found by doing the same without them, and taken off.
 """
 
 from __future__ import annotations
@@ -14,9 +13,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
-_CALIBRATION = 20_000
 _now = time.perf_counter_ns
 
 
@@ -99,42 +97,10 @@ class Probes:
             self.inner_calls[self._stack[-1][0]] += 1
 
 
-@dataclass(frozen=True)
-class Overhead:
-    """Nanoseconds that one probe adds: `inside` to its own part, `outside` to the part around it."""
+def without_probes(own: dict[str, float], calls: Mapping[str, int], inner: Mapping[str, int], whole: float) -> dict[str, float]:
+    """The parts' own times as they are where nobody looks. `whole`: of the same work without probes, in the unit of `own`.
 
-    inside: float
-    outside: float
-
-    @classmethod
-    def measure(cls) -> Overhead:
-        """The better of several rounds."""
-        rounds = [_calibrated() for _ in range(7)]
-        return cls(min(inside for inside, _ in rounds), min(outside for _, outside in rounds))
-
-    def corrected_us(self, probes: Probes) -> dict[str, float]:
-        """Microseconds by part, without the probes'."""
-        return {
-            part: (own - self.inside * probes.calls[part] - self.outside * probes.inner_calls[part]) / 1000
-            for part, own in probes.own_ns.items()
-        }
-
-
-class _Nothing:
-    def nothing(self) -> None: ...
-
-    def loop(self) -> None:
-        for _ in range(_CALIBRATION):
-            self.nothing()
-
-
-def _calibrated() -> tuple[float, float]:
-    nothing = _Nothing()
-    began = _now()
-    nothing.loop()
-    bare = (_now() - began) / _CALIBRATION
-    with Probes() as probes:
-        probes.watch("nothing", _Nothing, "nothing")
-        probes.watch("loop", _Nothing, "loop")
-        nothing.loop()
-    return probes.own_ns["nothing"] / _CALIBRATION, probes.own_ns["loop"] / _CALIBRATION - bare
+    What the parts took together beyond `whole` is the probes': each took as much, half of it within its part and half in the part around.
+    """
+    each = (sum(own.values()) - whole) / max(1.0, sum(calls.values()))
+    return {part: took - each / 2 * (calls.get(part, 0) + inner.get(part, 0)) for part, took in own.items()}
