@@ -88,6 +88,9 @@ class BulkBodies:
             log.warning("bulk_reader_lost", error=type(error).__name__)
             self.close()
             return None
+        except BaseException:  # no memory, say: what the reader still sends must not become the next one's rows
+            self.close()
+            raise
         return _whole(body, orjson.loads(header), rows) if header else None
 
     def _start(self) -> socket.socket:

@@ -13,6 +13,7 @@ import orjson
 import pytest
 
 from app.errors import BadRequest
+from app.graphql.http import bulk as bulk_module
 from app.graphql.http.body import from_body, from_bulk
 from app.graphql.http.bulk import BulkBodies
 from app.kernel.packed import LooseRows, PackedRows, listed
@@ -84,6 +85,33 @@ async def test_a_reader_that_dies_costs_nobody_an_error_and_is_started_again(bul
     bulk._process.wait()
     assert await bulk.read(TENANT, body_of(m=MATRIX)) is None
     assert await bulk.read(TENANT, body_of(m=MATRIX)) is not None
+
+
+@pytest.mark.parametrize("part", [0, 1, 2])
+async def test_what_could_not_be_taken_from_the_reader_is_not_the_next_ones(
+    bulk: BulkBodies, monkeypatch: pytest.MonkeyPatch, part: int
+) -> None:
+    def body(number: float) -> bytes:
+        return body_of(rows=[{"a": number}] * 3)
+
+    taken = 0
+
+    def without_memory(*given: Any) -> bytearray:
+        nonlocal taken
+        taken += 1
+        if taken == part + 1:
+            raise MemoryError
+        return exactly(*given)
+
+    exactly = bulk_module._exactly
+    assert await bulk.read(TENANT, body(1.0)) is not None
+    with monkeypatch.context() as patch:
+        patch.setattr(bulk_module, "_exactly", without_memory)
+        with pytest.raises(MemoryError):
+            await bulk.read(TENANT, body(2.0))
+    read = await bulk.read(TENANT, body(3.0))
+    assert read is not None
+    assert read.data["variables"]["rows"][0].listed() == [{"a": 3.0}] * 3
 
 
 async def test_the_reader_knows_nothing_of_the_service_and_ends_with_it(bulk: BulkBodies) -> None:
