@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from app.kernel.exits import NOT_TAKEN, UNWRITTEN
 from app.supervisor.process import Child, describe_exit
 
 if TYPE_CHECKING:
@@ -77,7 +78,8 @@ class Rolling:
         return f"the new {successor.spec.name} {why}: those that run go on serving"
 
     def _see_off(self, leaving: Child) -> str | None:
-        if leaving.exit_status() is None:
+        status = leaving.exit_status()
+        if status is None:
             if self._now() < self._until:
                 return None
             leaving.kill()
@@ -85,6 +87,8 @@ class Rolling:
             return f"the old {leaving.spec.name} did not end in time and was killed"
         self._leaving = None
         _forget(leaving)
+        if status == UNWRITTEN:
+            return f"error: the old {leaving.spec.name} {NOT_TAKEN}"
         return "all serving processes are new" if self.done else None
 
     def _bury(self, given_up: Child) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from app.kernel.exits import UNWRITTEN
+from app.kernel.exits import NOT_TAKEN, UNWRITTEN
 from app.kernel.home import SPOOL
 from app.observability.exposition import METRICS_FOLDER, fresh_folder
 from app.supervisor import environment
@@ -187,7 +187,7 @@ class Supervisor:
         """Says loudly what an orderly stop could not bring into the database. None of it is lost: the next start takes it up."""
         for child in self._serving:
             if child.exit_status() == UNWRITTEN:
-                say(f"error: {child.spec.name} had records in memory that no disk took; how many stands in its log (journal.buffer_lost)")
+                say(f"error: {child.spec.name} {NOT_TAKEN}")
                 self._failed = True
         if not any(child.exit_status() for child in self._drain):
             return  # it ended with nothing left, or was never started

@@ -2,6 +2,7 @@
 
 import pytest
 
+from app.kernel.exits import UNWRITTEN
 from app.supervisor import rolling
 from app.supervisor.process import ChildSpec
 from app.supervisor.rolling import GONE_WITHIN_S, READY_WITHIN_S, Rolling
@@ -120,3 +121,15 @@ def test_one_that_does_not_leave_is_killed_once(monkeypatch):
     assert world.old[0].told == ["leave", "kill"]
     world.old[0].status = -9
     assert world.rolling.step() == "all serving processes are new"
+
+
+def test_one_that_left_with_records_that_no_disk_took_is_told_loudly(monkeypatch):
+    world = World(monkeypatch, 1)
+    world.rolling.step()
+    world.newest.ready = True
+    world.rolling.step()
+    world.old[0].status = UNWRITTEN
+    assert world.rolling.step() == (
+        "error: the old serving process 0 had records in memory that no disk took; how many stands in its log (journal.buffer_lost)"
+    )
+    assert world.rolling.done
