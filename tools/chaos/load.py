@@ -10,15 +10,16 @@ import asyncio
 import itertools
 import json
 import time
-from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Self
 
+from tools.chaos.crossing import Crossing, probe
 from tools.chaos.history import Answer, Operation, Outcome
+from tools.chaos.link import Link, post
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Sequence
     from types import TracebackType
 
 CLIENT_TIMEOUT_S = 20.0
@@ -66,6 +67,8 @@ class Load:
     connections: int = 16
     label: str = "u"
     tried: list[Tried] = field(default_factory=list)
+    probing: bool = False  # whether the last caller asks for what is the first one's, too
+    crossings: list[Crossing] = field(default_factory=list)
     _unready: set[int] = field(default_factory=set)
     _stop: bool = False
     _thread: Thread | None = None
@@ -96,7 +99,10 @@ class Load:
 
     async def _all(self) -> None:
         looking = asyncio.create_task(self._look()) if len(self.ports) > 1 else None
-        await asyncio.gather(*(self._client(index) for index in range(self.connections)))
+        clients = [self._client(index) for index in range(self.connections)]
+        if self.probing:
+            clients.append(probe(self.ports, self.callers[-1].token, self.crossings, lambda: self._stop))
+        await asyncio.gather(*clients)
         if looking:
             looking.cancel()
 
@@ -124,48 +130,6 @@ class Load:
                 await asyncio.sleep(_AGAIN_AFTER_S)
             due = max(due + pause_s, time.monotonic() - 1.0)  # who was held up for long does not catch up with a burst
         link.close()
-
-
-class Link:
-    """One connection, made anew where it broke."""
-
-    def __init__(self, ports: Sequence[int], unready: Collection[int] = ()) -> None:
-        self._ports, self._unready = list(ports), unready
-        self._reader: asyncio.StreamReader | None = None
-        self._writer: asyncio.StreamWriter | None = None
-
-    async def open(self) -> None:
-        """Connected, to the first replica that takes connections; raises OSError, TimeoutError."""
-        if self._writer is not None and not self._writer.is_closing() and self._reader and not self._reader.at_eof():
-            return
-        self.close()
-        ports = sorted(self._ports, key=lambda port: port in self._unready)
-        for port in ports:
-            try:
-                self._reader, self._writer = await asyncio.wait_for(asyncio.open_connection("127.0.0.1", port), 5)
-                return
-            except OSError:
-                if port == ports[-1]:
-                    raise
-
-    async def exchange(self, request: bytes) -> tuple[int, bytes]:
-        """Status and body of the answer; whatever it raises came after something was sent."""
-        assert self._reader is not None
-        assert self._writer is not None
-        self._writer.write(request)
-        head = await self._reader.readuntil(b"\r\n\r\n")
-        lowered = head.lower()
-        length = int(lowered.split(b"content-length:")[1].split(b"\r\n", 1)[0])
-        body = await self._reader.readexactly(length)
-        if b"\r\nconnection: close" in lowered:
-            self.close()
-        return int(head.split(b" ", 2)[1]), body
-
-    def close(self) -> None:
-        if self._writer is not None:
-            with suppress(RuntimeError):  # the loop is closing
-                self._writer.transport.abort()
-        self._reader = self._writer = None
 
 
 async def _is_ready(port: int) -> bool:
@@ -208,12 +172,6 @@ def request_of(caller: Caller, unit: str | None) -> bytes:
     """The bytes of one request."""
     variables: dict[str, Any] = {"row": list(caller.row), "unit": unit}
     return post("/graphql", json.dumps({"query": _PREDICT % caller.model, "variables": variables}).encode(), caller.token)
-
-
-def post(path: str, body: bytes, token: str) -> bytes:
-    """A whole POST request."""
-    head = f"POST {path} HTTP/1.1\r\nHost: chaos\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\n"
-    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
 def _tried(

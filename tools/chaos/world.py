@@ -26,12 +26,15 @@ from sklearn.neighbors import KNeighborsClassifier
 from app.db.driver import connect, run_blocking
 from app.db.embedded.server import DATABASE, EmbeddedPostgres
 from app.db.privileges import DatabaseRole
+from app.journal.depth import read_depth
 from app.journal.layout import pending_bytes
+from app.kernel.clock import SystemClock
 from app.kernel.home import DEVELOPMENT_ISSUER, MASTER_KEY, SPOOL
 from app.tenancy.keys import MasterKey, TenantKeys
 from tests.support.database import execute, remove_home
 from tests.support.proxy import Proxy
 from tests.support.service import ROOT, Client, Service, environment, free_port
+from tools.chaos.crossing import THEIRS, Crossing
 from tools.chaos.faults import kill_everything, until
 from tools.chaos.history import Outcome, Row, Verdict, check
 from tools.chaos.load import Caller, Load
@@ -88,6 +91,7 @@ class World:
         self._units: dict[tuple[str, str], str] = {}  # tenant and pseudonym -> unit
         self._known: set[str] = set()
         self._capacity = 0.0
+        self.crossings: list[list[Crossing]] = []  # of every load since `begin`
 
     @property
     def service(self) -> Service:
@@ -206,17 +210,24 @@ class World:
 
     def load(self, label: str, *, share: float = 1.0, connections: int = 16, ports: Sequence[int] = ()) -> Load:
         """All four tenants at `share` of the usual pace; `label` makes the units the row's own."""
-        return Load(ports or [self.port], self.callers(), share * self.per_s, connections, label)
+        load = Load(ports or [self.port], self.callers(), share * self.per_s, connections, label, probing=True)
+        self.crossings.append(load.crossings)
+        return load
 
     def begin(self) -> None:
         """Drained, and what is in the log so far belongs to nobody's history."""
         if until(lambda: not pending_bytes(self.spool), _DRAINED_WITHIN_S) is None:
             raise RuntimeError("what earlier rows left in the spool is not drained")
         self._known = {row.id for row in self._rows()}
+        self.crossings = []
 
     def drained(self, within_s: float = _DRAINED_WITHIN_S) -> float | None:
         """Seconds until nothing waited in the spool any more; None where something still does."""
         return until(lambda: not pending_bytes(self.spool), within_s)
+
+    def caught_up(self, within_s: float = _DRAINED_WITHIN_S) -> float | None:
+        """Seconds until what waits in the spool, under load, is younger than a second; None where it was not within `within_s`."""
+        return until(lambda: read_depth(self.spool, SystemClock()).oldest_age_s < 1.0, within_s)
 
     def verdict(self, operations: Iterable[Operation], *, only_of: str = "") -> Verdict:
         """The checker's, on these operations and what came into the log since `begin`; of one model's rows, where it is named."""
@@ -327,6 +338,8 @@ def _furnish(tenant: Client, number: int) -> None:
     first, second = (LogisticRegression(), LogisticRegression(C=0.1)) if compiled else (KNeighborsClassifier(3), KNeighborsClassifier(5))
     tenant.serve(MODEL, "CLASSIFICATION", first.fit(features, labels))
     tenant.ready(MODEL, "CLASSIFICATION", second.fit(features, labels))
+    if not number:
+        tenant.serve(THEIRS, "CLASSIFICATION", LogisticRegression().fit(features, labels))
     variants = [{"name": "control", "version": 1, "control": True}, {"name": "treatment", "version": 2}]
     plan = {"key": "e", "model": MODEL, "variants": variants, "primaryMetric": {"name": "bought", "kind": "PROPORTION"}}
     tenant.ask(_CREATE, input=plan)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tools.chaos.history import Answer, Operation, Outcome, Row, Verdict, check
@@ -13,6 +13,7 @@ from tools.chaos.history import Answer, Operation, Outcome, Row, Verdict, check
 pytestmark = pytest.mark.unit
 
 CLEAN = (0, 0, 0, 0, 0)
+patiently = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 TENANTS = ("north", "south", "east", "west")
 
 
@@ -44,6 +45,7 @@ def ok_row(rows: list[Row]) -> int:
     return next(index for index, row in enumerate(rows) if row.id.startswith("id-"))
 
 
+@patiently
 @given(good_histories())
 def test_a_good_history_has_nothing_to_find(history: tuple[list[Operation], list[Row]]) -> None:
     verdict = check(*history)
@@ -52,6 +54,7 @@ def test_a_good_history_has_nothing_to_find(history: tuple[list[Operation], list
     assert str(verdict) == "0 / 0 / 0 / 0 / 0"
 
 
+@patiently
 @given(good_histories())
 def test_an_answer_that_is_not_in_the_log_is_lost(history: tuple[list[Operation], list[Row]]) -> None:
     operations, rows = history
@@ -61,6 +64,7 @@ def test_an_answer_that_is_not_in_the_log_is_lost(history: tuple[list[Operation]
     assert gone.id in verdict.lost[0]
 
 
+@patiently
 @given(good_histories(), st.data())
 def test_an_id_that_is_twice_in_the_log_is_a_duplicate(history: tuple[list[Operation], list[Row]], data: st.DataObject) -> None:
     operations, rows = history
@@ -68,6 +72,7 @@ def test_an_id_that_is_twice_in_the_log_is_a_duplicate(history: tuple[list[Opera
     assert check(operations, [*rows, again]).counts == (0, 1, 0, 0, 0)
 
 
+@patiently
 @given(good_histories())
 def test_a_row_that_nobody_asked_for_is_a_ghost(history: tuple[list[Operation], list[Row]]) -> None:
     operations, rows = history
@@ -75,6 +80,7 @@ def test_a_row_that_nobody_asked_for_is_a_ghost(history: tuple[list[Operation], 
     assert check(operations, [*rows, stray]).counts == (0, 0, 1, 0, 0)
 
 
+@patiently
 @given(good_histories())
 def test_a_row_of_a_refused_operation_is_a_ghost(history: tuple[list[Operation], list[Row]]) -> None:
     operations, rows = history
@@ -82,6 +88,7 @@ def test_a_row_of_a_refused_operation_is_a_ghost(history: tuple[list[Operation],
     assert check([*operations, refused], [*rows, row_of(refused)]).counts == (0, 0, 1, 0, 0)
 
 
+@patiently
 @given(st.integers(1, 5), st.integers(0, 8))
 def test_so_many_unknown_operations_of_a_unit_account_for_so_many_rows_and_no_more(unknown: int, rows: int) -> None:
     asked = [operation(number, Outcome.UNKNOWN) for number in range(unknown)]
@@ -96,6 +103,7 @@ def test_an_unknown_operation_accounts_for_nothing_of_another_unit_model_or_tena
     assert check([asked], [replace(row_of(asked), tenant="south")]).counts == (0, 0, 1, 1, 0)
 
 
+@patiently
 @given(good_histories())
 def test_an_answer_in_another_tenants_log_is_foreign(history: tuple[list[Operation], list[Row]]) -> None:
     operations, rows = history
@@ -105,6 +113,7 @@ def test_an_answer_in_another_tenants_log_is_foreign(history: tuple[list[Operati
     assert check(operations, rows).counts == (0, 0, 0, 1, 0)
 
 
+@patiently
 @given(good_histories(), st.sampled_from([{"version": 2}, {"variant": None}, {"experiment": None}, {"key": "another"}, {"unit": "x"}]))
 def test_a_row_that_says_something_else_than_the_client_was_told_is_split(
     history: tuple[list[Operation], list[Row]], change: dict[str, object]

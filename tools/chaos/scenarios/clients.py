@@ -14,7 +14,8 @@ import psutil
 from tools.chaos.faults import SERVING, frozen, pids_of, resident_bytes
 from tools.chaos.figures import stretch
 from tools.chaos.history import Outcome
-from tools.chaos.load import Load, post
+from tools.chaos.link import post
+from tools.chaos.load import Load
 from tools.chaos.rows import Claim, Row, by_tests
 from tools.chaos.scenarios.common import answered, clean, not_slower
 from tools.chaos.world import MODEL
