@@ -27,6 +27,7 @@ from app.prediction.runtimes.onnx import OnnxRuntime
 from app.prediction.service import Predictor
 from app.prediction.shadows import Shadows
 from app.tenancy.answers import TenantAnswers
+from app.tenancy.identity.gatekeeper import Gatekeeper
 from app.tenancy.keys import TenantKeys
 from app.tenancy.limits.under_way import UnderWay
 from app.tenancy.service_levels import ServiceLevels
@@ -40,7 +41,7 @@ PARTS: dict[str, list[tuple[Any, str]]] = {
     "endpoint: order of things": [(Front, "__call__"), *((GraphQLEndpoint, name) for name in ("__call__", "_answer", "_serve"))],
     "head, request id": [(Exchange, "__init__"), (GraphQLEndpoint, "_check_form")],
     "deadline": [(TimeLimit, "begun"), (Limited, "__exit__")],
-    "who calls": [(GraphQLEndpoint, "_admit")],
+    "who calls": [(GraphQLEndpoint, "_admit"), (Gatekeeper, "admit")],
     "admission": [(Admission, "begin"), (Share, "end")],
     "rate limit": [(Charge, "__init__"), (Charge, "take"), (Charge, "settle")],
     "body read": [(handler, "read_body")],

@@ -39,6 +39,8 @@ from app.graphql.introspection import may_introspect
 from app.kernel.context import logged_request_id
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     import strawberry
     from starlette.types import Receive, Scope, Send
 
@@ -202,10 +204,10 @@ class GraphQLEndpoint:
             if encoding is not None and encoding.strip().lower() not in {b"", b"identity"}:
                 raise HttpRefusal(415, "Send the body without a Content-Encoding.")
 
-    async def _admit(self, exchange: Exchange) -> RequestContext:
+    def _admit(self, exchange: Exchange) -> Awaitable[RequestContext]:
         authorization = exchange.headers.get(b"authorization")
         text = None if authorization is None else authorization.decode("latin-1")
-        return await self._gatekeeper.admit(text, exchange.request_id, exchange.deadline, exchange.client_address)
+        return self._gatekeeper.admit(text, exchange.request_id, exchange.deadline, exchange.client_address)
 
     async def _parameters(self, exchange: Exchange, ctx: RequestContext) -> Parameters:
         if exchange.method == "GET":
