@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import select
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ class Link:
 
     async def open(self) -> None:
         """Connected, to the first replica that takes connections; raises OSError, TimeoutError."""
-        if self._writer is not None and not self._writer.is_closing() and self._reader and not self._reader.at_eof():
+        if self._writer is not None and not self._writer.is_closing() and not _ended(self._writer):
             return
         self.close()
         ports = sorted(self._ports, key=lambda port: port in self._unready)
@@ -50,6 +51,13 @@ class Link:
             with suppress(RuntimeError):  # the loop is closing
                 self._writer.transport.abort()
         self._reader = self._writer = None
+
+
+def _ended(writer: asyncio.StreamWriter) -> bool:
+    """Whether the other side has hung up, as the kernel knows it now: the loop may not have looked yet. Nothing is expected to be read."""
+    look = select.poll()
+    look.register(writer.get_extra_info("socket").fileno(), select.POLLIN | select.POLLRDHUP)
+    return bool(look.poll(0))
 
 
 def post(path: str, body: bytes, token: str) -> bytes:
