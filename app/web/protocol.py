@@ -9,8 +9,10 @@ import secrets
 from typing import TYPE_CHECKING, Any
 
 import orjson
+import structlog
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from app.errors import Unauthenticated
 from app.graphql.errors import problem_of
 from app.graphql.http.exchange import headers_of, request_id_of
 from app.graphql.http.negotiation import MediaType, status_of
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from app.errors import AppError
     from app.web.connections import Connections
 
+log = structlog.get_logger(__name__)
+
 _PATH = b"/graphql"
 _HEAD = (
     b"content-type: application/json; charset=utf-8\r\ncontent-length: %d\r\nx-request-id: %s\r\n"
@@ -28,6 +32,9 @@ _HEAD = (
 )
 _HEAD_TOO_LARGE = "The request's head is larger than {most:,} bytes."
 _NO_HTTP = "This is no HTTP request that can be read."
+_AUTHORIZATION = b"authorization:"
+_CHALLENGE = b'www-authenticate: Bearer error="invalid_token"\r\n'
+_SWALLOWED = 4 * 1024 * 1024  # of what still comes from who sent too long a head: a connection closed before that loses the answer
 _BUSY = "Too many connections are open. Wait, then try again."
 
 
@@ -48,6 +55,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self._head_bytes = 0  # of a head that comes in more pieces than one, but the first
         self._long = False  # the head may be over its bound, and is to be measured
         self._refusal = ""
+        self._line = b""  # how the line of the head begins that has not come whole yet
+        self._swallows = 0  # bytes that are still taken, and not looked at
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)  # type: ignore[arg-type]  # uvicorn says Transport
@@ -60,12 +69,18 @@ class GuardedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._swallows:
+            self._swallow(data)
+            return
         self.book.idle.pop(self, None)
         if self._in_head:
             self._head_bytes += len(data)
         self._long = len(data) + self._head_bytes > self.most_head_bytes
         HttpToolsProtocol.data_received(self, data)
         if self._unfinished:
+            if self._in_head:
+                _, ended, begun = data.rpartition(b"\r\n")
+                self._line = begun[:32] if ended else (self._line + begun[:32])[:32]
             self._see_unfinished()
         elif self._watched:
             self._watched = False
@@ -123,8 +138,12 @@ class GuardedProtocol(HttpToolsProtocol):
             self.book.idle[self] = self.book.now
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002  uvicorn's text names uvicorn's view
-        if self._refusal:
-            self._refuse(431, "BAD_REQUEST", self._refusal)
+        if self._refusal and self._is_token_too_long():
+            error = Unauthenticated("too_long")
+            log.info("token_refused", reason=error.reason)
+            self._refuse(401, error.code, error.message, _CHALLENGE, swallow=True)
+        elif self._refusal:
+            self._refuse(431, "BAD_REQUEST", self._refusal, swallow=True)
         else:
             self._refuse(400, "BAD_REQUEST", _NO_HTTP)
 
@@ -138,7 +157,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def _see_unfinished(self) -> None:
-        if self.transport.is_closing():
+        if self._swallows or self.transport.is_closing():
             return
         if self._in_head and self._head_bytes > self.most_head_bytes:
             self._too_large()
@@ -164,11 +183,24 @@ class GuardedProtocol(HttpToolsProtocol):
     def _head_size(self) -> int:
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
 
+    def _is_token_too_long(self) -> bool:
+        """A token that alone makes the head too long is a bad token like any other."""
+        most = self.most_head_bytes // 2
+        return self._line.lower().startswith(_AUTHORIZATION) or any(
+            name == b"authorization" and len(value) > most for name, value in self.headers
+        )
+
+    def _swallow(self, data: bytes) -> None:
+        self._swallows -= len(data)
+        if self._swallows <= 0:
+            self._swallows = 1
+            self.transport.close()
+
     def _too_large(self) -> ValueError:
         self._refusal = _HEAD_TOO_LARGE.format(most=self.most_head_bytes)
         return ValueError(self._refusal)
 
-    def _refuse(self, status: int, code: str, message: str, more: bytes = b"") -> None:
+    def _refuse(self, status: int, code: str, message: str, more: bytes = b"", *, swallow: bool = False) -> None:
         """A GraphQL error body from outside the application, and the end of the connection."""
         request_id = secrets.token_hex(16)
         extensions = {"code": code, "retryable": status == 503, "requestId": request_id}
@@ -178,7 +210,13 @@ class GuardedProtocol(HttpToolsProtocol):
             request_id.encode(),
         )
         self.transport.write(b"".join((STATUS_LINE[status], head, more, b"cache-control: no-store\r\nconnection: close\r\n\r\n", body)))
-        self.transport.close()
+        if swallow and self.transport.can_write_eof():
+            self._swallows = _SWALLOWED
+            self._watched = True
+            self.book.awaits(self)
+            self.transport.write_eof()
+        else:
+            self.transport.close()
 
 
 class _Refusing:

@@ -13,7 +13,7 @@ from tools.bench.load import Loader, NoFiguresError, OwnClients, Wrk
 from tools.bench.measuring import Bench
 from tools.bench.processes import Cores
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]  # they bind processes to cores, which a busy suite needs itself
 GENERATORS = [OwnClients(), *([Wrk()] if shutil.which("wrk") else [])]
 
 

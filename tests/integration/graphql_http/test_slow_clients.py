@@ -192,21 +192,27 @@ def test_who_asks_and_asks_and_takes_no_answer_is_hung_up_on():
 
 
 @pytest.mark.parametrize(
-    ("target", "headers"),
+    ("target", "headers", "status"),
     [
-        ("/", [("x", "y" * 200_000)]),
-        ("/", [("authorization", "Bearer " + "y" * 1_000_000)]),
-        ("/" + "y" * 100_000, []),
-        ("/", [(f"x-{number}", "y" * 100) for number in range(200)]),
+        ("/", [("x", "y" * 200_000)], 431),
+        ("/", [("authorization", "Bearer " + "y" * 1_000_000)], 401),  # a bad token like any other
+        ("/", [("authorization", "Bearer " + "y" * 12_000), ("x", "y")], 401),
+        ("/" + "y" * 100_000, [], 431),
+        ("/", [(f"x-{number}", "y" * 100) for number in range(200)], 431),
     ],
 )
-def test_a_head_that_is_too_large_is_refused(target, headers):
+def test_a_head_that_is_too_large_is_refused(target, headers, status):
     with serving(QUICK) as (port, _, _):
         answer = exchange(port, request_bytes("GET", target, [("host", "x"), *headers]))
-    assert (answer.status, answer.headers["connection"]) == (431, "close")
+    assert (answer.status, answer.headers["connection"]) == (status, "close")
     (error,) = orjson.loads(answer.body)["errors"]
-    assert error["message"] == "The request's head is larger than 8,192 bytes."
-    assert error["extensions"] == {"code": "BAD_REQUEST", "retryable": False, "requestId": answer.headers["x-request-id"]}
+    said = {
+        431: ("The request's head is larger than 8,192 bytes.", "BAD_REQUEST"),
+        401: ("A valid bearer token is needed.", "UNAUTHENTICATED"),
+    }
+    assert (error["message"], error["extensions"]["code"]) == said[status]
+    assert error["extensions"] | {"code": ""} == {"code": "", "retryable": False, "requestId": answer.headers["x-request-id"]}
+    assert answer.headers.get("www-authenticate") == (None if status == 431 else 'Bearer error="invalid_token"')
 
 
 def test_a_head_in_many_pieces_may_be_as_large_as_one_in_one_piece():
