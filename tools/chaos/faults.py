@@ -6,6 +6,7 @@ import resource
 import signal
 import time
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
@@ -100,7 +101,8 @@ def until(holds: Callable[[], object], within_s: float, every_s: float = 0.05) -
 
 
 def is_alive(pid: int) -> bool:
-    """Whether the process runs still; a dead one that nobody has reaped does not."""
-    with suppress(psutil.NoSuchProcess):
-        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    """Whether anything of the process runs still: its first thread may be dead while others hold its connections open."""
+    with suppress(psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
+        others = len(list(Path(f"/proc/{pid}/task").iterdir())) > 1
+        return others or bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     return False
