@@ -143,7 +143,12 @@ def test_an_address_that_fails_too_often_is_refused_before_its_token_is_looked_a
     good = tokens.good_token(sub="known")
     assert ask(running, good).status_code == 200
     assert 200 <= failures(running, "127.0.0.3") < 600
-    status, headers, answer = raw(running, f"Bearer {tokens.good_token(sub='new')}".encode(), source="127.0.0.3")
+    for number in range(50):  # an attempt comes back every 50 ms: on a busy machine there may be one by the time we ask
+        status, headers, answer = raw(running, f"Bearer {tokens.good_token(sub=f'new {number}')}".encode(), source="127.0.0.3")
+        if status == 429:
+            break
+        assert status == 200
+        assert failures(running, "127.0.0.3") < 600
     assert (status, answer["errors"][0]["extensions"]["code"], headers["retry-after"]) == (429, "RATE_LIMITED", "1")
     assert raw(running, f"Bearer {good}".encode(), source="127.0.0.3")[0] == 200  # a token that was verified works on
     assert raw(running, f"Bearer {tokens.good_token(sub='newer')}".encode(), source="127.0.0.1")[0] == 200  # and others are not meant
