@@ -25,8 +25,6 @@ from app.experiments.outcomes import OutcomeService
 from app.experiments.results import ResultsService
 from app.experiments.sentinel import Sentinel
 from app.experiments.service import ExperimentService
-from app.experiments.unleash.experiments import UnleashExperiments
-from app.experiments.unleash.source import UnleashFlagSource, UnleashOptions
 from app.graphql.context import GraphQLContext, Services
 from app.graphql.http.admission import Admission, Places
 from app.graphql.http.bulk import BulkBodies
@@ -98,7 +96,6 @@ from app.tenancy.keys import MasterKey
 from app.tenancy.life import TenantLife
 from app.tenancy.limits.budgets import Budgets, Machines
 from app.tenancy.limits.limiter import RateLimiter
-from app.tenancy.limits.shared_store import SharedStore
 from app.tenancy.limits.under_way import UnderWay
 from app.tenancy.newcomers import Newcomers
 from app.tenancy.revocations import Revocations
@@ -120,6 +117,9 @@ from app.web.uploads import UPLOADS, UploadEndpoint
 
 if TYPE_CHECKING:
     from uuid import UUID
+
+    from app.experiments.unleash.experiments import UnleashExperiments
+    from app.experiments.unleash.source import UnleashFlagSource
 
 
 def build_parts(settings: Settings, telemetry: Telemetry, index: int) -> Parts:
@@ -209,7 +209,7 @@ def build_parts(settings: Settings, telemetry: Telemetry, index: int) -> Parts:
         table,
         follower,
         flag_server,
-        None if flag_server is None else UnleashExperiments(flag_server, database, sync_database, KnownModels(directory, table), clock),
+        _flag_experiments(flag_server, database, sync_database, KnownModels(directory, table), clock),
         validator,
         uploads,
         retention,
@@ -282,6 +282,7 @@ def create_app(settings: Settings, telemetry: Telemetry, index: int = 0, connect
 def _budgets(settings: Settings, limiter: RateLimiter, sync_database: SyncDatabase, telemetry: Telemetry, clock: SystemClock) -> Budgets:
     if settings.limits.redis_url is None:
         return Budgets(limiter)
+    from app.tenancy.limits.shared_store import SharedStore  # 11 MiB of a process that most have no use for
 
     async def count() -> int:
         async with sync_database.driver_connection() as connection:
@@ -296,8 +297,20 @@ def _flag_server(
     given = settings.unleash
     if given is None:
         return None
+    from app.experiments.unleash.source import UnleashFlagSource, UnleashOptions  # 15 MiB of a process that most have no use for
+
     options = UnleashOptions(given.url, given.token.value, given.shared_flags, given.refresh_s)
     return UnleashFlagSource(options, database, sync_database, telemetry, clock, kept.file("unleash"))
+
+
+def _flag_experiments(
+    flag_server: UnleashFlagSource | None, database: Database, sync_database: SyncDatabase, models: KnownModels, clock: SystemClock
+) -> UnleashExperiments | None:
+    if flag_server is None:
+        return None
+    from app.experiments.unleash.experiments import UnleashExperiments  # as its source
+
+    return UnleashExperiments(flag_server, database, sync_database, models, clock)
 
 
 class _Later:

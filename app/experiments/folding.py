@@ -7,7 +7,6 @@ little to wait for. Work is taken off queues in the transaction that counts it: 
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from sqlalchemy import text
 
 from app.db.engine import Timeouts
 from app.db.leading import leading
+from app.db.rounds import rounds
 from app.errors import AppError
 from app.experiments.exposures import count_covariates, count_exposures, statement
 from app.experiments.looks import freeze_due
@@ -123,14 +123,7 @@ class Folder:
 
     async def run(self) -> None:
         """Folds every second what waits, until cancelled; one process at a time."""
-        while True:
-            try:
-                await self.sweep()
-            except AppError as error:
-                log.info("fold_waits", reason=error.message)
-            except Exception:  # the next second is another try
-                log.exception("fold_failed")
-            await asyncio.sleep(_EVERY_S * random.uniform(0.8, 1.2))  # noqa: S311  no secret
+        await rounds(self.sweep, _EVERY_S, log, waits="fold_waits", failed="fold_failed", first_s=0)
 
     async def sweep(self) -> int:
         """How much work was done for all tenants, a batch of each in turn; 0 also where another process is at it. Raises Unavailable."""

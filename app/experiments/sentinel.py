@@ -7,13 +7,13 @@ are alike is stopped with a chance of at most 1 % a guardrail and arm.
 from __future__ import annotations
 
 import asyncio
-import random
 from typing import TYPE_CHECKING
 
 import structlog
 from sqlalchemy import select
 
 from app.db.leading import leading
+from app.db.rounds import rounds
 from app.errors import AppError
 from app.experiments import store
 from app.experiments.analysing import Evidence, analysis_of, comparable
@@ -47,14 +47,7 @@ class Sentinel:
 
     async def run(self) -> None:
         """Looks every ten seconds or so, until cancelled."""
-        while True:
-            await asyncio.sleep(_EVERY_S * random.uniform(0.9, 1.1))  # noqa: S311  no secret
-            try:
-                await self.watch()
-            except AppError as error:
-                log.info("guardrails_wait", reason=error.message)
-            except Exception:  # the next time is another try
-                log.exception("guardrails_failed")
+        await rounds(self.watch, _EVERY_S, log, waits="guardrails_wait", failed="guardrails_failed")
 
     async def watch(self) -> list[tuple[UUID, str]]:
         """The (tenant, experiment) pairs that were halted now; none where another process watches. Raises Unavailable."""

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import random
 from typing import TYPE_CHECKING
 
 import structlog
 
 from app.db.leading import leading
-from app.errors import AppError
+from app.db.rounds import rounds
 from app.journal.usage import FOLD_AT_ONCE, fold_usage
 
 if TYPE_CHECKING:
@@ -32,14 +30,7 @@ class UsageFolder:
 
     async def run(self) -> None:
         """Folds every ten seconds what landed, until cancelled."""
-        while True:
-            await asyncio.sleep(_EVERY_S * random.uniform(0.8, 1.2))  # noqa: S311  no secret
-            try:
-                await self.sweep()
-            except AppError as error:
-                log.info("usage_fold_waits", reason=error.message)
-            except Exception:  # the next time is another try
-                log.exception("usage_fold_failed")
+        await rounds(self.sweep, _EVERY_S, log, waits="usage_fold_waits", failed="usage_fold_failed")
 
     async def sweep(self) -> int:
         """How many deltas of all tenants were folded; 0 also where another process is at it. Raises Unavailable."""

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from app.prediction.ports import FallbackTelemetry
     from app.prediction.routing import RoutingTable, TenantRoutes
     from app.prediction.types import RouteRequest
-    from app.registry.types import ModelRoute
+    from app.registry.types import Fallback, ModelRoute
 
 NO_VERSION = 0  # versions begin at 1: who reads a fixed answer is not told of a version that did not answer
 _FIRST_SHARE = {FallbackKind.PREVIOUS: 0.5, FallbackKind.VERSION: 0.5, FallbackKind.ANSWER: 0.9}
@@ -54,10 +54,11 @@ class Fallbacks:
         """How long the routed version has. With a fallback behind it half of what is left: one that hangs must leave the fallback as
         much time as it took itself. A fixed answer takes none, and gets a tenth.
         """
-        if model.fallback is None or request.version is not None:
+        fallback = _fallback(model, request)
+        if fallback is None:
             return ctx.deadline
         left = ctx.deadline.remaining_s()
-        return ctx.deadline if left <= 0 else Deadline(ctx.deadline.at - left * (1 - _FIRST_SHARE[model.fallback.kind]))
+        return ctx.deadline if left <= 0 else Deadline(ctx.deadline.at - left * (1 - _FIRST_SHARE[fallback.kind]))
 
     def for_nobody(self, tenant_id: UUID, request: RouteRequest) -> Chosen | None:
         """Who answers where no version can be routed to at all: nothing is in production yet, or what is there cannot serve."""
@@ -77,7 +78,7 @@ class Fallbacks:
         Raises `error` again where nobody can answer.
         """
         model = failed.model
-        if model.fallback is None or request.version is not None:
+        if _fallback(model, request) is None:
             raise error
         kind = _kind(model)
         routed = stand_in(self._table.tenant(ctx.tenant_id), model, request, failed.routed.route.number, failed.routed.route.classes)
@@ -125,8 +126,8 @@ def stand_in(
 
     `classes`: of that version; a fixed answer that is none of them is not given.
     """
-    fallback = model.fallback
-    if fallback is None or request.version is not None:
+    fallback = _fallback(model, request)
+    if fallback is None:
         return None
     if fallback.kind is FallbackKind.ANSWER:
         return _fixed(model, fallback.answer, classes)
@@ -137,6 +138,11 @@ def stand_in(
         number = present if failed is not None and failed != present else model.previous.get(alias)
     routed = None if number is None or number == failed else routes.aliased.get((model.model_id, number))
     return routed if routed is not None and routed.route.status is VersionStatus.READY else None
+
+
+def _fallback(model: ModelRoute, request: RouteRequest) -> Fallback | None:
+    """What this caller may fall back on; nothing where the caller named a version."""
+    return None if request.version is not None else model.fallback
 
 
 def _kind(model: ModelRoute) -> str:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 LARGEST_BATCH = 10_000
 LARGEST_ANSWER_CELLS = 500_000  # rows x classes
+CELLS_OFF_LOOP = 20_000  # checking more than this would hold the loop for longer than another request should wait
 _SLICE_CELLS = 10_000
 _MOST_PROBLEMS = 100
 _MOST_SHOWN, _LONGEST_LIST, _LONGEST_NAME = 500, 1_000, 256  # of names and categories in a problem's text

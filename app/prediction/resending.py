@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from app.kernel.packed import listed
+from app.prediction.features import CELLS_OFF_LOOP
 from app.prediction.types import BatchRows
 
 if TYPE_CHECKING:
@@ -13,8 +14,6 @@ if TYPE_CHECKING:
 
     from app.kernel.tensors import Batch
     from app.prediction.routing import RoutedVersion
-
-_CELLS_OFF_LOOP = 20_000  # checking more than this would hold the loop for longer than another request should wait
 
 
 async def as_taken_by(routed: RoutedVersion, taken_by: RoutedVersion, batch: Batch, sent: Any, threads: Executor | None = None) -> Batch:
@@ -26,7 +25,7 @@ async def as_taken_by(routed: RoutedVersion, taken_by: RoutedVersion, batch: Bat
     if signature == theirs:
         return batch
     names = [column.name for column in theirs.columns]
-    if batch.rows * len(signature.columns) > _CELLS_OFF_LOOP:
+    if batch.rows * len(signature.columns) > CELLS_OFF_LOOP:
         return await asyncio.get_running_loop().run_in_executor(threads, _checked, routed, sent, names)
     return _checked(routed, sent, names)
 

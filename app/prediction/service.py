@@ -14,7 +14,7 @@ from app.kernel.packed import PackedRows, many_in
 from app.prediction import said
 from app.prediction.asking import check_answer_size
 from app.prediction.captures import captured
-from app.prediction.features import LARGEST_BATCH
+from app.prediction.features import CELLS_OFF_LOOP, LARGEST_BATCH
 from app.prediction.routing import check_pin
 from app.prediction.types import BatchRows, RoutingReason
 from app.registry.types import PRODUCTION
@@ -35,8 +35,7 @@ if TYPE_CHECKING:
     from app.prediction.types import BatchPrediction, Prediction, RouteRequest
     from app.tenancy.directory import TenantDirectory, TenantEntry
 
-_CELLS_OFF_LOOP = 20_000  # checking more than this would hold the loop for longer than another request should wait
-_PACKED_CELLS_OFF_LOOP = 100_000  # the same, of rows that are arrays already
+_PACKED_CELLS_OFF_LOOP = 100_000  # as CELLS_OFF_LOOP, of rows that are arrays already
 
 
 class Predictor:
@@ -85,7 +84,7 @@ class Predictor:
             asked = await self._admitted(ctx, request)
             routed = asked.chosen.routed
             check_answer_size(count, len(routed.route.classes or ()))
-            if count * len(routed.route.signature.columns) > (_PACKED_CELLS_OFF_LOOP if packed else _CELLS_OFF_LOOP):
+            if count * len(routed.route.signature.columns) > (_PACKED_CELLS_OFF_LOOP if packed else CELLS_OFF_LOOP):
                 loop = asyncio.get_running_loop()
                 batch = await loop.run_in_executor(self._threads.of(ctx.tenant_id), _checked, routed, sent)
             else:
@@ -133,7 +132,7 @@ class Predictor:
         chosen = asked.chosen
         if asked.nobody is not None:
             return await self._fallbacks.for_nobody_answer(ctx, chosen, batch, asked.nobody)
-        deadline = ctx.deadline if chosen.model.fallback is None else self._fallbacks.first_deadline(ctx, request, chosen.model)
+        deadline = self._fallbacks.first_deadline(ctx, request, chosen.model)
         try:
             return chosen, await self._versions.ask(ctx.tenant_id, chosen.model, chosen.routed, batch, deadline)
         except (ModelFailed, Unavailable) as error:

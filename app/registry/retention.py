@@ -8,7 +8,6 @@ may do it at once: the artifact's row is locked while it is decided, as it is by
 
 from __future__ import annotations
 
-import asyncio
 import random
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ import structlog
 from sqlalchemy import delete, exists, func, select, update
 
 from app.audit import store as audit
+from app.db.rounds import rounds
 from app.registry import artifact_store
 from app.registry.machine_copies import MachineCopies
 from app.registry.rows import ArtifactChunkRow, ArtifactRow, CompiledModelRow, ModelVersionRow
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from app.db.sync import SyncDatabase
     from app.kernel.clock import Clock
 
-_EVERY_S = 3600.0
+_EVERY_S, _FIRST_S = 3600.0, (180.0, 900.0)
 _ACTOR = "turnout"
 _RETIRED = (VersionStatus.ARCHIVED.value, VersionStatus.WITHDRAWN.value, VersionStatus.FAILED.value)
 _LEAST_UNUSED = timedelta(days=1)  # between an upload and its registration
@@ -57,13 +57,7 @@ class ArtifactRetention:
 
     async def run(self) -> None:
         """Looks once an hour, until cancelled; not at the same minute as every other process."""
-        await asyncio.sleep(random.uniform(0.05, 0.25) * _EVERY_S)  # noqa: S311  no secret
-        while True:
-            try:
-                await self.sweep()
-            except Exception:  # the next hour is another try
-                log.exception("retention_failed")
-            await asyncio.sleep(_EVERY_S)
+        await rounds(self.sweep, _EVERY_S, log, waits="retention_waits", failed="retention_failed", first_s=random.uniform(*_FIRST_S))  # noqa: S311  no secret
 
     async def sweep(self) -> int:
         """How many artifacts were deleted. Raises Unavailable where the database is away."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from app.audit.types import Person
+from app.db.rounds import rounds
 from app.errors import InvalidInput, QuotaExceeded
 from app.kernel.context import Action, Role
 from app.tenancy import store
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 # beyond its issuing, and for one more after it expired.
 KEPT = timedelta(seconds=LONGEST_LIFETIME_S + 3 * LEEWAY_S)
 MOST_DENIALS = 10_000  # of a tenant at one time: all of them are in every process's memory
-_EVERY_S = 3600.0
+_EVERY_S, _FIRST_S = 3600.0, (180.0, 900.0)
 log = structlog.get_logger()
 
 
@@ -66,13 +66,7 @@ class Revocations:
 
     async def run(self) -> None:
         """Deletes once an hour what no token outlives, until cancelled; not at the same minute as every other process."""
-        await asyncio.sleep(random.uniform(0.05, 0.25) * _EVERY_S)  # noqa: S311  no secret
-        while True:
-            try:
-                await self.sweep()
-            except Exception:  # the next hour is another try
-                log.exception("revocations_not_swept")
-            await asyncio.sleep(_EVERY_S)
+        await rounds(self.sweep, _EVERY_S, log, waits="revocations_wait", failed="revocations_not_swept", first_s=random.uniform(*_FIRST_S))  # noqa: S311  no secret
 
     async def sweep(self) -> int:
         """How many denials were deleted because every token that they meant has expired. Raises Unavailable."""

@@ -16,7 +16,7 @@ import orjson
 import structlog
 
 from app.errors import BadRequest
-from app.graphql.http.bulk_reader import LENGTH
+from app.graphql.http.bulk_reader import LENGTH, exactly
 from app.kernel.packed import LooseRows, ManyRows, PackedRows
 
 if TYPE_CHECKING:
@@ -82,8 +82,8 @@ class BulkBodies:
             connection = self._connection or self._start()
             connection.sendall(len(body).to_bytes(8, "little"))
             connection.sendall(body)
-            header_size, rows_size = LENGTH.unpack(_exactly(connection, LENGTH.size))
-            header, rows = _exactly(connection, header_size), _exactly(connection, rows_size)
+            header_size, rows_size = LENGTH.unpack(exactly(connection, LENGTH.size))
+            header, rows = exactly(connection, header_size), exactly(connection, rows_size)
         except OSError as error:  # it died or hangs: the body is read here, and the next one by another
             log.warning("bulk_reader_lost", error=type(error).__name__)
             self.close()
@@ -137,14 +137,3 @@ def _rows(place: dict[str, Any], view: memoryview) -> tuple[ManyRows, int]:
         rows += orjson.loads(view[at : at + size])
         at += size
     return LooseRows(rows), at
-
-
-def _exactly(connection: socket.socket, size: int) -> bytearray:
-    received = bytearray(size)
-    view, at = memoryview(received), 0
-    while at < size:
-        count = connection.recv_into(view[at:])
-        if not count:
-            raise ConnectionResetError
-        at += count
-    return received

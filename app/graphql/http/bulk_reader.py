@@ -106,9 +106,9 @@ def serve(connection: socket.socket) -> None:
     while True:
         if not select([connection], [], [], _IDLE_S)[0]:
             _give_back_memory()
-        head = _exactly(connection, 8)
-        body = None if head is None else _exactly(connection, int.from_bytes(head, "little"))
-        if body is None:
+        try:
+            body = exactly(connection, int.from_bytes(exactly(connection, 8), "little"))
+        except ConnectionResetError:
             return
         header, parts = read(bytes(body)) or (b"", [])
         connection.sendall(LENGTH.pack(len(header), sum(map(len, parts))) + header)
@@ -123,13 +123,14 @@ def _give_back_memory() -> None:
         trim(0)
 
 
-def _exactly(connection: socket.socket, size: int) -> bytearray | None:
+def exactly(connection: socket.socket, size: int) -> bytearray:
+    """The next `size` bytes; raises ConnectionResetError where the other side closed before that."""
     received = bytearray(size)
     view, at = memoryview(received), 0
     while at < size:
         count = connection.recv_into(view[at:])
         if not count:
-            return None
+            raise ConnectionResetError
         at += count
     return received
 

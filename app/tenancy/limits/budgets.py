@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 
 from app.tenancy.limits.limiter import Decision, require_rows
-from app.tenancy.limits.shared_store import Question
+from app.tenancy.limits.questions import Question
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from uuid import UUID
 
     from app.tenancy.limits.limiter import RateLimiter
-    from app.tenancy.limits.shared_store import Answer, SharedStore, StoreState
+    from app.tenancy.limits.questions import Answer, StoreState
+    from app.tenancy.limits.shared_store import SharedStore
     from app.tenancy.types import QuotaState, TenantLimits
 
 COUNT_EVERY_S = 2.0

@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 from redis.asyncio import ConnectionPool, Redis
@@ -19,6 +18,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
 
 from app.errors import Unavailable
+from app.tenancy.limits.questions import Answer, Question, StoreState
 
 if TYPE_CHECKING:
     from app.kernel.clock import Clock
@@ -67,36 +67,9 @@ return said
 """
 
 
-class Question(NamedTuple):
-    """One budget that is asked. `kind`, `x`, `y`, `cost` and `used` as the script has them."""
-
-    key: str
-    kind: str
-    x: float
-    y: float
-    cost: int
-    used: float
-
-
-class Answer(NamedTuple):
-    """`value`: microseconds until all is there again ("r"), or the sum so far ("c")."""
-
-    fits: bool
-    value: int
-
-
 class SharedLimitTelemetry(Protocol):
     def shared_limit(self, outcome: str, count: int = 1) -> None:
         """So many budgets that were to be asked of the shared store: "answered", "late" or "away"."""
-
-
-@dataclass(frozen=True, slots=True)
-class StoreState:
-    """How it is with the server. `failures`: in a row, up to now; `silent_s`: seconds since its last good answer, None: never."""
-
-    ready: bool
-    failures: int
-    silent_s: float | None
 
 
 class _Asked:
