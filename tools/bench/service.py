@@ -96,6 +96,16 @@ def make_tenant(home: Path, port: int, tenant: str = TENANT) -> None:
         sys.exit(f"the bench's tenant could not be made: {answer[:300]!r}")
 
 
+def limit_tenant(home: Path, port: int, tenant: str, limits: dict[str, int]) -> None:
+    """Changes these of the tenant's limits."""
+    document = "mutation($id: String!, $limits: TenantLimitsInput!) { updateTenantLimits(tenant: $id, limits: $limits) { id } }"
+    operator = run(turnout(home, "token", "--subject", "bench", "--role", "OPERATOR"))
+    body = json.dumps({"query": document, "variables": {"id": tenant, "limits": limits}}).encode()
+    answer = asyncio.run(ask(port, request_bytes("/graphql", body, operator)))
+    if b'"errors"' in answer:
+        sys.exit(f"the limits of {tenant} could not be changed: {answer[:300]!r}")
+
+
 def make_model(home: Path) -> dict[str, Any]:
     """Serves the demo's logistic pipeline to the tenant; a row for it."""
     run([sys.executable, "-P", "-m", "app.cli.demo_models", str(home), KEY])
