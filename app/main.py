@@ -60,6 +60,7 @@ from app.prediction.flags import FlagBook, KnownModels
 from app.prediction.follower import Follower
 from app.prediction.last_good.machine import LastGood
 from app.prediction.live_proof import LiveProof
+from app.prediction.loop_watch import LoopWatch
 from app.prediction.opening import RuntimeOpener
 from app.prediction.pool import RuntimePool
 from app.prediction.quarantine import SharedMarks
@@ -170,7 +171,7 @@ def build_parts(settings: Settings, telemetry: Telemetry, index: int) -> Parts:
     uploads = ArtifactUploads(database, clock, answers, answers, keys)
     newcomers = Newcomers(changes, master_key)
     gatekeeper = Gatekeeper(build_verifier(settings, clock, sealed), directory, clock, follower.caught_up, newcomers, limiter)
-    versions = Versions(pool, cache, live_proof, breakers := Breakers(telemetry), clock)
+    versions = Versions(pool, cache, live_proof, breakers := Breakers(telemetry, LoopWatch(clock)), clock)
     fallbacks = Fallbacks(table, versions, telemetry)
     services = Services(
         predictor=Predictor(directory, chooser, versions, fallbacks, shadows, journal, answers, IdMint(clock), telemetry, threads),

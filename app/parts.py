@@ -110,7 +110,7 @@ class Parts:
     def _in_the_background(self) -> list[Background]:
         services = self.services
         work: list[Background] = [self.validator, self.live_proof, self.shadows, self.retention, self.folder, self.sentinel, self.heads]
-        work += [self.usage, services.revocations, services.service_levels, self.budgets, self.spool]
+        work += [self.usage, services.revocations, services.service_levels, self.budgets, self.spool, self.breakers.loop]
         return work if self.born is None else [*work, self.born]
 
     async def _end(self, tasks: list[asyncio.Task[None]]) -> None:

@@ -60,7 +60,7 @@ class Versions:
                 started = self._clock.monotonic()
             scores = await runtime.infer(batch, deadline)
         except BaseException as error:
-            self._failed(breaker, call, error, batch, deadline.at - began)
+            self._failed(breaker, call, error, batch, self._breakers.loop.there_s(began, deadline.at))
             raise
         ended = self._clock.monotonic()
         breaker.succeeded(call, ended)
@@ -79,9 +79,9 @@ class Versions:
             )
         return call
 
-    def _failed(self, breaker: Breaker, call: int, error: BaseException, batch: Batch, given_s: float) -> None:
-        """`given_s`: how long the version had. A model that fails on an input may do so for the input's sake."""
-        if not is_versions_doing(error, given_s):
+    def _failed(self, breaker: Breaker, call: int, error: BaseException, batch: Batch, had_s: float) -> None:
+        """`had_s`: how long the version had. A model that fails on an input may do so for the input's sake."""
+        if not is_versions_doing(error, had_s):
             breaker.abandoned(call)
             return
         by_input = isinstance(error, ModelFailed) and problem_of(error) is not None

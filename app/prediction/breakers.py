@@ -1,7 +1,11 @@
 """Whether a version is asked, or left alone for a while because it fails: one breaker for each tenant's version in a serving process.
 
 CLOSED: asked. OPEN: nobody asks, and callers hear so at once or are answered by a fallback. HALF_OPEN: one request tries; it closes the
-breaker, or opens it again. Time is handed in, so that all of this can be reckoned without waiting.
+breaker, or opens it again; where that one comes to nothing that says anything of the version, the next one tries. Time is handed in, so
+that all of this can be reckoned without waiting.
+
+Being late counts where the version had `_FAIR_S` during which our own loop was there to send and to listen, and the loop was there when
+the time was up (`loop_watch`): what an overloaded process does not send or read in time is not the version's doing.
 
 Source of the figures: Hystrix opens at 50 % of at least 20 calls in ten seconds and tries again after five; five failures in a row are
 Envoy's (outlier detection, consecutive_5xx), for a version that is asked too seldom to come to twenty calls.
@@ -24,12 +28,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from uuid import UUID
 
+    from app.prediction.loop_watch import LoopWatch
     from app.prediction.ports import BreakerTelemetry
     from app.registry.types import VersionRoute
 
 _MOST_BREAKERS = 10_000
 _MOST_INPUTS = 256
-_FAIR_S = 0.1  # who was given less time than this may be late without being slow
+_FAIR_S = 0.1  # who had less time than this may be late without being slow
 _THE_INPUTS_DOING = frozenset({"ENCODING", "QUARANTINED"})
 log = structlog.get_logger()
 
@@ -188,10 +193,13 @@ class Breaker:
 
 
 class Breakers:
-    """Those of all versions that this process asked; made when first asked for, and kept as long as there is room."""
+    """Those of all versions that this process asked; made when first asked for, and kept as long as there is room.
 
-    def __init__(self, telemetry: BreakerTelemetry, rules: BreakerRules = RULES) -> None:
-        self._telemetry, self._rules = telemetry, rules
+    `loop`: when this process's loop was there, without which no version can be told to be late.
+    """
+
+    def __init__(self, telemetry: BreakerTelemetry, loop: LoopWatch, rules: BreakerRules = RULES) -> None:
+        self._telemetry, self.loop, self._rules = telemetry, loop, rules
         self._made: OrderedDict[tuple[UUID, UUID, int], Breaker] = OrderedDict()
         self._open: set[tuple[UUID, UUID, int]] = set()  # and HALF_OPEN
 
@@ -218,14 +226,14 @@ class Breakers:
         self._telemetry.breaker(state.value, len(self._open))
 
 
-def is_versions_doing(error: BaseException, given_s: float) -> bool:
-    """Whether a call's failure speaks against the version. `given_s`: the seconds that the call was given.
+def is_versions_doing(error: BaseException, had_s: float) -> bool:
+    """Whether a call's failure speaks against the version. `had_s`: the seconds that it was given and our loop was there.
 
     Not its doing: what the input alone brought about, being opened or closed just now, a model host or a database that is away, a time
-    too short to answer in, being cancelled, and mistakes of ours.
+    too short to answer in, or taken up by our own loop, being cancelled, and mistakes of ours.
     """
     if isinstance(error, DeadlineExceeded):
-        return given_s >= _FAIR_S
+        return had_s >= _FAIR_S
     if isinstance(error, ModelFailed):
         return problem_of(error) not in _THE_INPUTS_DOING
     return isinstance(error, ModelUnavailable) and not isinstance(error, NotNow | LeftAlone)

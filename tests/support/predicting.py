@@ -23,6 +23,7 @@ from app.prediction.choosing import Chooser
 from app.prediction.fallbacks import Fallbacks
 from app.prediction.flags import FlagBook
 from app.prediction.live_proof import LiveProof
+from app.prediction.loop_watch import LoopWatch
 from app.prediction.pool import RuntimePool
 from app.prediction.routing import RoutedVersion, RoutingTable, TenantRoutes
 from app.prediction.service import Predictor
@@ -121,7 +122,8 @@ class Process:
         self.book = FlagBook(a, FlagBuilder(), a)
         lookup: Any = None
         chooser, self.shadows = Chooser(self.table, lookup, self.pool, a), Shadows(self.table, self.pool, a, a, self.clock)
-        self.breakers = Breakers(a)
+        self.loop = LoopWatch(self.clock)
+        self.breakers = Breakers(a, self.loop)
         versions = Versions(self.pool, self.cache, proof, self.breakers, self.clock)
         fallbacks = Fallbacks(self.table, versions, a)
         self.predictor = Predictor(a, chooser, versions, fallbacks, self.shadows, a, a, IdMint(self.clock), a, TenantThreads())

@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 
 from app.errors import DeadlineExceeded, InvalidFeatures, ModelFailed, ModelUnavailable, Unavailable
 from app.prediction.breakers import Breaker, BreakerRules, Breakers, BreakerState, LeftAlone, is_versions_doing
+from app.prediction.loop_watch import LoopWatch
 from app.prediction.pool import NoRoom
 from app.prediction.runtimes.base import NotNow
+from tests.support.clock import ManualClock
 from tests.support.serving import TENANT, compiled_route
 
 pytestmark = pytest.mark.unit
@@ -188,7 +190,7 @@ def test_whatever_happens_it_opens_only_for_cause_and_never_lets_two_try(calls: 
 
 
 @pytest.mark.parametrize(
-    ("error", "given_s", "its_doing"),
+    ("error", "had_s", "its_doing"),
     [
         (ModelFailed("raised", problems=[{"problem": "ESTIMATOR"}]), 10.0, True),
         (ModelFailed("NaN", problems=[{"problem": "BAD_OUTPUT"}]), 10.0, True),
@@ -207,8 +209,8 @@ def test_whatever_happens_it_opens_only_for_cause_and_never_lets_two_try(calls: 
         (RuntimeError("ours"), 10.0, False),
     ],
 )
-def test_what_is_the_versions_doing(error: Exception, given_s: float, its_doing: bool) -> None:
-    assert is_versions_doing(error, given_s) is its_doing
+def test_what_is_the_versions_doing(error: Exception, had_s: float, its_doing: bool) -> None:
+    assert is_versions_doing(error, had_s) is its_doing
 
 
 class Counted:
@@ -221,7 +223,7 @@ class Counted:
 
 def test_each_tenants_version_has_a_breaker_of_its_own_however_it_is_served() -> None:
     counted = Counted()
-    breakers = Breakers(counted)
+    breakers = Breakers(counted, LoopWatch(ManualClock()))
     native, compiled, other = compiled_route(None), compiled_route("0" * 64), compiled_route(None, 2)
     made = breakers.of(TENANT, native)
     assert breakers.of(TENANT, compiled) is made
