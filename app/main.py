@@ -123,7 +123,7 @@ if TYPE_CHECKING:
     from app.experiments.unleash.source import UnleashFlagSource
 
 
-def build_parts(settings: Settings, telemetry: Telemetry, index: int) -> Parts:
+def build_parts(settings: Settings, telemetry: Telemetry, index: int, slot: int) -> Parts:
     """Everything made and connected to nothing yet; raises ConfigurationError for keys, folders or URLs that cannot be used."""
     clock = SystemClock()
     master_key = MasterKey.load(settings.master_key_file or settings.home / MASTER_KEY)
@@ -133,7 +133,7 @@ def build_parts(settings: Settings, telemetry: Telemetry, index: int) -> Parts:
     database, sync_database = Database(runtime_url, info=known, breaker=breaker), SyncDatabase(sync_url, breaker=breaker)
     directory = TenantDirectory(master_key)
     limiter = RateLimiter(settings.home / LIMITS, clock)
-    under_way = UnderWay(limiter, index, settings.http.workers, settings.http.request_timeout_s)
+    under_way = UnderWay.of_worker(limiter, slot, settings.http.workers, settings.http.request_timeout_s)
     budgets = _budgets(settings, limiter, sync_database, telemetry, clock)
     answers = TenantAnswers(directory, budgets, under_way, TenantLimits())
     threads, host_socket = TenantThreads(), runtime_dir(settings.home) / MODEL_HOST_SOCKET
@@ -225,9 +225,11 @@ def build_parts(settings: Settings, telemetry: Telemetry, index: int) -> Parts:
     )
 
 
-def create_app(settings: Settings, telemetry: Telemetry, index: int = 0, connections: Connections | None = None) -> Front:
+def create_app(
+    settings: Settings, telemetry: Telemetry, index: int = 0, connections: Connections | None = None, *, slot: int | None = None
+) -> Front:
     """The ASGI app of one serving process; its lifespan takes the first picture of tenants and routes and keeps it fresh."""
-    parts = build_parts(settings, telemetry, index)
+    parts = build_parts(settings, telemetry, index, index if slot is None else slot)
     options = EndpointOptions(
         development=settings.development,
         max_body_bytes=settings.http.max_body_bytes,
@@ -337,13 +339,14 @@ def _url(secret: Any) -> str:
 @click.command()
 @click.option("--fd", type=int, required=True, help="The listening socket, inherited from the parent.")
 @click.option("--index", type=int, default=0, help="Which serving process of this machine this is.")
-def main(fd: int, index: int) -> None:
+@click.option("--slot", type=int, help="Its place in what they count together, where that is not its index.")
+def main(fd: int, index: int, slot: int | None) -> None:
     """One serving process; `turnout serve` starts as many as TURNOUT_WORKERS says."""
     settings = Settings.from_env(os.environ)  # noqa: TID251  a process's edge
     logs.configure(settings.log_level, f"serve-{index}")
     telemetry = Telemetry(settings.home / METRICS_FOLDER)
     connections = Connections(ConnectionLimits.of(settings.http, raise_file_limit()), telemetry)
-    app = create_app(settings, telemetry, index, connections)
+    app = create_app(settings, telemetry, index, connections, slot=slot)
     serve(
         app,
         socket.socket(fileno=fd),

@@ -59,7 +59,7 @@ def serving(settings: Settings, environ: Mapping[str, str], listener: int, index
     command = _python("app.supervisor.warm", "app.main", "--fd", str(listener), "--index", str(index))
     forget = partial(forget_process, settings.home / METRICS_FOLDER)
     grace_s = settings.http.stop_grace_s + 6.0  # it answers what is under way for four seconds, and lets go of the rest
-    return ChildSpec(f"serving process {index}", command, env, grace_s, fds=(listener,), waits=True, ended=forget)
+    return ChildSpec(f"serving process {index}", command, env, grace_s, fds=(listener,), waits=True, ended=forget, slot=index)
 
 
 def serving_words(urls: DatabaseUrls) -> bytes:

@@ -33,6 +33,11 @@ class ChildSpec:
     fds: tuple[int, ...] = ()  # descriptors handed down, by the same numbers
     waits: bool = False  # reads what `Child.tell` says from its standard input before it does anything; says there when it is ready
     ended: Callable[[int], None] | None = None  # told the process id of one that died, before another is started
+    slot: int | None = None  # its place among its like, as its option --slot: one that is started beside it has another
+
+    @property
+    def whole_command(self) -> tuple[str, ...]:
+        return self.command if self.slot is None else (*self.command, "--slot", str(self.slot))
 
 
 class Child:
@@ -89,7 +94,7 @@ class Child:
             self._line, theirs = socket.socketpair()
             self._line.setblocking(False)
         self._process = subprocess.Popen(
-            self.spec.command,
+            self.spec.whole_command,
             env=dict(self.spec.env),
             stdin=subprocess.DEVNULL if theirs is None else theirs.fileno(),
             pass_fds=self.spec.fds,

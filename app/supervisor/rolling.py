@@ -1,12 +1,13 @@
 """Serving processes replaced one by one, while the others and the old one serve: no request is lost, and at most one more runs.
 
 All listen on the same socket, which the parent holds. A successor is started and opens its models; once it says that it is ready, its
-predecessor takes nothing new, ends each connection with an answer, and goes.
+predecessor takes nothing new, ends each connection with an answer, and goes. Each has a slot of its own in what all of them count together.
 """
 
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from app.kernel.exits import NOT_TAKEN, UNWRITTEN
@@ -51,12 +52,17 @@ class Rolling:
             return self._try(self._successor)
         if self._next < len(self._serving):
             old = self._serving[self._next]
-            self._successor = Child(old.spec)
+            self._successor = Child(replace(old.spec, slot=self._free_slot()))
             self._successor.start()
             if old.words is not None:
                 self._successor.tell(old.words)
             self._until = self._now() + READY_WITHIN_S
         return None
+
+    def _free_slot(self) -> int:
+        """That of none that runs: there is one more than there are serving processes, and whoever leaves is gone before the next begins."""
+        taken = {child.spec.slot for child in self._serving}
+        return next(slot for slot in range(len(self._serving) + 1) if slot not in taken)
 
     def _try(self, successor: Child) -> str | None:
         status = successor.exit_status()

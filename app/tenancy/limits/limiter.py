@@ -46,6 +46,13 @@ class Decision(NamedTuple):  # made on every request: a third of a frozen datacl
     reset_s: int  # until the budget is full again
 
 
+class CountKeys(NamedTuple):
+    """Where a process tells a count, and where the others do."""
+
+    own: bytes
+    others: tuple[bytes, ...]
+
+
 class RateLimiter:
     """The budgets of this machine, shared by all its processes through TURNOUT_HOME/limits.bin; one a process, its loop's alone."""
 
@@ -184,11 +191,14 @@ class RateLimiter:
         allowed = self._limiter.limiter.hit(_FAILURES, _network(address), cost=1)
         return _decision(allowed, _FAILURES, 1, self._gcra.last_tat_ns, self._gcra.last_now_ns)
 
-    def tell_count(self, tenant_id: UUID, worker: int, workers: int, count: int, most: int | None, for_ms: int) -> bool:
+    def count_keys(self, tenant_id: UUID, slot: int, slots: int) -> CountKeys:
+        """Where the serving process in `slot` of so many tells its count of this tenant, and where the others tell theirs."""
+        keys = [self._storage.key(f"under-way/{tenant_id}/{each}") for each in range(slots)]
+        return CountKeys(keys.pop(slot), tuple(keys))
+
+    def tell_count(self, keys: CountKeys, count: int, most: int | None, for_ms: int) -> bool:
         """Tells the other serving processes how many predictions this one has under way; False, and nothing told, beyond `most`."""
-        keys = [f"under-way/{tenant_id}/{each}" for each in range(workers)]
-        own = keys.pop(worker)
-        return self._storage.tell(own, count, keys, most, self._clock.time_ms() + for_ms)
+        return self._storage.tell(keys.own, count, keys.others, most, self._clock.time_ms() + for_ms)
 
     def close(self) -> None:
         self._storage.memory.close()

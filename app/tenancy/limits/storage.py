@@ -22,6 +22,8 @@ from app.tenancy.limits.gcra import NS, decide, period_ns, units_left, wait_ns
 from app.tenancy.limits.shared_memory import KEY_BYTES, SharedMemory
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from app.tenancy.limits.shared_memory import Table
 
 SCHEME = "turnout-shared"
@@ -111,14 +113,13 @@ class SharedMemoryStorage(Storage):
             table.write(place, name, value, until_ms)
         return before
 
-    def tell(self, key: str, value: int, others: list[str], most: int | None, until_ms: int) -> bool:
+    def tell(self, key: bytes, value: int, others: Iterable[bytes], most: int | None, until_ms: int) -> bool:
         """Sets the counter where that and the `others` are together at most `most` (None: in any case); returns whether it did."""
-        table, now = self.memory.table(COUNTERS), self.clock.time_ms()
+        table, now = self._counters, self.clock.time_ms()
         with self.memory:
-            if most is not None and value + sum(table.find(self.key(other), now)[1] for other in others) > most:
+            if most is not None and value + sum([table.find(other, now)[1] for other in others]) > most:
                 return False
-            name = self.key(key)
-            table.write(table.find(name, now)[0], name, value, until_ms if value else 0)
+            table.write(table.find(key, now)[0], key, value, until_ms if value else 0)
         return True
 
     def incr(self, key: str, expiry: int, amount: int = 1) -> int:

@@ -40,6 +40,7 @@ def test_serving_processes_get_every_role_but_the_owner():
         "TURNOUT_DATABASE_SYNC_URL": "postgresql://sync",
     }
     assert spec.command[2:] == ("-m", "app.supervisor.warm", "app.main", "--fd", "7", "--index", "2")
+    assert spec.slot == 2
     assert spec.fds == (7,)
     assert spec.env["TURNOUT_MASTER_KEY_FILE"] == "/keys/master"
 

@@ -1,5 +1,7 @@
 """One serving process after the other, by children that do what they are told."""
 
+from dataclasses import replace
+
 import pytest
 
 from app.kernel.exits import UNWRITTEN
@@ -45,7 +47,7 @@ class World:
         monkeypatch.setattr(rolling, "Child", FakeChild)
         self.at = 0.0
         self.ended = []
-        self.old = [FakeChild(ChildSpec(f"serving process {n}", (), {}, 1.0, ended=self.ended.append)) for n in range(workers)]
+        self.old = [FakeChild(ChildSpec(f"serving process {n}", (), {}, 1.0, ended=self.ended.append, slot=n)) for n in range(workers)]
         self.serving = list(self.old)
         self.rolling = Rolling(self.serving, lambda: self.at)
 
@@ -60,7 +62,7 @@ def test_each_leaves_once_its_successor_is_ready_and_the_next_one_waits_until_it
         world.rolling.step()
         new = world.newest
         assert new.told == ["start", b"go"]
-        assert new.spec == world.old[index].spec
+        assert replace(new.spec, slot=index) == world.old[index].spec
         assert world.rolling.step() is None
         assert world.old[index].told == []
         assert world.rolling.children == [new]
@@ -76,6 +78,27 @@ def test_each_leaves_once_its_successor_is_ready_and_the_next_one_waits_until_it
     assert said == "all serving processes are new"
     assert world.rolling.done
     assert world.ended == [world.old[0].pid, world.old[1].pid]
+
+
+def test_no_two_that_run_have_one_slot_however_often_all_are_replaced(monkeypatch):
+    world = World(monkeypatch, 3)
+    for _ in range(4):
+        rolled = Rolling(world.serving, lambda: world.at)
+        while not rolled.done:
+            rolled.step()
+            slots = [child.spec.slot for child in {*world.serving, *rolled.children}]
+            assert len(set(slots)) == len(slots)
+            assert set(slots) <= {0, 1, 2, 3}
+            if FakeChild.made[-1].ready:
+                for child in rolled.children:
+                    child.status = 0
+            FakeChild.made[-1].ready = True
+
+
+def test_a_child_is_told_its_slot_and_one_without_is_told_nothing():
+    spec = ChildSpec("serving process 0", ("python", "--index", "0"), {}, 1.0, slot=2)
+    assert spec.whole_command == ("python", "--index", "0", "--slot", "2")
+    assert replace(spec, slot=None).whole_command == spec.command
 
 
 @pytest.mark.parametrize(("status", "why"), [(1, "exited with status 1"), (None, "was not ready within 120 s")])

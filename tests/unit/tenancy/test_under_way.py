@@ -67,6 +67,21 @@ def test_what_a_killed_process_had_under_way_is_forgotten(tmp_path: Path) -> Non
         pass
 
 
+def test_one_that_leaves_and_its_successor_count_beside_each_other(tmp_path: Path) -> None:
+    clock = ManualClock()
+    leaving, other, successor = (UnderWay.of_worker(RateLimiter(tmp_path / "limits.bin", clock), slot, 2, 10) for slot in (0, 1, 2))
+    last, new = leaving.one(A, THREE), successor.one(A, THREE)
+    last.__enter__()
+    new.__enter__()
+    with other.one(A, THREE):
+        for process in (other, successor, leaving):
+            with pytest.raises(RateLimited), process.one(A, THREE):
+                pass
+    last.__exit__(None, None, None)  # which takes nothing from what its successor counts
+    with other.one(A, THREE), other.one(A, THREE), pytest.raises(RateLimited), other.one(A, THREE):
+        pass
+
+
 def test_a_smaller_limit_counts_from_the_next_prediction_on(tmp_path: Path) -> None:
     (process,), _ = processes(tmp_path / "limits.bin", 1)
     with process.one(A, THREE), process.one(A, THREE), pytest.raises(RateLimited), process.one(A, TenantLimits(concurrency=2)):
