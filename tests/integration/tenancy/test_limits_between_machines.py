@@ -11,6 +11,7 @@ import pytest
 
 from app.errors import QuotaExceeded
 from app.kernel.clock import SystemClock
+from app.tenancy.limits import shared_store
 from app.tenancy.limits.budgets import Budgets, Machines
 from app.tenancy.limits.limiter import RateLimiter
 from app.tenancy.limits.shared_store import FAILURES, SharedStore
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.integration
 
 TENANT = UUID(int=7)
-SLOW = TenantLimits(requests_per_second=1, burst=10, rows_per_day=100)  # nothing to speak of is regained during a test
+UNIT = 10_000  # requests that are taken as one: it takes hours to regain them, so nothing is regained during a test
+SLOW = TenantLimits(requests_per_second=1, burst=10 * UNIT, rows_per_day=100)
 
 
 class Telemetry:
@@ -46,10 +48,10 @@ class Machine:
         self.budgets = Budgets(self.limiter, self.store, counted)
 
     async def accepts(self, limits: TenantLimits = SLOW, cost: int = 1, tenant: UUID = TENANT) -> bool:
-        here = self.budgets.take(tenant, limits, cost)
+        here = self.budgets.take(tenant, limits, cost * UNIT)
         if not here.allowed:
             return False
-        shared = self.budgets.shared(tenant, limits, cost, here)
+        shared = self.budgets.shared(tenant, limits, cost * UNIT, here)
         return here.allowed if shared is None else (await shared.decision()).allowed
 
     async def count(self, tries: int, limits: TenantLimits = SLOW) -> int:
@@ -61,6 +63,18 @@ class Machine:
         except QuotaExceeded:
             return False
         return True
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Sets for how long an answer of the store is waited for: long enough for a crowded machine, unless a test makes it short."""
+    monkeypatch.setattr(shared_store, "_SOCKET_S", 20.0)
+
+    def wait(seconds: float) -> None:
+        monkeypatch.setattr(shared_store, "PATIENCE_S", seconds)
+
+    wait(10.0)
+    return wait
 
 
 @pytest.fixture
@@ -107,24 +121,23 @@ async def test_tenants_do_not_share_a_budget(valkey: Valkey, tmp_path: Path) -> 
 
 
 async def test_a_refusal_says_when_to_come_back_and_costs_nothing_anywhere(valkey: Valkey, tmp_path: Path) -> None:
-    limits = TenantLimits(requests_per_second=1, burst=10)
     async with machines(tmp_path, valkey.url) as (one, other):
         await ready([one, other])
-        assert await one.accepts(limits, cost=8)
-        here = other.budgets.take(TENANT, limits, 5)
-        shared = other.budgets.shared(TENANT, limits, 5, here)
+        assert await one.accepts(cost=8)
+        here = other.budgets.take(TENANT, SLOW, 5 * UNIT)
+        shared = other.budgets.shared(TENANT, SLOW, 5 * UNIT, here)
         assert here.allowed
         assert shared is not None
         refused = await shared.decision()
-        assert (refused.allowed, refused.limit, refused.remaining) == (False, 10, 2)
-        assert 2_000 < (refused.retry_after_ms or 0) <= 3_000
-        assert other.limiter.peek(TENANT, limits).requests_available == 10
-        assert other.budgets.peek(TENANT, limits).requests_available == 2
-        assert await other.accepts(limits, cost=2)
+        assert (refused.allowed, refused.limit, refused.remaining // UNIT) == (False, 10 * UNIT, 2)
+        assert 2_990 * UNIT < (refused.retry_after_ms or 0) <= 3_000 * UNIT
+        assert other.limiter.peek(TENANT, SLOW).requests_available == 10 * UNIT
+        assert other.budgets.peek(TENANT, SLOW).requests_available // UNIT == 2
+        assert await other.accepts(cost=2)
 
 
 async def test_many_at_once_are_asked_together_and_counted_one_by_one(valkey: Valkey, tmp_path: Path) -> None:
-    limits = TenantLimits(requests_per_second=1, burst=60)
+    limits = TenantLimits(requests_per_second=1, burst=60 * UNIT)
     async with machines(tmp_path, valkey.url) as (one, other):
         await ready([one, other])
         accepted = await asyncio.gather(*(machine.accepts(limits) for machine in (one, other) for _ in range(40)))
@@ -144,16 +157,20 @@ async def test_a_dead_store_leaves_each_machine_its_share_at_once_and_nobody_an_
         assert await one.count(5) + await other.count(5) == 0  # a store that forgot is told by those who remember
 
 
-async def test_a_frozen_store_is_waited_for_once_and_then_not_at_all(valkey: Valkey, tmp_path: Path) -> None:
-    limits = TenantLimits(requests_per_second=10, burst=1_000)
+async def test_a_frozen_store_is_waited_for_once_and_then_not_at_all(
+    valkey: Valkey, tmp_path: Path, patience: Callable[[float], None]
+) -> None:
+    limits = TenantLimits(requests_per_second=10, burst=1_000 * UNIT)
     async with machines(tmp_path, valkey.url) as (one, other):
         await ready([one, other])
         valkey.freeze()
+        patience(0.5)
         assert all(await asyncio.gather(*(one.accepts(limits) for _ in range(50))))
         assert one.telemetry.outcomes == ["late"] * 50
         assert not one.store.ready
         assert await one.count(50, limits) == 50
         assert one.telemetry.outcomes[50:] == []  # nobody was asked, so nobody waited
+        patience(10.0)
         valkey.thaw()
         await ready([one])
         assert await one.accepts(limits)
@@ -179,15 +196,19 @@ async def test_rows_of_a_day_are_counted_over_all_machines(valkey: Valkey, tmp_p
         assert one.budgets.peek(TENANT, SLOW).rows_left_today == 0
 
 
-async def test_rows_counted_while_the_store_was_away_are_told_when_it_is_back(valkey: Valkey, tmp_path: Path) -> None:
+async def test_rows_counted_while_the_store_was_away_are_told_when_it_is_back(
+    valkey: Valkey, tmp_path: Path, patience: Callable[[float], None]
+) -> None:
     async with machines(tmp_path, valkey.url) as (one, other):
         await ready([one, other])
         assert await one.takes_rows(20)
         valkey.freeze()
+        patience(0.5)
         await one.accepts()
         await other.accepts()
         assert not one.store.ready
         assert [await one.takes_rows(40), await one.takes_rows(1)] == [True, False]  # half of the 80 that were left
+        patience(10.0)
         valkey.thaw()
         await ready([one, other])
         assert await one.takes_rows(0)

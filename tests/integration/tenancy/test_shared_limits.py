@@ -9,7 +9,6 @@ from uuid import UUID
 
 import pytest
 
-from app.kernel.clock import SystemClock
 from app.tenancy.limits.limiter import RateLimiter
 from app.tenancy.types import TenantLimits
 from tests.support.clock import ManualClock
@@ -99,8 +98,8 @@ def test_a_process_killed_while_it_takes_leaves_the_budget_usable(tmp_path: Path
 
 def test_a_process_stopped_inside_the_lock_holds_up_nobody(tmp_path: Path) -> None:
     path = tmp_path / "limits.bin"
-    holder = RateLimiter(path, SystemClock())
-    other = RateLimiter(path, SystemClock())  # a file description of its own, as another process has
+    holder = RateLimiter(path, ManualClock())
+    other = RateLimiter(path, ManualClock())  # a file description of its own, as another process has
     with holder._storage.memory:
         assert all(other.take(TENANT, LIMITS).allowed for _ in range(100))
     assert other.peek(TENANT, LIMITS).requests_available == 2_900
