@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from app.errors import InvalidInput, NotFound
 from app.experiments.answers import ExperimentResults, SampleRatioCheck, VariantResult
-from app.experiments.stats.analysis import adjust_secondary, analyse
 from app.experiments.stats.moments import arm_moments
 from app.experiments.stats.types import Arm, Look, Plan, Verdict
 from app.experiments.types import ExperimentSource, ExperimentStatus, MetricRole
@@ -103,6 +102,8 @@ def comparable(evidence: Evidence) -> tuple[tuple[Variant, ...], str | None]:
 
 def analysis_of(evidence: Evidence, arms: Sequence[Variant], metric: Metric, role: MetricRole) -> Analysis:
     """One metric by itself: not yet corrected for other metrics."""
+    from app.experiments.stats.analysis import analyse  # SciPy: 27 MiB of a process that answers predictions alone
+
     experiment = evidence.experiment
     plan = Plan(
         arms=tuple(Arm(arm.name, arm.weight, arm.control) for arm in arms),
@@ -133,6 +134,8 @@ def _analysis(evidence: Evidence, arms: Sequence[Variant], metric: Metric, role:
     secondary = evidence.experiment.secondary_metrics
     if role is not MetricRole.SECONDARY or metric not in secondary:
         return analysis_of(evidence, arms, metric, role)
+    from app.experiments.stats.analysis import adjust_secondary  # as above
+
     together = adjust_secondary([analysis_of(evidence, arms, each, role) for each in secondary])
     return together[secondary.index(metric)]
 

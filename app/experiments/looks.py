@@ -8,7 +8,7 @@ from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 
 from app.experiments.rows import ExperimentRow, ExposureTallyRow, LookRow
-from app.experiments.stats.looks import looks_due
+from app.experiments.stats.earned import looks_due
 from app.experiments.sums import read_sums
 from app.experiments.types import ExperimentSource, ExperimentStatus
 

@@ -15,7 +15,6 @@ from app.experiments.outcome_rules import check_metric
 from app.experiments.rows import ExperimentRow, MetricRow, MetricSumsRow
 from app.experiments.shadows import shadow_results
 from app.experiments.stats.moments import arm_moments
-from app.experiments.stats.power import Design, detectable_effect, units_needed
 from app.experiments.sums import read_looks, read_sums
 from app.kernel.context import Action
 
@@ -112,6 +111,8 @@ def _check_question(asked: PowerQuestion) -> None:
 
 
 def _power(asked: PowerQuestion, metric: Metric, key: str, seen: Moments) -> ExperimentPower:
+    from app.experiments.stats.power import Design, detectable_effect, units_needed  # SciPy, which few processes need
+
     variance = seen.variance or 0.0
     design = Design(tuple(map(float, asked.weights)), seen.mean, variance, metric.kind, asked.alpha, asked.power, asked.looks)
     size = None

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import ARRAY, Double, Text, bindparam
 
 from app.experiments.answers import ShadowResult
 from app.experiments.exposures import statement
-from app.experiments.stats.paired import mcnemar, paired_difference, share
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,7 +69,9 @@ async def shadow_results(session: AsyncSession, experiment: Experiment, metric: 
     given |= {"values": [value for value, _ in truths], "texts": [text for _, text in truths]}
     rows = {row["variant"]: row for row in (await session.execute(_PAIRS, given)).mappings()}
     judge = _classes if classes else _numbers
-    return [judge(rows[shadow.name]) if shadow.name in rows else _nothing(shadow.name) for shadow in experiment.shadows]
+    # In a thread: the first to ask imports SciPy.
+    judged = await asyncio.to_thread(lambda: {name: judge(row) for name, row in rows.items()})
+    return [judged[shadow.name] if shadow.name in judged else _nothing(shadow.name) for shadow in experiment.shadows]
 
 
 def true_labels(classes: Sequence[str]) -> list[tuple[float, str]]:
@@ -84,6 +86,8 @@ def true_labels(classes: Sequence[str]) -> list[tuple[float, str]]:
 
 
 def _classes(row: Any) -> ShadowResult:
+    from app.experiments.stats.paired import mcnemar, paired_difference, share  # SciPy, which few processes need
+
     agreement, labelled = share(row["agreed"], row["pairs"]), row["labelled"]
     only_champion, only_shadow = row["only_champion"], row["only_shadow"]
     difference = paired_difference(labelled, only_shadow - only_champion, only_shadow + only_champion)
@@ -105,6 +109,8 @@ def _classes(row: Any) -> ShadowResult:
 
 
 def _numbers(row: Any) -> ShadowResult:
+    from app.experiments.stats.paired import paired_difference, share  # as above
+
     agreement, measured = share(row["agreed"], row["pairs"]), row["measured"]
     difference = paired_difference(measured, row["total"] or 0, row["squares"] or 0)
     interval = None if difference is None else difference.interval

@@ -12,10 +12,10 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.polynomial.chebyshev import Chebyshev
-from scipy.optimize import brentq
 from scipy.special import ndtr, ndtri
 
 from app.errors import InvalidInput
+from app.experiments.stats.roots import root
 
 _FAR = 8.0  # beyond it a p-value is below 1e-14
 _DEGREE = 128
@@ -53,7 +53,7 @@ def final_boundary(looks: int, alpha: float = 0.05) -> float:
         return least
     # Without any correction the boundary is too low, with one for as many independent looks too high.
     most = -float(ndtri(alpha / (2 * looks)))
-    return float(brentq(lambda constant: crossing_probability(constant, looks) - alpha, least, most, xtol=1e-12))
+    return root(lambda constant: crossing_probability(constant, looks) - alpha, least, most, within=1e-12)
 
 
 def boundary(look: int, looks: int, alpha: float = 0.05) -> float:
@@ -96,8 +96,3 @@ def _quadrature(points: int) -> tuple[np.ndarray, np.ndarray]:
 def _normal_density(x: np.ndarray) -> np.ndarray:
     density: np.ndarray = np.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
     return density
-
-
-def looks_due(units: int, planned_units: int, planned_looks: int) -> int:
-    """How many looks a number of units of all arms together has earned: look k at k/planned_looks of the planned units."""
-    return min(units * planned_looks // planned_units, planned_looks)

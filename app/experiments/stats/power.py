@@ -10,10 +10,9 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 
-from scipy.optimize import brentq
-
 from app.errors import InvalidInput
 from app.experiments.stats.looks import crossing_probability, final_boundary
+from app.experiments.stats.roots import root
 from app.experiments.types import MetricKind
 
 _EVERY_CHANCE = 60.0  # a drift at which any boundary is crossed
@@ -82,7 +81,7 @@ def detectable_effect(design: Design, units: int) -> float:
     largest = 1 - design.mean
     if short_of(largest) < 0:
         raise InvalidInput(f"{units} units show no increase of a proportion of {design.mean}.")
-    return float(brentq(short_of, 0.0, largest, xtol=1e-15))
+    return root(short_of, 0.0, largest, within=1e-15)
 
 
 def power_of(design: Design, units: int, effect: float) -> float:
@@ -99,7 +98,7 @@ def needed_drift(alpha: float, power: float, looks: int) -> float:
     Source: C. Jennison, B. W. Turnbull, Group Sequential Methods (2000), section 2.3 and table 2.4.
     """
     constant = final_boundary(looks, alpha)
-    return float(brentq(lambda drift: crossing_probability(constant, looks, drift) - power, 0.0, _EVERY_CHANCE, xtol=1e-12))
+    return root(lambda drift: crossing_probability(constant, looks, drift) - power, 0.0, _EVERY_CHANCE, within=1e-12)
 
 
 def _absolute(design: Design, effect: float | None, relative: float | None) -> float:

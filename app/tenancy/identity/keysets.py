@@ -13,8 +13,6 @@ from base64 import urlsafe_b64decode
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-import httpx
-
 from app.db.retrying import retried
 from app.errors import Unavailable
 
@@ -29,7 +27,6 @@ COOLDOWN_S = 30.0  # between fetches, however many tokens name keys that we do n
 COLD_COOLDOWN_S = 2.0  # ... while we have no key at all
 STALE_S = 86_400.0  # how long the last good keys serve while the issuer does not answer
 MOST_KEYS = 64
-_LARGEST_DOCUMENT = 512 * 1024
 _RSA_BITS = range(2048, 16_385)
 _CURVES = {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521"}
 _log = logging.getLogger(__name__)
@@ -83,6 +80,9 @@ class RemoteKeys:
         clock: Clock,
         kept: KeptDocument | None = None,
     ) -> None:
+        from app.tenancy.identity import fetching  # httpx, for which a process without such an issuer has no use
+
+        self._download, self._is_lost = partial(fetching.download, url, FETCH_TIMEOUT_S), fetching.is_lost
         self._kept = kept
         self._url, self._algorithms, self._build, self._clock = url, tuple(algorithms), build, clock
         self._keys: dict[tuple[str | None, str], VerificationKey] = {}  # by key id and algorithm
@@ -126,7 +126,7 @@ class RemoteKeys:
         document: Any = None
         try:
             async with asyncio.timeout(FETCH_TIMEOUT_S):
-                document = await retried("fetch an issuer's keys", partial(_download, self._url), when=_is_lost)
+                document = await retried("fetch an issuer's keys", self._download, when=self._is_lost)
             keys = self._read(document)
         except Exception as error:  # noqa: BLE001  whatever network or document do, the last good keys stay
             keys = {}
@@ -189,22 +189,3 @@ def _bits(number: Any) -> int:
         return int.from_bytes(urlsafe_b64decode(number + "=" * (-len(number) % 4))).bit_length()
     except (TypeError, ValueError):
         return 0
-
-
-def _is_lost(error: Exception) -> bool:
-    """Whether the connection failed: what an issuer answered is not asked for again."""
-    return isinstance(error, httpx.TransportError)
-
-
-async def _download(url: str) -> Any:
-    async with (
-        httpx.AsyncClient(timeout=FETCH_TIMEOUT_S, follow_redirects=False) as client,
-        client.stream("GET", url, headers={"Accept": "application/json"}) as response,
-    ):
-        response.raise_for_status()
-        body = bytearray()
-        async for piece in response.aiter_bytes():
-            body += piece
-            if len(body) > _LARGEST_DOCUMENT:
-                raise ValueError("document too large")
-    return json.loads(body)

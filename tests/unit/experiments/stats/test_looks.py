@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from scipy.stats import multivariate_normal, norm
 
 from app.errors import InvalidInput
-from app.experiments.stats.looks import boundary, crossing_probability, final_boundary, looks_due, planned_p_value
+from app.experiments.stats.earned import looks_due
+from app.experiments.stats.looks import boundary, crossing_probability, final_boundary, planned_p_value
 
 pytestmark = pytest.mark.unit
 
