@@ -103,6 +103,8 @@ class GuardedProtocol(HttpToolsProtocol):
             app, self.app = self.app, _Refusing(refusal)
             HttpToolsProtocol.on_headers_complete(self)
             self.app = app
+        if self.scope["method"] != "HEAD" and not self.expect_100_continue:
+            self.cycle.transport = _WithItsHead(self.transport)  # type: ignore[assignment]  # all of one that a cycle asks for
         if self.book.leaving:
             self.cycle.keep_alive = False
         self.headers = []  # of the trailer section from now on, which must not become part of the head that the application has
@@ -217,6 +219,36 @@ class GuardedProtocol(HttpToolsProtocol):
             self.transport.write_eof()
         else:
             self.transport.close()
+
+
+class _WithItsHead:
+    """Where one request's answer is written: its head goes with what comes behind it, in one call of the system and not in two.
+
+    Source: ASGI, which has a server send the head of an answer no sooner than the first part of its body.
+    """
+
+    __slots__ = ("_head", "_is_sent", "_transport", "is_closing")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self.is_closing = transport.is_closing
+        self._head = b""
+        self._is_sent = False
+
+    def write(self, data: bytes) -> None:
+        if self._is_sent:
+            self._transport.write(data)
+        elif self._head:
+            self._is_sent = True
+            self._transport.writelines((self._head, data))
+        else:
+            self._head = data
+
+    def close(self) -> None:
+        """Whoever answers has given up behind the head."""
+        if not self._is_sent and self._head:
+            self._transport.write(self._head)
+        self._transport.close()
 
 
 class _Refusing:
