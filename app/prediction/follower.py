@@ -19,6 +19,7 @@ from app.db.line import Line
 from app.db.outbox import CHANNEL
 from app.db.sync import SyncDatabase
 from app.errors import Unavailable
+from app.prediction.last_good.instead import instead
 from app.prediction.refresher import Refresher
 from app.registry.replicas import Replica
 
@@ -99,8 +100,8 @@ class Follower:
         return not self._joined
 
     async def start(self) -> None:
-        """The first picture; its versions go on opening. Where the database does not answer, which its timeouts tell after two
-        seconds, the last good state serves; where there is none, there is no picture yet, and `join` goes on looking.
+        """The first picture; its versions go on opening. Where the database does not answer for a second, the last good state
+        serves; where there is none, there is no picture yet, and `join` goes on looking.
         """
         self._home.loop = asyncio.get_running_loop()
         self._thread.start()
@@ -144,13 +145,12 @@ class Follower:
 
     async def _first_picture(self) -> None:
         self._lines = [asyncio.create_task(line.run()) for line in (self._listening, self._recording)]
-        try:
-            await self._refresher.start()
-        except Unavailable:
+        look = asyncio.create_task(self._refresher.start())
+        kept = await instead(look, lambda: self._listening.is_up, (lambda: None) if self._last_good is None else self._last_good.state.read)
+        if look.cancelled() or look.exception() is not None:
             log.warning("database_away_at_start")
-            kept = None if self._last_good is None else await asyncio.to_thread(self._last_good.state.read)
-            if kept is not None:
-                await self._refresher.adopt(kept)
+        if kept is not None:
+            await self._refresher.adopt(kept)
 
     async def _join(self) -> None:
         self._joining = asyncio.current_task()
