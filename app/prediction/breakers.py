@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from app.errors import DeadlineExceeded, ModelFailed, ModelUnavailable
-from app.prediction.runtimes.base import NotNow
+from app.prediction.runtimes.base import NotAsked, NotNow
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -230,10 +230,10 @@ def is_versions_doing(error: BaseException, had_s: float) -> bool:
     """Whether a call's failure speaks against the version. `had_s`: the seconds that it was given and our loop was there.
 
     Not its doing: what the input alone brought about, being opened or closed just now, a model host or a database that is away, a time
-    too short to answer in, or taken up by our own loop, being cancelled, and mistakes of ours.
+    too short to answer in, or taken up by our own loop or by other versions' calls, being cancelled, and mistakes of ours.
     """
     if isinstance(error, DeadlineExceeded):
-        return had_s >= _FAIR_S
+        return had_s >= _FAIR_S and not isinstance(error, NotAsked)
     if isinstance(error, ModelFailed):
         return problem_of(error) not in _THE_INPUTS_DOING
     return isinstance(error, ModelUnavailable) and not isinstance(error, NotNow | LeftAlone)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from app.errors import ModelUnavailable
+from app.errors import DeadlineExceeded, ModelUnavailable
 
 if TYPE_CHECKING:
     from app.kernel.clock import Deadline
@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 
 class NotNow(ModelUnavailable):
     """The version is being opened or closed at this moment, which says nothing of how well it answers."""
+
+
+class NotAsked(DeadlineExceeded):
+    """The time was over before the version was asked, and it was not the version that kept the request waiting."""
 
 
 class Runtime(Protocol):

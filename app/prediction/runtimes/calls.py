@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from app.errors import DeadlineExceeded, ModelFailed
+from app.errors import ModelFailed
 from app.kernel.tensors import joined
 from app.prediction.quarantine import LATE, name_of
 from app.prediction.worker import wire
@@ -37,13 +37,16 @@ class Version:
 
 @dataclass(slots=True, eq=False)
 class Request:
-    """One caller's rows. `alone`: sent in a call of its own, for a call with it failed; `suspect`: a worker died on its input."""
+    """One caller's rows. `alone`: sent in a call of its own, for a call with it failed; `suspect`: a worker died on its input;
+    `held`: and another process tries one just now.
+    """
 
     batch: Batch
     deadline: Deadline
     answer: asyncio.Future[Scores]
     alone: bool = False
     suspect: bool = False
+    held: bool = False
     _name: bytes | None = None
 
     @property
@@ -52,11 +55,6 @@ class Request:
         if self._name is None:
             self._name = name_of(self.batch)
         return self._name
-
-    def expire(self) -> None:
-        """Its time is over."""
-        if not self.answer.done():
-            self.answer.set_exception(DeadlineExceeded("The model did not answer in time."))
 
 
 def fail(requests: Iterable[Request], error: AppError) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -18,10 +17,11 @@ import structlog
 from app.errors import AppError, DeadlineExceeded, ModelFailed, ModelUnavailable, Unavailable
 from app.prediction.quarantine import CRASHED_S, LATE, LATE_S, MOST_DEATHS, Quarantine, name_of
 from app.prediction.runtimes.answers import Nonsense, answer_bytes, error_text, part, read_scores
-from app.prediction.runtimes.base import NotNow
+from app.prediction.runtimes.base import NotAsked, NotNow
 from app.prediction.runtimes.calls import Request, Version, describe_fate, encoded, fail, model_failed, quarantined
 from app.prediction.runtimes.channel import Channel, check_digest, is_skops
 from app.prediction.runtimes.gathering import Gathering
+from app.prediction.runtimes.waiting import Waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +36,6 @@ _CELLS_IN_A_THREAD = 20_000  # below this, taking a batch apart costs less than 
 _MOST_WAITING_ROWS = 200_000
 _LOAD_TIMEOUT_S = 120.0
 _FIRST_BACKOFF_S, _LONGEST_BACKOFF_S = 0.05, 2.0
-_TRIAL_LOOK_S = 0.005
 _AWAY_S = 2.0  # so long requests wait for a model host that is being started anew
 _STALE_CHANNELS = 3  # a child that ends for want of clients may be handed out once more
 log = structlog.get_logger()
@@ -63,8 +62,7 @@ class SklearnRuntime:
         self._version = version
         self._worker_died = worker_died
         self._gate, self._quarantine, self._threads = gate, quarantine, threads
-        self._waiting: deque[Request] = deque()
-        self._waiting_rows = 0
+        self._waiting = Waiting(quarantine, version.rows_a_call, self._pump)
         self._call: list[Request] = []
         self._gathering = Gathering(self._pump)
         self._fallen: list[Request] = []  # of calls under which a child died, until it is known what became of it
@@ -76,7 +74,7 @@ class SklearnRuntime:
         self._tasks: set[asyncio.Task[None]] = set()
         self._recovering = False
         self._closed = False
-        self._on_trial = self._innocent = False  # a suspect is under way; another process's ended the child
+        self._innocent = False  # another process's suspect ended the child
 
     @property
     def pid(self) -> int:
@@ -107,7 +105,7 @@ class SklearnRuntime:
         """As `Runtime.infer`. Rows of one batch are never split over calls."""
         if self._closed:
             raise NotNow("The model is being unloaded.")
-        if self._waiting_rows + batch.rows > _MOST_WAITING_ROWS:
+        if self._waiting.rows + batch.rows > _MOST_WAITING_ROWS:
             raise ModelUnavailable("Too many rows wait for this model already.")
         loop = asyncio.get_running_loop()
         remaining = deadline.remaining_s()
@@ -116,23 +114,27 @@ class SklearnRuntime:
         if self._quarantine and (status := self._quarantine.refusal(name_of(batch))) is not None:
             raise quarantined(status)
         request = Request(batch, deadline, loop.create_future())
-        timer = loop.call_later(remaining, request.expire)
-        self._waiting.append(request)
-        self._waiting_rows += batch.rows
+        timer = loop.call_later(remaining, self._expire, request)
+        self._waiting.add(request)
         self._pump()
         try:
             return await request.answer
         finally:
             timer.cancel()
 
+    def _expire(self, request: Request) -> None:
+        """Its time is over. That it waits while the child is free, or for another suspect, is none of the version's doing."""
+        free = self._channel is not None and not self._call
+        held = request not in self._call and (request.held or free)
+        fail((request,), NotAsked("The model was not asked in time.") if held else DeadlineExceeded("The model did not answer in time."))
+
     async def close(self) -> None:
         self._closed = True
         self._gathering.end()
-        self._end_trial()
+        self._waiting.end()
         self._gate.forget(self._pump)
-        fail((*self._fallen, *self._waiting), NotNow("The model is being unloaded."))
-        self._waiting.clear()
-        self._waiting_rows = 0
+        fail(self._fallen, NotNow("The model is being unloaded."))
+        self._waiting.fail(NotNow("The model is being unloaded."))
         for task in self._tasks:
             task.cancel()
         if self._channel is not None:
@@ -150,7 +152,7 @@ class SklearnRuntime:
             return
         if self._gathering.goes_on(len(self._waiting)) or not self._gate.enter(self._pump):
             return
-        call = self._gather()
+        call = self._waiting.take()
         if not call:
             self._gate.leave()
             return
@@ -163,45 +165,6 @@ class SklearnRuntime:
             self._spawn(self._send_large(self._call_number, batches))
         else:
             self._send(self._call_number, encoded(batches))
-
-    def _gather(self) -> list[Request]:
-        """The oldest requests that fit one call; expired and abandoned ones are dropped."""
-        call: list[Request] = []
-        rows = 0
-        while self._waiting:
-            request = self._waiting[0]
-            if self._quarantine:
-                self._hold_back(request)
-            if not request.answer.done():
-                if not call and request.suspect and not self._begin_trial():
-                    break
-                if call and (request.alone or call[0].alone or rows + request.batch.rows > self._version.rows_a_call):
-                    break
-                call.append(request)
-                rows += request.batch.rows
-            self._waiting.popleft()
-            self._waiting_rows -= request.batch.rows
-        return call
-
-    def _hold_back(self, request: Request) -> None:
-        """Refuses it where two workers died on its input, also since it came; after one death it goes alone."""
-        if (status := self._quarantine.refusal(request.name)) is not None:
-            fail((request,), quarantined(status))
-        else:
-            request.suspect = self._quarantine.deaths(request.name) > 0
-            request.alone = request.alone or request.suspect
-
-    def _begin_trial(self) -> bool:
-        """Whether the suspect that is next may go. Else it goes when another process's trial on the same child is over."""
-        self._on_trial = self._quarantine.begin_trial()
-        if not self._on_trial:
-            asyncio.get_running_loop().call_later(_TRIAL_LOOK_S, self._pump)
-        return self._on_trial
-
-    def _end_trial(self) -> None:
-        if self._on_trial:
-            self._on_trial = False
-            self._quarantine.end_trial()
 
     async def _send_large(self, number: int, batches: list[Batch]) -> None:
         ready = await asyncio.get_running_loop().run_in_executor(self._threads, encoded, batches)
@@ -236,7 +199,7 @@ class SklearnRuntime:
             return
         call = self._call_over()
         self._gathering.answered()
-        self._end_trial()
+        self._waiting.end_trial()
         if self._quarantine:
             for request in call:
                 self._quarantine.answered(request.name)
@@ -251,19 +214,12 @@ class SklearnRuntime:
     def _call_failed(self, error: ModelFailed) -> None:
         """One request alone hears why; of several each is tried alone, so that a bad row fails only its own request."""
         call = self._call_over()
-        self._end_trial()
+        self._waiting.end_trial()
         if len(call) == 1:
             fail(call, error)
         else:
-            self._try_alone(call)
+            self._waiting.try_alone(call)
         self._pump()
-
-    def _try_alone(self, requests: list[Request]) -> None:
-        """Each before whatever waits; in their order."""
-        for request in reversed(requests):
-            request.alone = True
-            self._waiting.appendleft(request)
-            self._waiting_rows += request.batch.rows
 
     def _call_over(self) -> list[Request]:
         if self._kill_timer is not None:
@@ -296,7 +252,7 @@ class SklearnRuntime:
             return
         self._channel = None
         self._fallen += self._call_over()
-        self._innocent = not self._on_trial and self._quarantine.is_trial_of_another()
+        self._innocent = not self._waiting.on_trial and self._quarantine.is_trial_of_another()
         if self._closed:
             fail(self._fallen, NotNow("The model is being unloaded."))
         self._recover()
@@ -312,8 +268,8 @@ class SklearnRuntime:
             if self._quarantine.died(name, status, LATE_S if late else CRASHED_S) >= MOST_DEATHS:
                 log.warning("input_quarantined", key=self._version.key, input=name.hex()[:16], exit=fate["exit"], late=late)
                 fail((request for request in fallen if request.name == name), quarantined(status, now=True))
-        self._end_trial()
-        self._try_alone([request for request in fallen if not request.answer.done()])
+        self._waiting.end_trial()
+        self._waiting.try_alone([request for request in fallen if not request.answer.done()])
 
     def _recover(self) -> None:
         if not self._recovering and not self._closed:
@@ -341,7 +297,7 @@ class SklearnRuntime:
                     patient = asyncio.get_running_loop().time() - began < _AWAY_S if host_away else backoff == _FIRST_BACKOFF_S
                     if not patient:
                         told = NotNow if host_away else ModelUnavailable
-                        fail(self._waiting, told(f"The model could not be loaded again: {error.message}"))
+                        self._waiting.fail(told(f"The model could not be loaded again: {error.message}"))
                     await asyncio.sleep(backoff)
                     backoff = min(backoff * 2, _LONGEST_BACKOFF_S)
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
@@ -15,7 +16,9 @@ from app.kernel.clock import Deadline, SystemClock
 from app.kernel.inspection import InspectionRequest
 from app.kernel.signature import Task
 from app.kernel.tensors import Batch
-from app.prediction.quarantine import LocalMarks, Marks, SharedMarks
+from app.prediction.bulkheads import calls_each
+from app.prediction.quarantine import LocalMarks, Marks, Quarantine, SharedMarks, name_of
+from app.prediction.runtimes.base import NotAsked
 from app.prediction.runtimes.host import ModelHost
 from tests.integration.worker.conftest import Lab
 from tests.support.model_host import RunningHost, model_host
@@ -49,6 +52,11 @@ class Mood:
     def host(self, marks: Marks) -> ModelHost:
         """What one more serving process holds."""
         return ModelHost(self.lab.running.socket, self.deaths.append, None, marks, lambda: self.refused.append(None))
+
+    def quarantine(self, marks: Marks) -> Quarantine:
+        """What one more serving process knows of the inputs of "moody"."""
+        digest = hashlib.sha256(moody_file(self.lab.folder, "moody").read_bytes()).hexdigest()
+        return Quarantine(f"{self.tenant}/{digest}", marks)
 
     async def open(self, name: str = "moody") -> SklearnRuntime:
         artifact = moody_file(self.lab.folder, name)
@@ -125,13 +133,46 @@ async def test_what_one_processes_input_ends_costs_another_process_no_answer_and
     assert (mood.deaths, len(mood.refused)) == (["died", "died"], 1)
 
 
+async def test_a_suspect_that_waits_for_another_processes_trial_lets_other_inputs_pass(mood: Mood) -> None:
+    marks = SharedMarks(mood.lab.folder / "quarantine.bin", SystemClock())
+    mood.lab.host = mood.host(marks)
+    runtime = await mood.open()
+    another = mood.quarantine(marks)
+    another.died(name_of(Batch(1, np.array([[GOOD]]))), -11)
+    assert another.begin_trial()
+    with pytest.raises(NotAsked):
+        await ask(runtime, GOOD, within_s=0.05)
+    suspect = asyncio.ensure_future(ask(runtime, GOOD, within_s=60.0))
+    await asyncio.sleep(0)  # it stands before the others
+    for value in range(20, 40):
+        assert await ask(runtime, float(value)) == [2.0 * value]
+    assert not suspect.done()
+    another.end_trial()
+    assert await suspect == [2.0]
+    assert (mood.deaths, another.deaths(name_of(Batch(1, np.array([[GOOD]]))))) == ([], 0)
+
+
+async def test_who_waits_because_other_versions_of_the_tenant_hang_was_not_asked(mood: Mood) -> None:
+    runtime = await mood.open()
+    hung = [await mood.open(f"hangs {number}") for number in range(calls_each())]
+    asked = [asyncio.ensure_future(ask(each, HANGS)) for each in hung]
+    await asyncio.sleep(0)
+    with pytest.raises(NotAsked):
+        await ask(runtime, GOOD, within_s=0.05)
+    for each in hung:
+        await each.close()
+    assert await ask(runtime, GOOD) == [2.0]
+    await asyncio.gather(*asked, return_exceptions=True)
+
+
 async def test_a_hung_input_costs_its_caller_the_deadline_and_others_of_the_tenant_are_answered(mood: Mood) -> None:
     runtime, other = await mood.open(), await mood.open("another")
     first, neighbour = runtime.pid, other.pid
     hung = asyncio.ensure_future(ask(runtime, HANGS, within_s=0.3))
     assert await ask(other, GOOD) == [2.0]
-    with pytest.raises(DeadlineExceeded):
+    with pytest.raises(DeadlineExceeded) as late:
         await hung
+    assert not isinstance(late.value, NotAsked)
     assert await ask(runtime, GOOD) == [2.0]
     assert runtime.pid not in (0, first)
     assert other.pid == neighbour

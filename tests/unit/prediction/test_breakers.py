@@ -10,7 +10,7 @@ from app.errors import DeadlineExceeded, InvalidFeatures, ModelFailed, ModelUnav
 from app.prediction.breakers import Breaker, BreakerRules, Breakers, BreakerState, LeftAlone, is_versions_doing
 from app.prediction.loop_watch import LoopWatch
 from app.prediction.pool import NoRoom
-from app.prediction.runtimes.base import NotNow
+from app.prediction.runtimes.base import NotAsked, NotNow
 from tests.support.clock import ManualClock
 from tests.support.serving import TENANT, compiled_route
 
@@ -201,6 +201,7 @@ def test_whatever_happens_it_opens_only_for_cause_and_never_lets_two_try(calls: 
         (ModelUnavailable("could not be loaded"), 10.0, True),
         (DeadlineExceeded("late"), 10.0, True),
         (DeadlineExceeded("late"), 0.05, False),
+        (NotAsked("not asked"), 10.0, False),
         (NotNow("being loaded"), 10.0, False),
         (NoRoom("full"), 10.0, False),
         (LeftAlone("open"), 10.0, False),
