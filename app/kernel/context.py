@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from app.errors import PermissionDenied
 
@@ -55,8 +54,7 @@ class Action(StrEnum):
     MANAGE_TENANTS = "MANAGE_TENANTS"
 
 
-@dataclass(frozen=True, slots=True)
-class RequestContext:
+class RequestContext(NamedTuple):  # made on every request: a quarter of a frozen dataclass's cost
     """The verified caller. The tenant comes from the token and from nowhere else."""
 
     tenant_id: UUID

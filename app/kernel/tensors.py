@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-@dataclass(frozen=True, slots=True)
+# Batch and Scores are made on every request; frozen, each would cost three times as much. Nobody changes them.
+@dataclass(slots=True)
 class Batch:
     """Checked rows in signature order.
 
@@ -33,7 +34,7 @@ def joined(batches: Sequence[Batch]) -> Batch:
     return Batch(sum(batch.rows for batch in batches), np.concatenate([batch.numbers for batch in batches]), texts)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Scores:
     """What the estimator answered, one entry a row.
 

@@ -26,7 +26,7 @@ class ClientGone(Exception):
     """The caller hung up; nobody waits for an answer."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # made on every request: frozen, it would cost five times as much
 class Parameters:
     """A well-formed request. `document` names the document: the sha256 of the text where there is one, else what the client gave for it."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from app.experiments import rules
@@ -55,7 +54,7 @@ class Lab:
 
     def as_role(self, role: Role) -> RequestContext:
         roles = frozenset({role})
-        return replace(self.ctx, roles=roles, allowed=actions_of(roles))
+        return self.ctx._replace(roles=roles, allowed=actions_of(roles))
 
     async def create(self, key: str = "new-price", *versions: int, overrides: Any = (), **more: Any) -> Experiment:
         """A DRAFT of these versions, the first of them control; of 1 and 2 where none is named."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -65,7 +64,7 @@ class Asked(Process):
         return self.breakers.state(CLINIC, self.route)
 
     async def within(self, seconds: float, number: int = 1) -> float | None:
-        context = replace(self.context(), deadline=Deadline.after(seconds, self.clock))
+        context = self.context()._replace(deadline=Deadline.after(seconds, self.clock))
         return (await self.predictor.predict(context, RouteRequest("sum"), [number, 2])).value
 
     def passes(self, seconds: float, *, held_up: bool = False) -> None:
