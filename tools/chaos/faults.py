@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import signal
+import subprocess
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -80,6 +82,32 @@ def full_disk(pids: Iterable[int], free_bytes: int = 0) -> Iterator[None]:
         for pid, limits in before:
             with suppress(ProcessLookupError):
                 resource.prlimit(pid, resource.RLIMIT_FSIZE, limits)
+
+
+@contextmanager
+def small_disk(folder: Path, size_bytes: int) -> Iterator[str | None]:
+    """A real file system of this size over the folder, which nobody uses; gives why this machine cannot, in words, or None."""
+    if os.geteuid():
+        yield "mounting one needs root"
+        return
+    options = f"size={size_bytes},mode=0700"
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "turnout-chaos", folder], capture_output=True, text=True, check=False)
+    if done.returncode:
+        yield done.stderr.strip()[-120:] or "it cannot be mounted here"
+        return
+    try:
+        yield None
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def fill(path: Path) -> None:
+    """Writes to the file until its disk has no room for one more byte."""
+    with path.open("wb", buffering=0) as file:
+        for piece in (1 << 16, 1):
+            with suppress(OSError):
+                while file.write(b"\0" * piece):
+                    pass
 
 
 def resident_bytes(pid: int) -> int:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 # A p99 of some hundred requests moves by so much on a machine with neighbours while nothing is broken.
 NOISE_MS = 25.0
 ANSWERED = 0.999
+DRAINED_WITHIN_S = 30.0
 MOST_APART = 2.0
 
 

@@ -15,8 +15,9 @@ from tests.support.database import execute
 from tests.support.proxy import Cut
 from tools.chaos.faults import frozen, kill_all, until
 from tools.chaos.figures import stretch
-from tools.chaos.rows import Claim, Row
-from tools.chaos.scenarios.common import answered, clean, not_slower, within
+from tools.chaos.rows import Claim, Row, beside
+from tools.chaos.scenarios.common import DRAINED_WITHIN_S, answered, clean, not_slower, within
+from tools.chaos.scenarios.starting import away_at_the_start, away_without_a_state
 from tools.chaos.world import MODEL, Kind
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from tools.chaos.rows import Stage
     from tools.chaos.world import World
 
-DRAINED_WITHIN_S = 30.0
 _PROMOTE = 'mutation { promote(model: "%s", version: %d, alias: "chaos") { revision } }'
 _READ = '{ model(name: "%s") { aliases { name revision } } }'
 _PARTITION = """select c.relname, pg_get_expr(c.relpartbound, c.oid) from pg_class c join pg_inherits i on i.inhrelid = c.oid
@@ -215,33 +215,6 @@ def cut_in_a_commit(stage: Stage) -> list[Claim]:
     ]
 
 
-def away_at_the_start(stage: Stage) -> list[Claim]:
-    world = stage.world(Kind.EXTERNAL)
-    assert world.cluster is not None
-    with _loaded(stage, world, "r10-") as (before, _):
-        pass
-    world.drained()
-    world.stop()
-    usual = world.start()
-    world.stop()
-    world.cluster.stop()
-    try:
-        ready = world.start(30)
-        told = world.health()["status"]
-        with world.load("r10b-") as load:
-            time.sleep(stage.seconds)
-    finally:
-        world.cluster.start()
-    took = world.drained(DRAINED_WITHIN_S)
-    return [
-        Claim(ready <= max(5.0, 1.5 * usual), f"ready after {ready:.1f} s (with the database {usual:.1f} s)", timed=True),
-        Claim(told == "degraded", f"health says {told}"),
-        answered(stretch(load.tried)),
-        within("drained", took, DRAINED_WITHIN_S),
-        *clean(stage, world, [*before.operations, *load.operations])[1:],
-    ]
-
-
 def read_only(stage: Stage) -> list[Claim]:
     world = stage.world(Kind.EXTERNAL)
     with _loaded(stage, world, "r11-") as (load, at):
@@ -347,9 +320,10 @@ ROWS = [
     _row(
         10,
         "PostgreSQL away at the start",
-        "starts by the last good state on the disk, and says degraded",
-        "ready in 5 s, or in half as long again as with it; ≥ 99.9 % answered; drained in 30 s; checker 0",
-        away_at_the_start,
+        "starts by the last good state on the disk, and says degraded; without one it lives, and is not ready",
+        "ready in 5 s, or in half as long again as with it; ≥ 99.9 % answered; drained in 30 s; checker 0; without a state: /livez 200, "
+        "/readyz 503, UNAVAILABLE alone, ready in 30 s of the database's return, no process ended",
+        beside(away_at_the_start, away_without_a_state),
     ),
     _row(11, "PostgreSQL read-only", "as row 4", _AS_4, read_only),
     _row(

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from app.journal.layout import segments_of, writer_folders
-from tools.chaos.faults import SERVING, full_disk, kill_everything, pids_of, until
+from tools.chaos.faults import SERVING, fill, full_disk, kill_everything, pids_of, small_disk, until
 from tools.chaos.figures import stretch
 from tools.chaos.load import Load
 from tools.chaos.rows import Claim, Row, beside, by_tests
@@ -22,6 +22,7 @@ _DURABILITY = """mutation($tenant: String!, $durability: Durability!) {
   updateTenantSettings(tenant: $tenant, settings: {durability: $durability}) { id } }"""
 _FULL_FOR_S = 3.0
 _OVERFLOWS_WITHIN_S = 40.0
+_SMALL_DISK_BYTES = 8 << 20
 
 
 def full_while_durable(stage: Stage) -> list[Claim]:
@@ -71,6 +72,39 @@ def full_while_buffered(stage: Stage) -> list[Claim]:
     ]
 
 
+def full_tmpfs(stage: Stage) -> list[Claim]:
+    """The spool on a file system of its own that is really full: other bytes took all there was. Mounting one needs root."""
+    world = stage.world()
+    world.drained()
+    world.stop()
+    with small_disk(world.spool, _SMALL_DISK_BYTES) as why_not:
+        if why_not is not None:
+            return [Claim(holds=True, measured=f"a full tmpfs: skipped, {why_not}")]
+        world.start()
+        try:
+            with world.load("r16t-") as load:
+                time.sleep(stage.seconds)
+                filler = world.spool / "filler"
+                fill(filler)
+                at = time.monotonic()
+                time.sleep(_FULL_FOR_S)
+                end = time.monotonic()
+                filler.unlink()
+                time.sleep(2.0 + stage.seconds)
+            during, after = stretch(load.between(at + 0.2, end)), stretch(load.between(end + 2.0, time.monotonic()))
+            told = clean(stage, world, load.operations)
+        finally:
+            world.stop()  # before the disk goes
+    return [
+        Claim(
+            set(during.codes) <= {"LOG_UNAVAILABLE"} and during.failed > 0,
+            f"a full tmpfs of {_SMALL_DISK_BYTES >> 20} MiB: {during.codes}, {during.answered} answered",
+        ),
+        Claim(after.failed == 0, f"{after.failed} of {after.asked} refused from 2 s after there was room"),
+        *told,
+    ]
+
+
 def _set_durability(world: World, durability: str) -> None:
     operator = world.service.client("platform", "OPERATOR")
     operator.ask(_DURABILITY, tenant=TENANTS[0], durability=durability)
@@ -95,14 +129,17 @@ def torn(stage: Stage) -> list[Claim]:
     return [Claim(tears > 0, f"{tears} segments torn after a crash"), *clean(stage, world, load.operations)]
 
 
+_JOURNAL_TESTS = "tests/integration/journal/test_journal.py"
 _TORN = "every_byte or flipped_bit or damaged or torn or zeros or rubbish"
 ROWS = [
     Row(
         16,
-        "no room on the disk for the spool (RLIMIT_FSIZE of running processes)",
+        "no room on the disk for the spool (RLIMIT_FSIZE of running processes; a small tmpfs that is full)",
         "DURABLE: refused before predicting; BUFFERED: answered, and what is lost is counted",
         "no silent loss: LOG_UNAVAILABLE alone, checker 0; rows missing = records counted as dropped",
-        beside(full_while_durable, full_while_buffered, by_tests("tests/integration/journal/test_journal.py", words="full_disk")),
+        beside(
+            full_while_durable, full_while_buffered, full_tmpfs, by_tests("tests/integration/journal/test_journal.py", words="full_disk")
+        ),
     ),
     Row(
         17,
