@@ -118,24 +118,28 @@ class Sink(Protocol):
 
 
 class PostgresSink:
-    """The log's tables over one connection of the log role, made when it is needed and thrown away at the first doubt."""
+    """The log's tables over one connection of the log role, made when it is needed and thrown away at the first doubt.
+
+    Who comes while another uses it waits: a connection that is busy would refuse, which looks as if the database were away.
+    """
 
     def __init__(self, log_url: str, patience: Patience | None = None) -> None:
         self._url, self._patience = log_url, patience or Patience()
         self._connection: Any = None
+        self._turn = asyncio.Lock()
 
     async def insert(self, records: Sequence[Record]) -> None:
         by_kind: dict[type[Record], list[Record]] = {kind: [] for kind in _TABLES}
         for record in records:
             by_kind[type(record)].append(record)
-        async with self._translated():
+        async with self._turn, self._translated():
             connection = await self._connected()
             for kind, of in by_kind.items():
                 if of:
                     await connection.execute(_TABLES[kind].insert, *_TABLES[kind].columns(of))
 
     async def erased(self, tenants: Collection[UUID], hashes: Collection[str]) -> dict[tuple[UUID, str], datetime]:
-        async with self._translated():
+        async with self._turn, self._translated():
             rows = await (await self._connected()).fetch(_ERASED, list(hashes), list(tenants), WHOLE_TENANT)
         return {(row["tenant_id"], row["unit_hash"]): row["at"] for row in rows}
 

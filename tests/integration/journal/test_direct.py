@@ -129,6 +129,27 @@ async def test_a_database_that_is_away_is_said_before_the_next_prediction_and_it
     assert told.records == {"given_up": 1, "committed": 1}
 
 
+async def test_who_asks_while_another_writes_waits_for_the_one_connection_and_neither_finds_the_database_away(
+    direct: DirectLog, proxy: Proxy, records: Records, database_urls: DatabaseUrls
+) -> None:
+    await direct.close()  # made for its partitions
+    sink = PostgresSink(proxy.url(database_urls.log), HASTE)
+    sent = records.many(20)
+    await sink.erased((), ())
+    proxy.delay_s = 0.005  # long enough for the others to come meanwhile
+    first = asyncio.ensure_future(sink.insert([records.one()]))
+    writing = [asyncio.ensure_future(sink.insert([record])) for record in sent]
+    asking = [asyncio.ensure_future(sink.erased((), ())) for _ in sent]
+    await asyncio.sleep(0)
+    writing.pop().cancel()  # who waits and goes away takes the connection from nobody
+    told = await asyncio.gather(first, *writing, *asking, return_exceptions=True)
+    await sink.close()
+
+    assert [each for each in told if isinstance(each, BaseException)] == []
+    assert proxy.connections == 1
+    assert len(kept(database_urls, records.tenant_id)) == 20
+
+
 async def test_a_frozen_database_is_given_up_and_whoever_has_a_deadline_waits_no_longer_than_that(
     direct: DirectLog, proxy: Proxy, records: Records
 ) -> None:
