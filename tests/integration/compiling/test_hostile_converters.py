@@ -12,7 +12,7 @@ from sklearn.linear_model import LinearRegression
 
 from app.kernel.signature import Task
 from app.prediction.runtimes import compiler
-from tests.integration.compiling.conftest import Workshop
+from tests.integration.compiling.conftest import Workshop, asked_again
 from tests.support.graphs import constant_of, external, looping, many_nodes, sums
 from tests.support.model_host import model_host
 
@@ -44,7 +44,7 @@ def converter_of(model: onnx.ModelProto) -> Iterator[Workshop]:
 async def verdict(model: onnx.ModelProto) -> Proof:
     """What is said about such a graph; the host still answers afterwards, with nothing left of it."""
     with converter_of(model) as workshop:
-        version = await workshop.version(SUM, Task.REGRESSION, ROWS)
+        version = await asked_again(lambda: workshop.version(SUM, Task.REGRESSION, ROWS))
         assert (await workshop.running.connect().stats())["children"] == []
     assert (version.compiled.graph is None) == (version.compiled.proof.reason is not None)
     return version.compiled.proof
