@@ -103,10 +103,10 @@ async def test_what_could_not_be_taken_from_the_reader_is_not_the_next_ones(
             raise MemoryError
         return exactly(*given)
 
-    exactly = bulk_module._exactly
+    exactly = bulk_module.exactly
     assert await bulk.read(TENANT, body(1.0)) is not None
     with monkeypatch.context() as patch:
-        patch.setattr(bulk_module, "_exactly", without_memory)
+        patch.setattr(bulk_module, "exactly", without_memory)
         with pytest.raises(MemoryError):
             await bulk.read(TENANT, body(2.0))
     read = await bulk.read(TENANT, body(3.0))
