@@ -7,12 +7,14 @@ import stat
 from typing import TYPE_CHECKING
 
 from app.errors import ConfigurationError
-from app.kernel.home import ARTIFACTS, SPOOL
+from app.kernel.home import ARTIFACTS, LAST_GOOD, SPOOL
+from app.tenancy.drafts import sweep_drafts
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 _FOLDERS = ("run", SPOOL, ARTIFACTS)
+_COMMANDS_WRITE_S = 60.0
 
 
 def prepare_home(home: Path) -> None:
@@ -29,6 +31,15 @@ def prepare_home(home: Path) -> None:
         raise ConfigurationError(
             f"Cannot make the data folder {home}: {error.strerror}. Set TURNOUT_HOME to a folder that this account may write."
         ) from None
+
+
+def sweep_home(home: Path) -> None:
+    """Removes what writers that were killed left half-written. For who holds the home's lock and has not started anybody yet.
+
+    Keys are also made by commands, which heed no lock: they have a minute.
+    """
+    sweep_drafts(home / LAST_GOOD)
+    sweep_drafts(home, _COMMANDS_WRITE_S)
 
 
 def home_problem(home: Path) -> str | None:

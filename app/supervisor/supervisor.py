@@ -14,7 +14,7 @@ from app.kernel.home import SPOOL
 from app.observability.exposition import METRICS_FOLDER, fresh_folder
 from app.supervisor import environment
 from app.supervisor.console import say
-from app.supervisor.home import prepare_home
+from app.supervisor.home import prepare_home, sweep_home
 from app.supervisor.keys import make_missing_keys, require_production_keys
 from app.supervisor.listening import listen, url_of
 from app.supervisor.lock import HomeLock
@@ -44,6 +44,7 @@ def supervise(settings: Settings, environ: Mapping[str, str], *, demo: bool) -> 
     prepare_home(settings.home)
     lock = HomeLock.acquire(settings.home)
     try:
+        sweep_home(settings.home)
         with StopSignals() as signals:
             return Supervisor(settings, environ, signals).run(demo=demo)
     finally:

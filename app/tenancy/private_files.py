@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import secrets
 import stat
 from typing import TYPE_CHECKING
 
 from app.errors import ConfigurationError
+from app.tenancy.drafts import draft_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,7 +36,7 @@ def create_private(path: Path, content: bytes, what: str) -> None:
 
     Raises ConfigurationError where the folder cannot be written.
     """
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
+    draft = draft_of(path)
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

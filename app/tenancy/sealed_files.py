@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import secrets
 from typing import TYPE_CHECKING
 
+from app.tenancy.drafts import draft_of
 from app.tenancy.keys import UnreadableSecret
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class SealedFolder:
     def write(self, name: str, data: bytes, about: str | None = None) -> None:
         """The file holds `data` from now on, also after a loss of power. Raises OSError, and then it holds what it held."""
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        draft = self.path / f".{name}.{secrets.token_hex(6)}"
+        draft = draft_of(self.path / name)
         try:
             descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             with os.fdopen(descriptor, "wb") as file:
