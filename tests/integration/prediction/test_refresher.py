@@ -297,10 +297,10 @@ async def test_a_slow_model_holds_up_no_other_tenant(process: Process) -> None:
 
 async def test_a_burst_of_changes_is_few_looks_and_ends_with_the_last(process: Process) -> None:
     await process.until(lambda: process.said.looks >= 2)  # the first picture, and the one when the line came up
-    before = process.said.looks
     async with process.registry.database.tenant_tx(process.registry.tenant) as session:
         for _ in range(50):
             generation = await announce(session, process.registry.tenant)
+        before = process.said.looks  # polls go on while fifty changes are made; nobody hears of one before the commit
     await process.until(lambda: process.table.generation == generation)
     assert process.said.acks == [(generation, set())]
     assert process.said.looks - before <= 3  # what was heard, what came while that was read, a poll

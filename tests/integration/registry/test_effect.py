@@ -53,7 +53,7 @@ class House:
         async with self.registry.database.tenant_tx(self.registry.tenant) as session:
             return (await effects_of(session, self.registry.tenant, [(generation, version)]))[(generation, version)]
 
-    async def awaited(self, generation: int, within_s: float = 5.0) -> Effect:
+    async def awaited(self, generation: int, within_s: float = 60.0) -> Effect:
         return await await_effect(self.registry.database, self.registry.tenant, (generation, VERSION), within_s)
 
     def silent(self, name: str, seconds: int) -> None:

@@ -208,10 +208,8 @@ def test_one_flipped_bit_in_the_database_fails_the_version_and_the_old_one_serve
     assert len(as_superuser(FLIP, digest)) == 1
     given = {"model": "flipped", "task": "CLASSIFICATION", "artifactDigest": digest}
     number = admin.ask(REGISTER, input=given)["registerModelVersion"]["number"]
-    for _ in range(200):
-        shown = version(admin, "flipped", number)
-        if shown["status"] != "VALIDATING":
-            break
+    end = time.monotonic() + 120
+    while (shown := version(admin, "flipped", number))["status"] == "VALIDATING" and time.monotonic() < end:
         time.sleep(0.05)
     assert shown["status"] == "FAILED"
     assert "is refused: its bytes are not those that were uploaded" in shown["statusReason"]

@@ -11,6 +11,7 @@ from app.errors import InvalidInput, ModelUnavailable, NotFound
 from app.experiments.flags.document import FlagsRefused, Problem
 from app.experiments.flags.selector import TenantFlags
 from app.experiments.types import TargetingRule
+from app.prediction.pool import key_of
 from app.prediction.types import RoutingReason
 from app.registry.types import PRODUCTION, VersionStatus
 from app.tenancy.keys import TenantKeys
@@ -161,7 +162,9 @@ class TestAnArmThatCannotAnswer:
         assert len(process.graphs.asked) == 2
 
     async def test_that_production_points_at_is_waited_for_as_without_flags(self, process: Process) -> None:
-        process.apply(running(variant("control", 1, control=True), variant("treatment", 1)), routes=[process.version(1)])
+        route = process.version(1)
+        process.pool.keep({key_of(CLINIC, route)})  # as for every alias: else it is waited for hardly at all
+        process.apply(running(variant("control", 1, control=True), variant("treatment", 1)), routes=[route])
         answer = await process.ask([1, 2], unit="u1")
 
         assert (answer.reason, answer.version, process.around.fallbacks) == (RoutingReason.EXPERIMENT, 1, [])
