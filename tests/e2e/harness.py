@@ -121,15 +121,35 @@ def stat_of(pid):
     return None if state in "ZX" else (int(parent), rest[17])
 
 
+def file_of(pid, name):
+    """What is in that file of a process; nothing, where the process ended before it was read."""
+    try:
+        return Path(f"/proc/{pid}/{name}").read_bytes()
+    except OSError:
+        return b""
+
+
+def command_of(pid):
+    return file_of(pid, "cmdline").replace(b"\0", b" ").decode()
+
+
+def user_of(pid):
+    """Its number; None where the process ended before it was asked."""
+    try:
+        return Path(f"/proc/{pid}").stat().st_uid
+    except OSError:
+        return None
+
+
 def left_of(tree):
     """Which of `tree` still run, after giving them the few seconds that they may take."""
     end = time.monotonic() + GONE_S
     while left := {pid for pid, started in tree if (now := stat_of(pid)) and now[1] == started}:
         if time.monotonic() > end:
-            return {pid: Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode() for pid in left}
+            return {pid: command_of(pid) for pid in left}
     return {}
 
 
 def commands(tree):
     """pid -> command line."""
-    return {pid: Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode() for pid, _ in tree if stat_of(pid)}
+    return {pid: command_of(pid) for pid, _ in tree if stat_of(pid)}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.harness import ROOT, TURNOUT, Run, commands
+from tests.e2e.harness import ROOT, TURNOUT, Run, commands, file_of
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.xdist_group("e2e")]
 
@@ -35,7 +35,7 @@ def test_no_child_knows_the_owner_of_the_database(run):
     password = next((run.home / "pg").rglob("turnout_owner.password")).read_text().encode()
     runtime = next((run.home / "pg").rglob("turnout_runtime.password")).read_text().encode()
     for pid, _ in run.tree():
-        known = b"".join(Path(f"/proc/{pid}/{name}").read_bytes() for name in ("environ", "cmdline"))
+        known = b"".join(file_of(pid, name) for name in ("environ", "cmdline"))
         assert password not in known
         assert runtime not in known
 
@@ -44,7 +44,7 @@ def test_model_processes_have_no_setting_of_the_service(run):
     hosts = pid_of(run, "app.prediction.worker")
     assert hosts
     for pid in hosts:
-        assert b"TURNOUT_" not in Path(f"/proc/{pid}/environ").read_bytes()
+        assert b"TURNOUT_" not in file_of(pid, "environ")
 
 
 def test_the_command_line_shows_predicts_promotes_and_rolls_back(run):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.harness import TURNOUT, Run, left_of, python_for
+from tests.e2e.harness import TURNOUT, Run, left_of, python_for, user_of
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.xdist_group("e2e")]
 
@@ -113,7 +113,7 @@ def test_it_all_works_as_an_ordinary_user(home, started):
     run = started([python, "-P", "-m", "app.cli.main", "serve", "--demo", "--port", "0"], user=NOBODY)
     assert json.loads(run.paste())["data"]["predict"]["version"] == 1
     tree = run.tree()
-    assert {Path(f"/proc/{pid}").stat().st_uid for pid, _ in tree} == {NOBODY}
+    assert {user_of(pid) for pid, _ in tree} - {None} == {NOBODY}
     run.interrupt()
     run.process.wait(10)
     assert left_of(tree) == {}

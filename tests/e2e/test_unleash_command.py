@@ -1,6 +1,5 @@
 """`make unleash`: a real server by one command, and nothing left behind after Ctrl-C or a kill."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.harness import stat_of
 from tests.support.database import remove_home
 from tests.support.service import ROOT, free_port
 
@@ -17,11 +17,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.xdist_group("unleas
 
 
 def gone(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    return stat_of(pid) is None
 
 
 def children(pid):
