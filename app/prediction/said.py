@@ -8,7 +8,7 @@ import numpy as np
 
 from app.journal.types import PredictionRecord
 from app.kernel.tensors import Batch, Scores
-from app.prediction.types import BatchPrediction, ClassProbability, Prediction
+from app.prediction.types import BatchPrediction, Prediction
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -77,15 +77,14 @@ def record(
 
 def one(prediction_id: UUID, request: RouteRequest, chosen: Chosen, scores: Scores) -> Prediction:
     """The answer to one row."""
-    label = probability = probabilities = None
+    label = probability = classes = shares = None
     if scores.labels is not None:
         classes = chosen.routed.route.classes or ()
         index = int(scores.labels[0])
         label = classes[index]
         if scores.probabilities is not None:
-            row = scores.probabilities[0].tolist()
-            probability = row[index]
-            probabilities = [ClassProbability(name, share) for name, share in zip(classes, row, strict=True)]
+            shares = scores.probabilities[0].tolist()
+            probability = shares[index]
     value = None if scores.values is None else float(scores.values[0])
     return Prediction(
         id=prediction_id,
@@ -96,7 +95,8 @@ def one(prediction_id: UUID, request: RouteRequest, chosen: Chosen, scores: Scor
         reason=chosen.reason,
         label=label,
         probability=probability,
-        probabilities=probabilities,
+        classes=classes,
+        shares=shares,
         value=value,
         degraded=chosen.degraded,
     )

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from uuid import UUID
 
     import numpy as np
@@ -49,6 +49,8 @@ class ClassProbability:
 
 @dataclass(slots=True)
 class Prediction:
+    """`classes`, `shares`: all classes and their probabilities, in one order; None where there are none."""
+
     id: UUID
     model: str
     version: int
@@ -57,9 +59,17 @@ class Prediction:
     reason: RoutingReason
     label: str | None
     probability: float | None
-    probabilities: list[ClassProbability] | None
+    classes: Sequence[str] | None
+    shares: list[float] | None
     value: float | None
     degraded: bool
+
+    @property
+    def probabilities(self) -> list[ClassProbability] | None:
+        """Made where it is asked for, which is seldom."""
+        if self.classes is None or self.shares is None:
+            return None
+        return [ClassProbability(name, share) for name, share in zip(self.classes, self.shares, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)

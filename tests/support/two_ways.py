@@ -81,7 +81,8 @@ def _prediction(request: Any, features: Any) -> Prediction:
         reason=list(RoutingReason)[number % len(RoutingReason)],
         label=None if regressor else "løk",
         probability=None if regressor else share,
-        probabilities=None if regressor else [ClassProbability("løk", share), ClassProbability("ost", 1 - share)][: number % 4],
+        classes=None if regressor else ("løk", "ost")[: number % 4],
+        shares=None if regressor else [share, 1 - share][: number % 4],
         value=share * 1e6 if regressor else None,
         degraded=number % 7 == 0,
     )
@@ -129,10 +130,11 @@ def _changed(model: str, answer: Any) -> Any:
         return None
     if model == "error":
         return NotFound("an error as an answer")
-    for name, value in _CHANGES.get(model, {}).items():
-        if hasattr(answer, name):
-            object.__setattr__(answer, name, value)
-    return answer
+    changes = _CHANGES.get(model)
+    if changes is None:
+        return answer
+    told = {name: getattr(answer, name) for name in dir(answer) if not name.startswith("_")}
+    return SimpleNamespace(**told | {name: value for name, value in changes.items() if name in told})
 
 
 class _Counting(GraphQLEndpoint):
