@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from app.graphql.http.bulk import Bulk
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_REMEMBERED_CHARS = 4096  # digests of longer documents are taken each time, so that nobody fills memory with them
 
 
 class ClientGone(Exception):
@@ -100,10 +102,15 @@ def _parameters(get: Callable[[str], Any]) -> Parameters:
         if claimed is None:
             raise BadRequest("The document is missing: send it as `query`, or the id under which it is registered as `documentId`.")
         return Parameters(None, claimed, operation_name, variables, registered=not _SHA256.fullmatch(claimed))
-    sha256 = hashlib.sha256(text.encode()).hexdigest()
+    sha256 = _sha256(text) if len(text) <= _REMEMBERED_CHARS else _sha256.__wrapped__(text)
     if claimed is not None and claimed != sha256 and _SHA256.fullmatch(claimed):
         raise BadRequest("extensions.persistedQuery.sha256Hash is not the SHA-256 of `query`.")
     return Parameters(text, sha256, operation_name, variables)
+
+
+@lru_cache(256)
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _persisted(extensions: dict[str, Any]) -> str | None:
