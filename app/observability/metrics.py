@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 MAX_PREDICTION_SERIES = 1000  # combinations of tenant, model, version and runtime a process; the rest is "other"
 _MAX_SERIES = 100
 _OTHER = "other"
-_VALUE_AND_TIME = Struct("dd")
+_put = Struct("dd").pack_into  # value and time
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 
 
@@ -182,11 +182,11 @@ class _Cell:
 
     def __init__(self, value: Any) -> None:
         self._file, self._total = value._file, value._value  # noqa: SLF001  there is no public way to the place of a number
-        self._at = slice(place := self._file._positions[value._key], place + _VALUE_AND_TIME.size)  # noqa: SLF001
+        self._at = self._file._positions[value._key]  # noqa: SLF001
 
     def add(self, amount: float) -> None:
-        self._total += amount
-        self._file._m[self._at] = _VALUE_AND_TIME.pack(self._total, 0.0)  # noqa: SLF001  another map each time the file has grown
+        self._total = total = self._total + amount
+        _put(self._file._m, self._at, total, 0.0)  # noqa: SLF001  another map each time the file has grown
 
 
 def _observing(histogram: Any) -> Callable[[float], None]:
