@@ -36,6 +36,7 @@ _CELLS_IN_A_THREAD = 20_000  # below this, taking a batch apart costs less than 
 _MOST_WAITING_ROWS = 200_000
 _LOAD_TIMEOUT_S = 120.0
 _FIRST_BACKOFF_S, _LONGEST_BACKOFF_S = 0.05, 2.0
+_LAST_LOOK_S = 0.005
 _AWAY_S = 2.0  # so long requests wait for a model host that is being started anew
 _STALE_CHANNELS = 3  # a child that ends for want of clients may be handed out once more
 log = structlog.get_logger()
@@ -239,6 +240,10 @@ class SklearnRuntime:
         self._kill_timer = loop.call_later(max(first, self._version.patience_s), self._too_long)
 
     def _too_long(self) -> None:
+        """Looks at the socket once more: where our own loop was held up, it comes to its timers first, and the answer may lie there."""
+        self._kill_timer = asyncio.get_running_loop().call_later(_LAST_LOOK_S, self._give_up)
+
+    def _give_up(self) -> None:
         log.warning("model_call_too_long", key=self._version.key, pid=self._pid)
         self._kill()
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
+import signal
+import socket
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
 import numpy as np
 import pytest
+import uvloop
 
 from app.errors import DeadlineExceeded, ModelFailed
 from app.kernel.clock import Deadline, SystemClock
@@ -199,3 +204,35 @@ async def test_an_answer_that_is_none_is_told_as_bad_output_and_the_worker_lives
         await ask(runtime, value)
     assert problem(failed.value) == "BAD_OUTPUT"
     assert (await ask(runtime, GOOD), runtime.pid, mood.deaths) == ([2.0], pid, [])
+
+
+def test_a_child_that_answered_while_our_own_loop_was_held_up_is_not_killed_for_it(trusting: RunningHost, tmp_path: Path) -> None:
+    """By the loop that serves, which comes to its timers before it looks at its sockets again."""
+
+    async def held_up() -> tuple[list[str], list[float], bool]:
+        made = Mood(Lab(trusting, trusting.connect(), tmp_path), uuid4())
+        made.lab.host = made.host(LocalMarks(SystemClock()))
+        runtime = await made.open()
+        pid, loop = runtime.pid, asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+
+        def hold_up() -> None:
+            loop.remove_reader(ours)
+            os.kill(pid, signal.SIGCONT)
+            time.sleep(2.2)  # longer than a call has patience
+
+        os.kill(pid, signal.SIGSTOP)  # so that it answers while we are held up, and not before
+        asked = asyncio.ensure_future(ask(runtime, GOOD, within_s=1.0))
+        await asyncio.sleep(0)
+        loop.add_reader(ours, hold_up)
+        theirs.send(b"!")
+        await asyncio.gather(asked, return_exceptions=True)
+        after = await ask(runtime, 3.0)
+        lives = runtime.pid == pid
+        await runtime.close()
+        ours.close()
+        theirs.close()
+        return made.deaths, after, lives
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(held_up()) == ([], [6.0], True)
