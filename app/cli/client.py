@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 _PIECE_BYTES = 1024 * 1024
+_ABOUT_TOKENS = "A fresh development token: turnout token --tenant TENANT --subject me --role ADMIN --ttl 1h"
 
 
 class Refused(click.ClickException):
@@ -98,10 +99,14 @@ def _refusal(status: int, body: dict[str, Any]) -> Refused:
     first = errors[0] if isinstance(errors[0], dict) else {}
     extensions = first.get("extensions") or {}
     code = extensions.get("code")
-    lines = [f"{first.get('message', 'refused')} ({code or status})"]
-    lines += [f"  {_problem(item)}" for key in ("problems", "blockers") for item in extensions.get(key) or []]
+    message = str(first.get("message", "refused"))
+    blockers = [item for item in extensions.get("blockers") or [] if isinstance(item, dict)]
+    told = [*(extensions.get("problems") or []), *(item for item in blockers if str(item.get("message")) not in message)]
+    lines = [f"{message} ({code or status})", *(f"  {_problem(item)}" for item in told)]
+    if blockers and all(item.get("overridable") for item in blockers):
+        lines.append('  Where its callers can bear that: turnout model promote MODEL VERSION --allow-breaking --reason "WHY"')
     if status == 401:
-        lines.append("  A fresh development token: turnout token --tenant TENANT --subject me --role ADMIN --ttl 1h")
+        lines.append(f"  {_ABOUT_TOKENS}")
     if request_id := extensions.get("requestId"):
         lines.append(f"  request {request_id}")
     return Refused("\n".join(lines), code)

@@ -89,7 +89,10 @@ async def blockers(session: AsyncSession, model: ModelRow, number: int, state: s
 def refuse(model: ModelRow, alias: str, number: int, found: list[PromotionBlocker], allow_breaking: bool) -> None:
     """Raises NotPromotable with the blockers that stand; returns where there is none."""
     if standing := [b for b in found if not (allow_breaking and b.overridable)]:
+        way_on = (
+            " Where its callers can bear that, promote takes allowBreaking with a reason." if all(b.overridable for b in standing) else ""
+        )
         raise NotPromotable(
-            f"Version {number} of {model.name!r} cannot be promoted to {alias!r}: {' '.join(b.message for b in standing)}",
+            f"Version {number} of {model.name!r} cannot be promoted to {alias!r}: {' '.join(b.message for b in standing)}{way_on}",
             blockers=[b.to_json() for b in standing],
         )

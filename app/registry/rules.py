@@ -185,12 +185,12 @@ def promotion_blockers(
     serving: Signature | None,
     serving_classes: tuple[str, ...] | None,
 ) -> list[PromotionBlocker]:
-    """All that stands in the way of pointing an alias that serves `serving` (None: nothing yet) at the candidate."""
+    """All that stands in the way of pointing an alias that serves `serving` (None: nothing yet) at the candidate: one of each kind."""
     if status is not VersionStatus.READY or candidate is None:
         return [PromotionBlocker(_STATUS_CODES[status], _STATUS_TEXTS[status], overridable=False)]
     if serving is None:
         return []
-    texts = signature_breaks(serving, candidate)
+    texts = _folded(_breaks(serving, candidate))
     if (serving_classes is None) != (candidate_classes is None) or set(serving_classes or ()) != set(candidate_classes or ()):
         texts.append(
             ("CLASSES_CHANGED", f"Callers know the classes {_listed(serving_classes)}; this version has {_listed(candidate_classes)}.")
@@ -200,37 +200,80 @@ def promotion_blockers(
 
 def signature_breaks(old: Signature, new: Signature) -> list[tuple[str, str]]:
     """(code, sentence) for each thing that callers of `old` send and `new` would refuse or read otherwise."""
+    return [(code, _ONE[code].format(*names)) for code, names in _breaks(old, new)]
+
+
+def _folded(breaks: list[tuple[str, tuple[str, ...]]]) -> list[tuple[str, str]]:
+    """One (code, sentence) of each code, in the order of the first; of many columns it names the first few."""
+    found = []
+    for kind in dict.fromkeys(code for code, _ in breaks):
+        columns = [names for code, names in breaks if code == kind]
+        if len(columns) == 1:
+            found.append((kind, _ONE[kind].format(*columns[0])))
+            continue
+        shown = ", ".join(_short(names[0]) for names in columns[:_SHOWN_COLUMNS])
+        rest = len(columns) - _SHOWN_COLUMNS
+        found.append((kind, _MANY[kind].format(len(columns), shown + (f" and {rest:,} more" if rest > 0 else ""))))
+    return found
+
+
+def _breaks(old: Signature, new: Signature) -> list[tuple[str, tuple[str, ...]]]:
+    """(code, what fills its sentence: the column first) for each thing that breaks callers of `old`."""
     before, after = ({c.name: c for c in s.columns} for s in (old, new))
-    breaks = [("COLUMN_REMOVED", f"Callers send {name!r}, which this version does not know.") for name in before if name not in after]
+    breaks: list[tuple[str, tuple[str, ...]]] = [("COLUMN_REMOVED", (repr(name),)) for name in before if name not in after]
     for name, column in after.items():
         if name in before:
             breaks += _column_breaks(before[name], column)
         elif column.required:
-            breaks.append(("COLUMN_ADDED", f"This version requires {name!r}, which callers do not send."))
+            breaks.append(("COLUMN_ADDED", (repr(name),)))
     if not breaks and [n for n in before if n in after] != [n for n in after if n in before]:
-        breaks.append(("COLUMNS_REORDERED", "The columns stand in another order: callers that send lists would be read wrongly."))
+        breaks.append(("COLUMNS_REORDERED", ()))
     return breaks
 
 
-def _column_breaks(old: Column, new: Column) -> list[tuple[str, str]]:
-    found = []
+def _column_breaks(old: Column, new: Column) -> list[tuple[str, tuple[str, ...]]]:
+    found: list[tuple[str, tuple[str, ...]]] = []
+    name = repr(new.name)
     if old.type is not new.type and (old.type, new.type) not in _WIDER_TYPES:
-        found.append(("COLUMN_RETYPED", f"{new.name!r} was {old.type} and is {new.type}."))
+        found.append(("COLUMN_RETYPED", (name, str(old.type), str(new.type))))
     if new.required and not old.required:
-        found.append(("COLUMN_REQUIRED", f"Callers may leave out {new.name!r}, which this version requires."))
+        found.append(("COLUMN_REQUIRED", (name,)))
     low_raised = new.minimum is not None and (old.minimum is None or new.minimum > old.minimum)
     high_lowered = new.maximum is not None and (old.maximum is None or new.maximum < old.maximum)
     if low_raised or high_lowered:
-        found.append(("RANGE_NARROWED", f"The range of {new.name!r} is narrower than callers know."))
+        found.append(("RANGE_NARROWED", (name,)))
     if new.categories is not None and (old.categories is None or set(old.categories) - set(new.categories)):
-        found.append(("CATEGORIES_NARROWED", f"{new.name!r} takes fewer categories than callers know."))
+        found.append(("CATEGORIES_NARROWED", (name,)))
     return found
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _SHOWN_NAME else f"{name[:_SHOWN_NAME]}…"
 
 
 def _listed(classes: tuple[str, ...] | None) -> str:
     return "none" if not classes else ", ".join(classes[:20]) + (", …" if len(classes) > 20 else "")
 
 
+_SHOWN_COLUMNS = 3
+_SHOWN_NAME = 80
+_ONE = {
+    "COLUMN_REMOVED": "Callers send {}, which this version does not know.",
+    "COLUMN_ADDED": "This version requires {}, which callers do not send.",
+    "COLUMN_RETYPED": "{} was {} and is {}.",
+    "COLUMN_REQUIRED": "Callers may leave out {}, which this version requires.",
+    "RANGE_NARROWED": "The range of {} is narrower than callers know.",
+    "CATEGORIES_NARROWED": "{} takes fewer categories than callers know.",
+    "COLUMNS_REORDERED": "The columns stand in another order: callers that send lists would be read wrongly.",
+}
+_MANY = {
+    "COLUMN_REMOVED": "Callers send {:,} columns that this version does not know: {}.",
+    "COLUMN_ADDED": "This version requires {:,} columns that callers do not send: {}.",
+    "COLUMN_RETYPED": "{:,} columns have another type than callers know: {}.",
+    "COLUMN_REQUIRED": "Callers may leave out {:,} columns that this version requires: {}.",
+    "RANGE_NARROWED": "The ranges of {:,} columns are narrower than callers know: {}.",
+    "CATEGORIES_NARROWED": "{:,} columns take fewer categories than callers know: {}.",
+}
 _STATUS_CODES = {
     VersionStatus.READY: "NOT_INSPECTED",
     VersionStatus.VALIDATING: "NOT_READY",

@@ -52,6 +52,18 @@ def test_blockers_of_a_promotion_are_listed():
     assert refusal.value.message == "No. (NOT_PROMOTABLE)\n  NOT_READY: It is FAILED."
 
 
+def test_a_blocker_that_the_message_tells_is_told_once_and_comes_with_the_way_on():
+    blockers = [{"code": "COLUMN_REQUIRED", "message": "Callers may leave out 'age'.", "overridable": True}]
+    extensions = {"code": "NOT_PROMOTABLE", "blockers": blockers}
+    error = {"message": "It cannot be promoted: Callers may leave out 'age'.", "extensions": extensions}
+    with client_that_hears(200, {"errors": [error]}) as client, pytest.raises(Refused) as refusal:
+        client.query("mutation { promote }")
+    assert refusal.value.message.splitlines() == [
+        "It cannot be promoted: Callers may leave out 'age'. (NOT_PROMOTABLE)",
+        '  Where its callers can bear that: turnout model promote MODEL VERSION --allow-breaking --reason "WHY"',
+    ]
+
+
 def test_a_refused_token_comes_with_the_command_that_makes_a_new_one():
     body = {"errors": [{"message": "A valid bearer token is needed.", "extensions": {"code": "UNAUTHENTICATED"}}]}
     with client_that_hears(401, body) as client, pytest.raises(Refused, match="turnout token --tenant TENANT"):

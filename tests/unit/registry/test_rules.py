@@ -61,16 +61,6 @@ def test_a_change_that_every_caller_can_bear_is_no_blocker(new: Signature) -> No
     assert promotion_blockers(VersionStatus.READY, new, ("b", "a"), OLD, ("a", "b")) == []
 
 
-def test_changed_classes_are_a_blocker() -> None:
-    blockers = promotion_blockers(VersionStatus.READY, OLD, ("a", "c"), OLD, ("a", "b"))
-    assert [b.code for b in blockers] == ["CLASSES_CHANGED"]
-
-
-@pytest.mark.parametrize("status", [s for s in VersionStatus if s is not VersionStatus.READY])
-def test_a_version_that_is_not_ready_cannot_be_promoted_by_anybody(status: VersionStatus) -> None:
-    assert [b.overridable for b in promotion_blockers(status, OLD, None, None, None)] == [False]
-
-
 columns = st.builds(
     Column,
     st.sampled_from("abcd"),
@@ -80,6 +70,41 @@ columns = st.builds(
     st.none() | st.integers(4, 9),
 )
 signatures = st.lists(columns, min_size=1, max_size=4, unique_by=lambda c: c.name).map(lambda cs: with_columns(*cs))
+
+
+def test_alike_blockers_are_one_that_counts_the_columns_and_names_the_first_few() -> None:
+    free = with_columns(*(Column(f"c{i}", ColumnType.NUMBER, required=False) for i in range(30)), NOTE)
+    strict = with_columns(*(Column(f"c{i}", ColumnType.NUMBER) for i in range(30)))
+    blockers = promotion_blockers(VersionStatus.READY, strict, None, free, None)
+    assert [(b.code, b.message) for b in blockers] == [
+        ("COLUMN_REMOVED", "Callers send 'note', which this version does not know."),
+        ("COLUMN_REQUIRED", "Callers may leave out 30 columns that this version requires: 'c0', 'c1', 'c2' and 27 more."),
+    ]
+    assert len(signature_breaks(free, strict)) == 31  # a comparison tells each
+
+
+def test_names_of_columns_however_long_and_many_leave_a_blocker_short() -> None:
+    wide = with_columns(*(Column(f"{i}{'x' * 190}", ColumnType.NUMBER) for i in range(1_000)))
+    (removed, added) = promotion_blockers(VersionStatus.READY, wide, None, with_columns(AGE, CITY), None)
+    assert removed.message == "Callers send 2 columns that this version does not know: 'age', 'city'."
+    assert len(added.message) < 400
+    assert added.message.endswith(" and 997 more.")
+
+
+@given(signatures, signatures)
+def test_folding_keeps_every_kind_of_blocker(a: Signature, b: Signature) -> None:
+    kinds = list(dict.fromkeys(code for code, _ in signature_breaks(a, b)))
+    assert [blocker.code for blocker in promotion_blockers(VersionStatus.READY, b, None, a, None)] == kinds
+
+
+def test_changed_classes_are_a_blocker() -> None:
+    blockers = promotion_blockers(VersionStatus.READY, OLD, ("a", "c"), OLD, ("a", "b"))
+    assert [b.code for b in blockers] == ["CLASSES_CHANGED"]
+
+
+@pytest.mark.parametrize("status", [s for s in VersionStatus if s is not VersionStatus.READY])
+def test_a_version_that_is_not_ready_cannot_be_promoted_by_anybody(status: VersionStatus) -> None:
+    assert [b.overridable for b in promotion_blockers(status, OLD, None, None, None)] == [False]
 
 
 @given(signatures)
