@@ -10,10 +10,11 @@ import stat
 import sys
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import uvicorn
 
+from app.web.accepting import Accepting
 from app.web.connections import SWEEP_S
 from app.web.protocol import guarded
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from app.web.connections import Connections
+    from app.web.protocol import GuardedProtocol
 
 READY = b"ready"
 _LOOK_S = 0.05
@@ -87,6 +89,7 @@ class ServingProcess(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        self.servers += [cast("asyncio.Server", Accepting(listener, self._protocol)) for listener in sockets or []]
         self._sweep()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -111,6 +114,10 @@ class ServingProcess(uvicorn.Server):
             if not self.server_state.connections:
                 return True
         return self._until is not None and time.monotonic() >= self._until
+
+    def _protocol(self) -> asyncio.Protocol:
+        make = cast("type[GuardedProtocol]", self.config.http_protocol_class)
+        return make(self.config, self.server_state, self.lifespan.state)
 
     def _replace(self, _number: int, _frame: FrameType | None) -> None:
         if self._until is None:
