@@ -360,4 +360,4 @@ def _serving(read: _Reader) -> ServingSettings:
     )
 
 
-_READ_ELSEWHERE = {"TURNOUT_TOKEN"}  # the command line's own
+_READ_ELSEWHERE = {"TURNOUT_TOKEN", "TURNOUT_URL"}  # the command line's own

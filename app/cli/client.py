@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 
 _TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 _PIECE_BYTES = 1024 * 1024
-_ABOUT_TOKENS = "A fresh development token: turnout token --tenant TENANT --subject me --role ADMIN --ttl 1h"
+_WHICH_SERVICE = (
+    "say which one: --url URL, TURNOUT_URL, or TURNOUT_HOME, the data folder of a service on this machine (unset: .turnout where you are)"
+)
+_ABOUT_TOKENS = """On a development machine: does the tenant exist (turnout tenant list), on this service? Then the token may be too old,
+  or of another data folder (TURNOUT_HOME). A fresh one: turnout token --tenant TENANT --subject me --role ADMIN --ttl 1h"""
 
 
 class Refused(click.ClickException):
@@ -69,7 +73,7 @@ class Client:
         try:
             return self._http.request(method, path, **options)
         except httpx.ConnectError:
-            raise Refused(f"Nothing answers at {self.url}. Start the service (make run), or name another with --url.") from None
+            raise Refused(f"Nothing answers at {self.url}. Start the service (make run), or {_WHICH_SERVICE}.") from None
         except httpx.TimeoutException:
             raise Refused(f"{self.url} did not answer in time.") from None
         except httpx.InvalidURL as error:

@@ -21,7 +21,7 @@ from app.cli.artifact import KEY_FILE
 from app.cli.client import Client, Refused
 from app.cli.demo_plan import EXAMPLE, EXAMPLE_KEY, MODELS, TENANTS, DemoModel
 from app.cli.minting import mint
-from app.cli.options import load_settings, local_url
+from app.cli.options import load_settings, local_url, url_option
 from app.cli.output import note
 from app.kernel.context import Role
 from app.kernel.home import DEMO_ARTIFACTS
@@ -47,7 +47,7 @@ _HOW_TO_SIGN = f"""{SIGNED_ALONE} (TURNOUT_ARTIFACT_TRUST=signed-only), so the d
 
 
 @click.command()
-@click.option("--url", help="The service. Default: the one of this machine.")
+@url_option
 @click.option("--key", type=KEY_FILE, help="Ed25519 private key (PEM) to sign the models with, where the service wants that.")
 def demo(url: str | None, key: Path | None) -> None:
     """Seed the demo tenants `clinic` and `shop`. What is there already stays."""
@@ -59,6 +59,7 @@ def demo(url: str | None, key: Path | None) -> None:
         clients = {tenant: stack.enter_context(Client(target, _token(settings, tenant, _SEEDING_TTL_S))) for tenant in TENANTS}
         _seed(settings, clients, signing)
     click.echo(banner(target, _token(settings, EXAMPLE.tenant, _SHOWN_TTL_S), _example_row(settings)))
+    click.echo(how_to_call(Path(sys.executable).parent, settings.home))
 
 
 def banner(url: str, token: str, row: dict[str, Any]) -> str:
@@ -73,6 +74,12 @@ Paste this line; a real model answers a real row, {len(row)} measurements of a t
 
 {curl_line(url, token, row)}
 """
+
+
+def how_to_call(programs: Path, home: Path) -> str:
+    """The line after which a shell finds `turnout`, and `turnout` this machine's service, in any folder."""
+    line = f'export PATH={shlex.quote(str(programs))}:"$PATH" TURNOUT_HOME={shlex.quote(str(home.absolute()))}'
+    return f"The command line, once in each terminal; then `turnout --help`, in any folder:\n\n{line}\n"
 
 
 def curl_line(url: str, token: str, row: dict[str, Any]) -> str:

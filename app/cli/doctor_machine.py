@@ -6,6 +6,8 @@ import asyncio
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
+import httpx
+
 from app.cli.findings import Finding, Level
 from app.cli.options import local_url
 from app.errors import AppError, ConfigurationError
@@ -29,10 +31,11 @@ if TYPE_CHECKING:
 
 _FULL_SPOOL = 0.8
 _OLD_S = 60.0
+_HEALTH_S = 5.0
 
 
 def setting_findings(settings: Settings) -> Iterator[Finding]:
-    yield Finding("settings", Level.OK, f"{settings.environment.value}, {settings.http.workers} serving process(es)")
+    yield Finding("settings", Level.OK, f"{settings.environment.value}, {settings.http.workers} serving process(es) configured here")
     for name in settings.unknown:
         yield Finding("settings", Level.NOTE, f"nothing reads {name}: a typing error? docs/settings.md lists the names")
     if settings.development and not _is_loopback(settings.http.host):
@@ -82,7 +85,16 @@ def service_findings(settings: Settings) -> Iterator[Finding]:
         return
     url = local_url(settings)
     level, words = (Level.OK, "ready") if is_ready(url) else (Level.UNREACHABLE, "not ready: see its /readyz")
-    yield Finding("service", level, f"process {running} on {url}: {words}")
+    yield Finding("service", level, f"process {running} on {url}: {words}{_processes(url)}")
+
+
+def _processes(url: str) -> str:
+    """How many serving processes the service itself knows of; nothing where it does not tell."""
+    try:
+        replicas = httpx.get(f"{url}/health", timeout=_HEALTH_S, trust_env=False).json()["replicas"]
+        return f", {replicas['listed'] - replicas['silent']} serving process(es) heard of, on all machines"
+    except (httpx.HTTPError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def _signature_findings(settings: Settings) -> Iterator[Finding]:

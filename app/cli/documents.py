@@ -13,6 +13,7 @@ from app.cli.manifests import ListedDocument, read_documents
 from app.cli.options import Target, json_option, service_options
 from app.cli.output import show_json, show_table
 from app.kernel.context import Role
+from app.tenancy.documents.rules import known_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -74,9 +75,13 @@ def list_(all_tenants: bool, target: Target, as_json: bool) -> None:
 @service_options
 @json_option
 def remove(ids: tuple[str, ...], all_tenants: bool, target: Target, as_json: bool) -> None:
-    """Remove the documents with these IDS."""
+    """Remove the documents with these IDS. Exit status 1 where one was not there."""
     with _client(target, all_tenants=all_tenants) as client:
-        _show([(name, [], "removed") for name in _remove(client, ids, all_tenants=all_tenants)], as_json)
+        removed = _remove(client, ids, all_tenants=all_tenants)
+    missing = [name for name in dict.fromkeys(ids) if known_id(name) not in removed]
+    _show([*((name, [], "removed") for name in removed), *((name, [], "was not there") for name in missing)], as_json)
+    if missing:
+        raise Refused(f"Not registered: {', '.join(missing)}. What is: turnout documents list{' --all-tenants' if all_tenants else ''}")
 
 
 def _client(target: Target, *, all_tenants: bool) -> Client:

@@ -54,10 +54,13 @@ class Target:
         return mint(settings, self.tenant, "turnout-cli", tuple(roles), ttl_s=300)
 
 
+url_option = click.option("--url", envvar="TURNOUT_URL", help="The service; TURNOUT_URL does the same. Default: that of TURNOUT_HOME.")
+
+
 def service_options(command: F) -> F:
     """--url, --token and --tenant as one `target` argument."""
 
-    @click.option("--url", help="The service. Default: the one of this machine.")
+    @url_option
     @click.option("--token", envvar="TURNOUT_TOKEN", help="Bearer token; TURNOUT_TOKEN does the same.")
     @click.option("--tenant", help="In place of a token on a development machine: act for this tenant with its development key.")
     @functools.wraps(command)

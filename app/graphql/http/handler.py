@@ -195,7 +195,11 @@ class GraphQLEndpoint:
         if exchange.method not in {"GET", "POST"}:
             raise HttpRefusal(405, "Send a POST, or a GET for a query.", _ALLOW)
         if accepted is None:
-            raise HttpRefusal(406, "The answer is application/graphql-response+json or application/json: accept one of them.")
+            raise HttpRefusal(
+                406,
+                "The answer is application/json or application/graphql-response+json: accept one of them. "
+                "This is no page for a browser: docs/clients.md says how clients ask.",
+            )
         if exchange.repeated:
             raise BadRequest("A header that may stand once stands twice.")
         if exchange.method == "POST":

@@ -66,8 +66,9 @@ def test_a_blocker_that_the_message_tells_is_told_once_and_comes_with_the_way_on
 
 def test_a_refused_token_comes_with_the_command_that_makes_a_new_one():
     body = {"errors": [{"message": "A valid bearer token is needed.", "extensions": {"code": "UNAUTHENTICATED"}}]}
-    with client_that_hears(401, body) as client, pytest.raises(Refused, match="turnout token --tenant TENANT"):
+    with client_that_hears(401, body) as client, pytest.raises(Refused, match="turnout token --tenant TENANT") as refusal:
         client.query("{ viewer { tenant } }")
+    assert "does the tenant exist (turnout tenant list)" in refusal.value.message
 
 
 @pytest.mark.parametrize("body", [b"<html>hello</html>", b"[1]", b"\xff"])

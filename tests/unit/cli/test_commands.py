@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from app.cli.demo import banner, curl_line
+from app.cli.demo import banner, curl_line, how_to_call
 from app.cli.main import _COMMANDS, main
 from app.cli.options import local_url, parse_duration
 from app.registry.signing import Stamp, TrustedKeys
@@ -125,7 +125,23 @@ def test_development_keys_are_refused_in_production(turnout):
 def test_a_service_that_is_away_is_status_1_and_named(turnout):
     result = turnout("predict", "tumour", "{}", "--url", "http://127.0.0.1:1", "--token", "t")
     assert result.exit_code == 1
-    assert "Nothing answers at http://127.0.0.1:1. Start the service (make run)" in result.stderr
+    assert "Nothing answers at http://127.0.0.1:1. Start the service (make run), or say which one" in result.stderr
+    assert all(way in result.stderr for way in ("--url", "TURNOUT_URL", "TURNOUT_HOME"))
+
+
+def test_the_service_is_the_option_s_else_the_variable_s_else_this_machine_s(turnout):
+    ask = ("predict", "tumour", "{}", "--token", "t")
+    there = {"TURNOUT_URL": "http://127.0.0.1:2", "TURNOUT_PORT": "3"}
+    assert "Nothing answers at http://127.0.0.1:1." in turnout(*ask, "--url", "http://127.0.0.1:1", **there).stderr
+    assert "Nothing answers at http://127.0.0.1:2." in turnout(*ask, **there).stderr
+    assert "Nothing answers at http://127.0.0.1:3." in turnout(*ask, **{**there, "TURNOUT_URL": ""}).stderr
+    assert "TURNOUT_URL" not in turnout("doctor", **there).stdout
+
+
+def test_the_line_after_which_turnout_is_found_in_any_folder_is_one_that_a_shell_takes_as_it_is(tmp_path):
+    text = how_to_call(tmp_path / "a b" / "bin", tmp_path / "it's")
+    (line,) = [line for line in text.splitlines() if line.startswith("export ")]
+    assert shlex.split(line) == ["export", f"PATH={tmp_path}/a b/bin:$PATH", f"TURNOUT_HOME={tmp_path}/it's"]
 
 
 def test_a_bad_setting_is_status_1_and_named(turnout):

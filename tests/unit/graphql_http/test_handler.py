@@ -65,6 +65,12 @@ async def test_any_other_request_id_is_replaced(sent):
     assert answer.errors[0]["extensions"]["requestId"] == answer.headers["x-request-id"]
 
 
+async def test_a_browser_is_told_what_it_would_have_to_accept_and_where_that_is_described():
+    answer = await call(Toy().endpoint, "GET", b"", {"accept": "text/html", "authorization": "Bearer clinic"})
+    assert answer.status == 406
+    assert all(word in answer.errors[0]["message"] for word in ("application/json", "docs/clients.md"))
+
+
 async def test_what_comes_first_refuses_first():
     """Method, media type, caller, limit, length, JSON: each request is wrong in all later ways too."""
     toy = Toy(throttle=ToyThrottle(budget=0), options=EndpointOptions(max_body_bytes=10))
