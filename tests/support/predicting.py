@@ -24,7 +24,7 @@ from app.prediction.fallbacks import Fallbacks
 from app.prediction.flags import FlagBook
 from app.prediction.live_proof import LiveProof
 from app.prediction.loop_watch import LoopWatch
-from app.prediction.pool import RuntimePool
+from app.prediction.pool import RuntimePool, key_of
 from app.prediction.routing import RoutedVersion, RoutingTable, TenantRoutes
 from app.prediction.service import Predictor
 from app.prediction.shadows import Shadows
@@ -135,6 +135,7 @@ class Process:
     def serve(self, cache_seconds: int = 0, tenant_id: UUID = CLINIC, route: VersionRoute | None = None) -> None:
         route = route or self.route
         model = ModelRoute(route.model_id, "sum", Task.REGRESSION, {PRODUCTION: 1}, {1: route}, cache_seconds)
+        self.pool.keep({key_of(tenant_id, route)}, {tenant_id})  # what production points at is waited for, however busy the machine is
         self.table.apply(tenant_id, TenantRoutes.of([model], {(route.model_id, 1): RoutedVersion(route)}))
 
     async def run(self, *experiments: RunningExperiment, routes: list[VersionRoute] | None = None, generation: int = 7) -> None:
