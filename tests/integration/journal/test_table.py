@@ -37,6 +37,13 @@ def clock() -> ManualClock:
 @pytest.fixture
 async def sink(database_urls: DatabaseUrls, clock: ManualClock) -> AsyncIterator[PostgresSink]:
     await ensure_partitions(database_urls.owner, clock, days_ahead=1)
+    sink = PostgresSink(database_urls.log)
+    yield sink
+    await sink.close()
+
+
+@pytest.fixture
+async def hasty(database_urls: DatabaseUrls) -> AsyncIterator[PostgresSink]:
     sink = PostgresSink(database_urls.log, Patience(command_s=1.0))
     yield sink
     await sink.close()
@@ -143,7 +150,7 @@ class TestSink:
         await sink.insert([records.one()])
 
     async def test_a_table_that_somebody_holds_locked_is_waited_for_only_so_long(
-        self, sink: PostgresSink, database_urls: DatabaseUrls, clock: ManualClock
+        self, hasty: PostgresSink, sink: PostgresSink, database_urls: DatabaseUrls, clock: ManualClock
     ) -> None:
         record = Records(clock, make_tenant(database_urls, "clinic")).one()
         holder = await asyncpg.connect(database_urls.owner)
@@ -151,7 +158,7 @@ class TestSink:
         await transaction.start()
         await holder.execute("lock table predictions in access exclusive mode")
         with pytest.raises(SinkUnavailable, match="TimeoutError"):
-            await sink.insert([record])
+            await hasty.insert([record])
         await transaction.rollback()
         await holder.close()
         await sink.insert([record])
