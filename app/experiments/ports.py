@@ -31,10 +31,10 @@ class UnitHashes(Protocol):
 
 
 class Announcer(Protocol):
-    """Told after a commit, so that this process does not wait for its own poll."""
+    """Told after a commit, so that what was answered is in force."""
 
-    async def caught_up(self, tenant_id: UUID | None = None) -> None:
-        """Returns when this process serves what was committed before the call; bounded."""
+    async def in_force(self, tenant_id: UUID, generation: int) -> None:
+        """Returns when every replica that is heard of serves the tenant's change of this generation; bounded."""
 
 
 class OutcomeWindows(Protocol):

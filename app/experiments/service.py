@@ -74,8 +74,8 @@ class ExperimentService:
             row = await store.add(session, ctx.tenant_id, model_id, plan, ctx.subject, self._clock.now())
             await store.declare(session, ctx.tenant_id, plan.metrics, self._clock.now())
             experiment = await store.value_of(session, row)
-            await self._changed(session, ctx, "createExperiment", row, None, _described(row), None)
-        await self.caught_up(ctx)
+            generation = await self._changed(session, ctx, "createExperiment", row, None, _described(row), None)
+        await self.in_force(ctx, generation)
         return experiment
 
     async def update(
@@ -105,8 +105,8 @@ class ExperimentService:
             for column, value in store.planned_columns(plan).items():
                 setattr(row, column, value)
             await store.declare(session, ctx.tenant_id, plan.metrics, self._clock.now())
-            experiment = await self._written(session, ctx, "updateExperiment", row, described, None)
-        await self.caught_up(ctx)
+            experiment, generation = await self._written(session, ctx, "updateExperiment", row, described, None)
+        await self.in_force(ctx, generation)
         return experiment
 
     async def start(self, ctx: RequestContext, key: str, rollout: float) -> Experiment:
@@ -125,8 +125,8 @@ class ExperimentService:
             described = _described(row)
             await _take(session, row, buckets)
             row.status, row.started_at = ExperimentStatus.RUNNING.value, self._clock.now()
-            experiment = await self._written(session, ctx, "startExperiment", row, described, None)
-        await self.caught_up(ctx)
+            experiment, generation = await self._written(session, ctx, "startExperiment", row, described, None)
+        await self.in_force(ctx, generation)
         return experiment
 
     async def ramp(self, ctx: RequestContext, key: str, rollout: float) -> Experiment:
@@ -142,8 +142,8 @@ class ExperimentService:
                 return before
             described = _described(row)
             await _take(session, row, buckets)
-            experiment = await self._written(session, ctx, "rampExperiment", row, described, None)
-        await self.caught_up(ctx)
+            experiment, generation = await self._written(session, ctx, "rampExperiment", row, described, None)
+        await self.in_force(ctx, generation)
         return experiment
 
     async def stop(self, ctx: RequestContext, key: str, reason: str | None) -> Experiment:
@@ -154,8 +154,8 @@ class ExperimentService:
             row, _ = await self._held(session, ctx, key, "stop")
             described = _described(row)
             row.status, row.ended_at, row.slots = ExperimentStatus.STOPPED.value, self._clock.now(), []
-            experiment = await self._written(session, ctx, "stopExperiment", row, described, reason)
-        await self.caught_up(ctx)
+            experiment, generation = await self._written(session, ctx, "stopExperiment", row, described, reason)
+        await self.in_force(ctx, generation)
         return experiment
 
     async def winner(self, ctx: RequestContext, key: str, variant: str) -> tuple[str, int]:
@@ -188,9 +188,9 @@ class ExperimentService:
         await self._record(session, ctx, "concludeExperiment", row.key, described, after, reason)
         return await store.value_of(session, row)
 
-    async def caught_up(self, ctx: RequestContext) -> None:
-        """Returns when this process serves what was committed before the call; bounded."""
-        await self._announced.caught_up(ctx.tenant_id)
+    async def in_force(self, ctx: RequestContext, generation: int) -> None:
+        """Returns when every replica that is heard of serves the change of this generation; bounded."""
+        await self._announced.in_force(ctx.tenant_id, generation)
 
     async def _held(self, session: AsyncSession, ctx: RequestContext, key: str, step: str) -> tuple[ExperimentRow, Experiment]:
         """The experiment under the lock of its model, where `step` may follow; the model first, as everybody takes them."""
@@ -207,19 +207,18 @@ class ExperimentService:
 
     async def _written(
         self, session: AsyncSession, ctx: RequestContext, action: str, row: ExperimentRow, before: dict[str, Any], reason: str | None
-    ) -> Experiment:
-        """The row's new state, written, audited and announced."""
+    ) -> tuple[Experiment, int]:
+        """The row's new state, written, audited and announced; and the generation."""
         row.revision += 1
         await session.flush()
         experiment = await store.value_of(session, row)
-        await self._changed(session, ctx, action, row, before, _described(row), reason)
-        return experiment
+        return experiment, await self._changed(session, ctx, action, row, before, _described(row), reason)
 
     async def _changed(
         self, session: AsyncSession, ctx: RequestContext, action: str, row: ExperimentRow, before: Any, after: Any, reason: str | None
-    ) -> None:
+    ) -> int:
         await self._record(session, ctx, action, row.key, before, after, reason)
-        await announce(session, ctx.tenant_id)
+        return await announce(session, ctx.tenant_id)
 
     async def _record(
         self, session: AsyncSession, ctx: RequestContext, action: str, key: str, before: Any, after: Any, reason: str | None

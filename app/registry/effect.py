@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+import structlog
 from sqlalchemy import text
 
 from app.errors import Unavailable
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 WAIT_S = 2.0
 KEPT_DAYS = 30  # how long acknowledgements are kept, and so how long a promotion can name who served it, and since when
 _FIRST_LOOK_S, _LONGEST_LOOK_S = 0.004, 0.05
+_NOT_SAID = ("unknown",)  # where no replica is on record, or the database did not say
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,11 @@ class Effect:
     applied_by: tuple[ReplicaAck, ...]
     everywhere: bool
     hopeless: bool
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Names of the replicas that have not said that they serve it; empty where it is everywhere."""
+        return () if self.everywhere else tuple(ack.replica for ack in self.applied_by if ack.applied_at is None) or _NOT_SAID
 
 
 Change = tuple[int, str]  # generation, and the version that must be loaded; NO_VERSION where none must
@@ -115,6 +123,12 @@ async def await_effect(database: Database, tenant_id: UUID, change: Change, with
         if known.everywhere or known.hopeless or loop.time() + wait_s > end:
             return known
         wait_s = min(1.5 * wait_s, _LONGEST_LOOK_S)
+
+
+def warn_of_missing(tenant_id: UUID, known: Effect) -> None:
+    """A line in the log that names who has not said that they serve the change; for changes whose answer cannot."""
+    if known.missing:
+        log.warning("a change is not heard of by every replica", tenant_id=str(tenant_id), replicas=known.missing)
 
 
 def _effect(acks: list[tuple[ReplicaAck, bool]], none_behind: bool) -> Effect:

@@ -134,7 +134,10 @@ class RegistryService:
             return None if found is None else store.version_value(found, registration.model)
 
     async def update_model(self, ctx: RequestContext, name: str, changes: dict[str, Any]) -> Model:
-        """The model with its changes: description, fallback (a Fallback), cache_seconds; what is left out stays."""
+        """The model with its changes: description, fallback (a Fallback), cache_seconds; what is left out stays.
+
+        Every replica that is heard of answers by them when this returns, or two seconds are over.
+        """
         ctx.require(Action.UPDATE_MODEL)
         _check_changes(changes)
         async with self._database.tenant_tx(ctx.tenant_id) as session:
@@ -151,9 +154,9 @@ class RegistryService:
                 row.cache_seconds = changes["cache_seconds"]
             await session.flush()
             await self._record(session, ctx, "updateModel", f"model:{row.name}", before, _settings_of(row), None)
-            await announce(session, ctx.tenant_id)
+            generation = await announce(session, ctx.tenant_id)
             value = store.model_value(row)
-        self._announced.wake()
+        await self._in_force(ctx.tenant_id, generation)
         return value
 
     async def blockers(self, ctx: RequestContext, model: str, version: int, alias: str) -> list[PromotionBlocker]:
@@ -262,7 +265,7 @@ class RegistryService:
                     await aliases.move(session, ctx, self._clock, row, alias, state, target.number, parent, "rollback", why)
             generation = await self._status_changed(session, ctx, row, version.number, before, VersionStatus.WITHDRAWN, reason)
             value = store.version_value(version, row.name)
-        await self._awaited(ctx.tenant_id, (generation, effect.NO_VERSION))
+        await self._in_force(ctx.tenant_id, generation)
         return value
 
     async def archive(self, ctx: RequestContext, model: str, number: int, reason: str | None) -> ModelVersion:
@@ -279,9 +282,9 @@ class RegistryService:
             before = version.status
             version.status, version.status_reason, version.retired_at = VersionStatus.ARCHIVED.value, reason, self._clock.now()
             await session.flush()
-            await self._status_changed(session, ctx, row, number, before, VersionStatus.ARCHIVED, reason)
+            generation = await self._status_changed(session, ctx, row, number, before, VersionStatus.ARCHIVED, reason)
             value = store.version_value(version, row.name)
-        await self._announced.caught_up(ctx.tenant_id)
+        await self._in_force(ctx.tenant_id, generation)
         return value
 
     async def damage(self, ctx: RequestContext, model: str, number: int) -> list[PromotionBlocker]:
@@ -317,6 +320,10 @@ class RegistryService:
         """The promotion with what is known of it, once that is all or the time is up; after its commit."""
         change = effect.change_of(promotion)
         return promotion if change is None else effect.told(promotion, await self._awaited(ctx.tenant_id, change))
+
+    async def _in_force(self, tenant_id: UUID, generation: int) -> None:
+        """Returns when every replica serves a change that is about no one version; after two seconds, with a line in the log."""
+        effect.warn_of_missing(tenant_id, await self._awaited(tenant_id, (generation, effect.NO_VERSION)))
 
     async def _awaited(self, tenant_id: UUID, change: effect.Change) -> effect.Effect:
         loop = asyncio.get_running_loop()

@@ -51,11 +51,11 @@ class RolloutService:
             promotion, moved = await self._registry.promote_in(
                 session, ctx, model, version, _ALIAS, expected_revision, allow_breaking=False, reason=why, damage=damage
             )
-            if not moved:
-                await announce(session, ctx.tenant_id)
-        if moved:
+            generation = None if moved else await announce(session, ctx.tenant_id)
+        if generation is None:  # the promotion's, which holds the end of the experiment as well
             await self._registry.in_effect(ctx, promotion)
-        await self._experiments.caught_up(ctx)
+        else:
+            await self._experiments.in_force(ctx, generation)
         return experiment
 
     async def _conclude_alone(self, ctx: RequestContext, key: str, expected_revision: int | None, reason: str | None) -> Experiment:
@@ -63,8 +63,8 @@ class RolloutService:
             raise InvalidInput("expectedRevision is of the alias that promoteVariant moves: leave it out, or name the variant.")
         async with self._database.tenant_tx(ctx.tenant_id) as session:
             experiment = await self._experiments.conclude_in(session, ctx, key, None, reason)
-            await announce(session, ctx.tenant_id)
-        await self._experiments.caught_up(ctx)
+            generation = await announce(session, ctx.tenant_id)
+        await self._experiments.in_force(ctx, generation)
         return experiment
 
 

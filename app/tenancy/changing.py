@@ -93,10 +93,11 @@ class Changes:
             await self.take_effect(tenant_id, generation)
 
     async def take_effect(self, tenant_id: UUID, generation: int) -> None:
-        """Returns when every replica serves the change; after two seconds, with a line in the log, where one does not."""
+        """Returns when every replica serves the change; after two seconds, with a line in the log that names who does not."""
         await self.catch_up(tenant_id)
-        if not await self._replicas.served(tenant_id, generation):
-            _log.warning("a change of a tenant is not heard of by every replica", extra={"tenant_id": str(tenant_id)})
+        if missing := await self._replicas.unheard(tenant_id, generation):
+            said = {"tenant_id": str(tenant_id), "replicas": missing}
+            _log.warning("a change of a tenant is not heard of by every replica", extra=said)
 
     async def catch_up(self, tenant_id: UUID | None = None) -> None:
         """Returns when this process serves what is committed; where it cannot just now, the next look does."""

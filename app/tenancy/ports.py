@@ -16,8 +16,8 @@ class Replicas(Protocol):
     async def caught_up(self, tenant_id: UUID | None = None) -> None:
         """Returns when this process serves what was committed before the call; bounded. Raises Unavailable."""
 
-    async def served(self, tenant_id: UUID, generation: int) -> bool:
-        """Whether every replica serves the tenant's change of this generation; bounded, so False may mean: not yet."""
+    async def unheard(self, tenant_id: UUID, generation: int) -> tuple[str, ...]:
+        """Names of the replicas that do not serve the tenant's change of this generation; bounded, so a name may mean: not yet."""
 
 
 class Quotas(Protocol):

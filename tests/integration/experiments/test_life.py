@@ -73,6 +73,7 @@ async def test_each_change_is_one_revision_one_audit_row_and_one_piece_of_news(l
     assert told == [(0.0, 5.0, 2), (5.0, 50.0, 3), (50.0, 50.0, 4), (50.0, 50.0, 5)]
     assert lab.generation() == before + 5
     assert lab.heard.tenants == [lab.ctx.tenant_id] * 5
+    assert lab.heard.generations == list(range(before + 1, before + 6))  # each step is waited for, at every replica
 
 
 async def test_a_change_that_is_refused_leaves_nothing_behind(lab: Lab) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from app.db.line import Line
 from app.registry import effect
-from app.registry.effect import NO_VERSION, Effect, await_effect, effects_of, version_key
+from app.registry.effect import NO_VERSION, NOTHING_KNOWN, Effect, await_effect, effects_of, version_key
 from app.registry.everywhere import Everywhere
 from app.registry.replicas import Replica
 from app.registry.types import Promotion
@@ -94,12 +94,50 @@ async def test_a_change_about_no_version_is_served_when_every_replica_has_taken_
     house.running(second)
     everywhere = Everywhere(house.registry.database, Quiet())
     first.applied(house.registry.tenant, 5, frozenset())
-    waiting = asyncio.create_task(everywhere.served(house.registry.tenant, 5))
+    waiting = asyncio.create_task(everywhere.unheard(house.registry.tenant, 5))
     while not named(await house.effect(5))["a"]:  # noqa: ASYNC110  the database tells nobody
         await asyncio.sleep(0)
     assert not waiting.done()
     second.applied(house.registry.tenant, 5, frozenset({(MODEL, 2)}))
-    assert await waiting is True
+    assert await waiting == ()
+
+
+async def test_who_is_not_heard_of_is_named_and_who_is_unknown_is_called_so(house: House) -> None:
+    speaks = await house.replica("speaks")
+    await house.replica("silent")
+    house.running(speaks)
+    everywhere = Everywhere(house.registry.database, Quiet())
+    speaks.applied(house.registry.tenant, 5, frozenset())
+    await speaks_of(house, 5, "speaks")
+    house.silent("silent", 7)
+    assert await everywhere.unheard(house.registry.tenant, 5) == ("silent",)
+    assert NOTHING_KNOWN.missing == ("unknown",)
+
+
+@pytest.mark.parametrize("change", ["update_model", "archive", "in_force"])
+async def test_what_a_change_says_is_in_force_at_every_replica_when_it_returns(house: House, change: str) -> None:
+    registry = house.registry
+    number = await registry.ready(b"one")
+    first, second = await house.replica("a"), await house.replica("b")
+    house.running(first)
+    house.running(second)
+    before = registry.sql("select generation from routing_generation")[0][0]
+    everywhere = Everywhere(registry.database, Quiet())
+    work = {
+        "update_model": lambda: registry.service.update_model(registry.ctx, "risk", {"cache_seconds": 60}),
+        "archive": lambda: registry.service.archive(registry.ctx, "risk", number, None),
+        "in_force": lambda: everywhere.in_force(registry.tenant, before + 1),
+    }[change]
+    returned = asyncio.create_task(work())
+    if change != "in_force":
+        while registry.sql("select generation from routing_generation")[0][0] == before:  # noqa: ASYNC110  it is about to commit
+            await asyncio.sleep(0)
+    first.applied(registry.tenant, before + 1, frozenset())
+    await speaks_of(house, before + 1, "a")
+    assert not returned.done()
+    second.applied(registry.tenant, before + 1, frozenset())
+    await returned
+    assert (await house.effect(before + 1)).everywhere
 
 
 async def test_a_replica_that_left_is_no_longer_waited_for_and_still_told_of_where_it_served(house: House) -> None:

@@ -57,8 +57,8 @@ class House:
     async def caught_up(self, tenant_id: UUID | None = None) -> None:
         self.refreshed += 1
 
-    async def served(self, tenant_id: UUID, generation: int) -> bool:
-        return True
+    async def unheard(self, tenant_id: UUID, generation: int) -> tuple[str, ...]:
+        return ()
 
     async def stored(self, since: int | None = None) -> list[Any]:
         """All tenants, or those that changed after this generation."""

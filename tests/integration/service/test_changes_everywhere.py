@@ -1,0 +1,65 @@
+"""A change that was answered is in force at every serving process: waited for, and told of where it is not; a dead process holds nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from tests.integration.service.test_replicas import PROMOTE, answering_pid, pids, two_versions
+from tests.support.service import own_service
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.support.service import Service
+
+pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("replicas")]
+
+UPDATE = "mutation($model: String!) { updateModel(name: $model, input: { cacheSeconds: 0 }) { name } }"
+CREATE = "mutation($input: CreateExperimentInput!) { createExperiment(input: $input) { key } }"
+VARIANTS = [{"name": "a", "version": 1, "control": True}, {"name": "b", "version": 2}]
+PLAN = {"key": "e", "model": "m", "variants": VARIANTS, "primaryMetric": {"name": "clicked", "kind": "PROPORTION"}}
+SUSPEND = 'mutation($tenant: ID!) { suspendTenant(tenant: $tenant, reason: "unpaid") { status } }'
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[Service]:
+    """A service of two serving processes."""
+    with own_service("--workers", "2") as running:
+        yield running
+
+
+def test_a_change_whose_answer_cannot_say_who_serves_it_names_in_the_log_who_was_not_heard(pair: Service) -> None:
+    admin = two_versions(pair, "unsaid")
+    name, pid = min(pids(admin.ask(PROMOTE, model="m", version=1)["promote"]).items())
+    others = httpx.Client(base_url=pair.url, timeout=30)
+    while answering_pid(pair, others) == pid:  # a kept connection stays with its process
+        others.close()
+        others = httpx.Client(base_url=pair.url, timeout=30)
+    operator = pair.client("platform", "OPERATOR").headers
+    changes: list[tuple[dict[str, str], str, dict[str, Any]]] = [
+        (admin.headers, UPDATE, {"model": "m"}),
+        (admin.headers, CREATE, {"input": PLAN}),
+        (operator, SUSPEND, {"tenant": "unsaid"}),
+    ]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        for headers, query, variables in changes:
+            before = len(unheard(pair))
+            answer = others.post("/graphql", json={"query": query, "variables": variables}, headers=headers).json()
+            assert "errors" not in answer, answer
+            assert [line["replicas"] for line in unheard(pair)[before:]] == [[name]], query
+    finally:
+        os.kill(pid, signal.SIGCONT)
+        others.close()
+
+
+def unheard(service: Service) -> list[dict[str, Any]]:
+    """Lines of the log about changes that not every replica has said that it serves."""
+    lines = [line for line in service.log.read_text().splitlines() if "is not heard of by every replica" in line]
+    return [json.loads(line) for line in lines]
