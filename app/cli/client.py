@@ -108,7 +108,7 @@ def _refusal(status: int, body: dict[str, Any]) -> Refused:
     told = [*(extensions.get("problems") or []), *(item for item in blockers if str(item.get("message")) not in message)]
     lines = [f"{message} ({code or status})", *(f"  {_problem(item)}" for item in told)]
     if blockers and all(item.get("overridable") for item in blockers):
-        lines.append('  Where its callers can bear that: turnout model promote MODEL VERSION --allow-breaking --reason "WHY"')
+        lines.append('  Here that is: turnout model promote MODEL VERSION --allow-breaking --reason "WHY"')
     if status == 401:
         lines.append(f"  {_ABOUT_TOKENS}")
     if request_id := extensions.get("requestId"):

@@ -87,6 +87,60 @@ def rollback(name: str, alias: str, reason: str | None, target: Target, as_json:
         _show_promotion(registry.rollback(client, name, alias, reason=reason), as_json)
 
 
+@model.command()
+@click.argument("name", metavar="MODEL")
+@click.argument("version", type=int)
+@click.option("--reason", required=True, help="Why; kept in the history and the audit log.")
+@service_options
+@json_option
+def withdraw(name: str, version: int, reason: str, target: Target, as_json: bool) -> None:
+    """Stop VERSION of MODEL at once and for good."""
+    with Client(target.url, target.token_for(Role.ADMIN)) as client:
+        withdrawn = registry.withdraw(client, name, version, reason)
+        aliases = registry.serving(client, name)
+    if as_json:
+        show_json({**withdrawn, "aliases": aliases})
+        return
+    _show_version(withdrawn, as_json=False)
+    if aliases:
+        click.echo()
+        show_table(("alias", "serves now", "applied"), [_alias_row(alias, version) for alias in aliases])
+
+
+@model.command()
+@click.argument("name", metavar="MODEL")
+@click.argument("version", type=int)
+@click.option("--reason", help="Why; kept in the audit log.")
+@service_options
+@json_option
+def archive(name: str, version: int, reason: str | None, target: Target, as_json: bool) -> None:
+    """Retire VERSION of MODEL, which nothing uses."""
+    with Client(target.url, target.token_for(Role.ADMIN)) as client:
+        _show_version(registry.archive(client, name, version, reason), as_json)
+
+
+@model.command()
+@click.argument("name", metavar="MODEL")
+@click.option("--previous", is_flag=True, help="What the alias would be rolled back to.")
+@click.option("--version", type=int, help="This version.")
+@click.option("--answer", help="This label or number, the same for every row.")
+@click.option("--none", is_flag=True, help="Nobody: the request gets the error.")
+@service_options
+@json_option
+def fallback(name: str, previous: bool, version: int | None, answer: str | None, none: bool, target: Target, as_json: bool) -> None:
+    """Who answers where the version of MODEL fails."""
+    asked = {"PREVIOUS": previous, "VERSION": version is not None, "ANSWER": answer is not None, "NONE": none}
+    kinds = [kind for kind, given in asked.items() if given]
+    if len(kinds) != 1:
+        raise click.UsageError("Exactly one of --previous, --version, --answer and --none.")
+    with Client(target.url, target.token_for(Role.ADMIN)) as client:
+        changed = registry.fall_back(client, name, kinds[0], version, answer)
+    if as_json:
+        show_json(changed)
+    else:
+        show_table(("model", "falls back on"), [(changed["name"], _fallback_words(changed["fallback"]))])
+
+
 @model.command(name="list")
 @service_options
 @json_option
@@ -97,13 +151,38 @@ def list_(target: Target, as_json: bool) -> None:
     if as_json:
         show_json(models)
         return
-    show_table(("model", "task", "serves", "newest versions"), [_model_row(m) for m in models])
+    show_table(("model", "task", "serves", "newest versions", "falls back on"), [_model_row(m) for m in models])
+
+
+def _alias_row(alias: dict[str, Any], withdrawn: int) -> tuple[str, ...]:
+    """What it serves after the withdrawal; who applied that, where it is what the alias stepped back to."""
+    serves = f"version {alias['version']['number']}"
+    if alias["version"]["status"] != "READY":
+        serves = f"nothing: {serves} is {alias['version']['status']}, and there is no earlier one; promote another"
+    stepped_back = [step for step in alias["history"] if step["previousVersion"] == withdrawn]
+    return alias["name"], serves, _applied(stepped_back[0]) if stepped_back else ""
+
+
+def _applied(promotion: dict[str, Any]) -> str:
+    """Who serves the change: as far as it is known, never guessed."""
+    missing = [ack["replica"] for ack in promotion["appliedBy"] if ack["appliedAt"] is None]
+    if promotion["appliedEverywhere"]:
+        return f"everywhere ({len(promotion['appliedBy'])})" if promotion["appliedBy"] else "everywhere"
+    return f"not heard of: {', '.join(missing)}" if missing else "not known"
+
+
+def _fallback_words(found: dict[str, Any] | None) -> str:
+    kind = "NONE" if found is None else found["kind"]
+    if found is None or kind == "NONE":
+        return "nobody"
+    named = {"VERSION": f"version {found['version']}", "ANSWER": f"the answer {json.dumps(found['answer'], ensure_ascii=False)}"}
+    return named.get(kind, "the previous version")
 
 
 def _model_row(found: dict[str, Any]) -> tuple[str, ...]:
     aliases = ", ".join(f"{a['name']} → {a['version']['number']}" for a in found["aliases"])
     versions = ", ".join(f"{v['number']} {v['status']}" for v in found["versions"])
-    return found["name"], found["task"], aliases, versions
+    return found["name"], found["task"], aliases, versions, _fallback_words(found["fallback"])
 
 
 def _show_version(version: dict[str, Any], as_json: bool) -> None:
@@ -119,7 +198,7 @@ def _show_promotion(promotion: dict[str, Any], as_json: bool) -> None:
         show_json(promotion)
         return
     row = tuple(promotion[key] for key in ("model", "alias", "version", "previousVersion", "revision", "by"))
-    show_table(("model", "alias", "version", "before", "revision", "by"), [row])
+    show_table(("model", "alias", "version", "before", "revision", "by", "applied"), [(*row, _applied(promotion))])
 
 
 def _signature(given: str | None) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,8 @@ if TYPE_CHECKING:
     from app.cli.client import Client
 
 _VERSION = "model number status statusReason artifactDigest sizeBytes runtime classes signature { name type required } createdAt createdBy"
-_PROMOTION = "model alias version previousVersion revision at by reason"
+_APPLIED = "appliedEverywhere appliedBy { replica appliedAt }"
+_PROMOTION = f"model alias version previousVersion revision at by reason {_APPLIED}"
 REGISTER = f"""mutation Register($input: RegisterModelVersionInput!) {{ registerModelVersion(input: $input) {{ {_VERSION} }} }}"""
 VERSION = f"""query Version($model: String!, $number: Int!) {{ model(name: $model) {{ version(number: $number) {{ {_VERSION} }} }} }}"""
 PROMOTE = f"""mutation Promote($model: String!, $version: Int!, $alias: String!, $allowBreaking: Boolean!, $reason: String) {{
@@ -22,10 +24,22 @@ PROMOTE = f"""mutation Promote($model: String!, $version: Int!, $alias: String!,
 ROLLBACK = f"""mutation Rollback($model: String!, $alias: String!, $reason: String) {{
   rollback(model: $model, alias: $alias, reason: $reason) {{ {_PROMOTION} }}
 }}"""
+WITHDRAW = f"""mutation Withdraw($model: String!, $version: Int!, $reason: String!) {{
+  withdrawModelVersion(model: $model, version: $version, reason: $reason) {{ {_VERSION} }}
+}}"""
+ARCHIVE = f"""mutation Archive($model: String!, $version: Int!, $reason: String) {{
+  archiveModelVersion(model: $model, version: $version, reason: $reason) {{ {_VERSION} }}
+}}"""
+SERVING = f"""query Serving($model: String!) {{ model(name: $model) {{ aliases {{
+  name revision version {{ number status }} history(first: 1) {{ edges {{ node {{ {_PROMOTION} }} }} }} }} }} }}"""
+TASK = """query Task($model: String!) { model(name: $model) { task } }"""
+FALLBACK = """mutation Fallback($model: String!, $fallback: FallbackInput!) {
+  updateModel(name: $model, input: {fallback: $fallback}) { name task fallback { kind version answer } }
+}"""
 MODELS = """query Models($after: String) {
   models(first: 20, after: $after) {
     edges { node {
-      name task description
+      name task description fallback { kind version answer }
       aliases { name revision version { number } }
       versions(first: 5) { edges { node { number status statusReason runtime tags createdAt } } }
     } }
@@ -62,6 +76,40 @@ def promote(
 
 def rollback(client: Client, model: str, alias: str, *, reason: str | None = None) -> dict[str, Any]:
     return dict(client.query(ROLLBACK, model=model, alias=alias, reason=reason)["rollback"])
+
+
+def withdraw(client: Client, model: str, version: int, reason: str) -> dict[str, Any]:
+    """The version, WITHDRAWN."""
+    return dict(client.query(WITHDRAW, model=model, version=version, reason=reason)["withdrawModelVersion"])
+
+
+def archive(client: Client, model: str, version: int, reason: str | None) -> dict[str, Any]:
+    """The version, ARCHIVED."""
+    return dict(client.query(ARCHIVE, model=model, version=version, reason=reason)["archiveModelVersion"])
+
+
+def serving(client: Client, model: str) -> list[dict[str, Any]]:
+    """What each alias of the model serves, and the step that brought it there: with `appliedBy` and `appliedEverywhere`."""
+    found = client.query(SERVING, model=model)["model"]["aliases"]
+    return [{**alias, "history": [edge["node"] for edge in alias["history"]["edges"]]} for alias in found]
+
+
+def fall_back(client: Client, model: str, kind: str, version: int | None, answer: str | None) -> dict[str, Any]:
+    """The model with the fallback. `answer`: a label, or a number's text, as the model's task wants it."""
+    fallback: dict[str, Any] = {"kind": kind} | ({} if version is None else {"version": version})
+    if answer is not None:
+        task = client.query(TASK, model=model)["model"]["task"]
+        fallback["answer"] = _number(answer) if task == "REGRESSION" else answer
+    return dict(client.query(FALLBACK, model=model, fallback=fallback)["updateModel"])
+
+
+def _number(text: str) -> Any:
+    """What the text says; the text itself where it is no number, which the service then refuses in words."""
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return number if math.isfinite(number) else text
 
 
 def models(client: Client) -> Iterator[dict[str, Any]]:

@@ -40,7 +40,10 @@ class VersionCandidates:
         ]
         state = await store.alias_state(session, row, PRODUCTION)
         serving = None if state.number in {None, control} else await _version(session, row, state.number or 0)
-        return [*_refusals(base, serving, f"{PRODUCTION!r}, version {state.number}"), *found]
+        beside = _refusals(base, serving, f"{PRODUCTION!r}, version {state.number}")
+        if beside and base.status is VersionStatus.READY:
+            beside[-1] += f" Bring version {control} into {PRODUCTION!r} first, or let version {state.number} be the control."
+        return [*beside, *found]
 
 
 async def _version(session: AsyncSession, model: ModelRow, number: int) -> ModelVersion:

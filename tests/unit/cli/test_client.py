@@ -60,7 +60,7 @@ def test_a_blocker_that_the_message_tells_is_told_once_and_comes_with_the_way_on
         client.query("mutation { promote }")
     assert refusal.value.message.splitlines() == [
         "It cannot be promoted: Callers may leave out 'age'. (NOT_PROMOTABLE)",
-        '  Where its callers can bear that: turnout model promote MODEL VERSION --allow-breaking --reason "WHY"',
+        '  Here that is: turnout model promote MODEL VERSION --allow-breaking --reason "WHY"',
     ]
 
 

@@ -50,7 +50,7 @@ def test_every_command_of_the_contract_is_there_and_helps(turnout):
     for name in _COMMANDS:
         assert turnout(name, "--help").exit_code == 0
     shown = turnout("model", "--help").output
-    assert all(f"  {name} " in shown for name in ("register", "promote", "rollback", "list"))
+    assert all(f"  {name} " in shown for name in ("register", "promote", "rollback", "withdraw", "archive", "fallback", "list"))
     shown = turnout("experiment", "--help").output
     assert all(f"  {name} " in shown for name in ("create", "list", "show", "start", "ramp", "stop", "conclude", "results"))
 
