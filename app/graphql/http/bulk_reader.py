@@ -18,11 +18,13 @@ from typing import Any
 import orjson
 
 from app.errors import BadRequest
+from app.graphql.http.key_count import count_keys
 from app.graphql.http.strict_json import MAX_CONTAINERS, MAX_LIST, read_object
 from app.kernel.packed import pack
 
 LENGTH = Struct("=QQ")  # of the header and of what follows it; 0 and 0: no
-MAX_REST = 64 * 1024  # bytes of a request without its rows; a larger one is out of the ordinary
+MAX_REST = 256 * 1024  # bytes of a request without its rows, with the names of a wide matrix; a larger one is out of the ordinary
+MAX_KEYS_ELSEWHERE = 200_000  # in all objects of a request that is out of the ordinary: whoever reads it answers nobody meanwhile
 MAX_NESTING = 12  # of what is not rows; a request that nests deeper is out of the ordinary
 PIECE_VALUES = 4_000  # of rows in one piece: read in a fraction of a millisecond
 _IDLE_S = 1.0
@@ -39,12 +41,27 @@ def read(body: bytes) -> tuple[bytes, list[Any]] | None:
     try:
         data = read_object(body, taken.arrays)
     except BadRequest as error:
-        return None if taken.places else (orjson.dumps({"refused": error.message}), [])
+        return _elsewhere(body) if taken.places else _refused(error.message)
     taken.pieces(data)
     if not taken.places or taken.rows > MAX_CONTAINERS // 2 or not _is_shallow(data, MAX_NESTING):
-        return None
+        return _elsewhere(body)
     header = orjson.dumps({"rest": data, "taken": taken.places})
-    return (header, taken.parts) if len(header) <= MAX_REST else None
+    return (header, taken.parts) if len(header) <= MAX_REST else _elsewhere(body)
+
+
+def _elsewhere(body: bytes) -> tuple[bytes, list[Any]] | None:
+    """None: "no"; or the refusal of what would take too long where all bodies are read."""
+    keys = count_keys(body).together
+    if keys <= MAX_KEYS_ELSEWHERE:
+        return None
+    return _refused(
+        f"The request holds objects of {keys:,} keys together; at most {MAX_KEYS_ELSEWHERE:,} are taken where they are not the rows of a "
+        "batch, each a variable of its own. Lists in column order need no keys."
+    )
+
+
+def _refused(why: str) -> tuple[bytes, list[Any]]:
+    return orjson.dumps({"refused": why}), []
 
 
 class _Taken:

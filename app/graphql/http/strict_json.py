@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from app.errors import BadRequest, InvalidInput
+from app.graphql.http.key_count import count_keys
 from app.kernel.packed import LooseRows, many_in
 
 if TYPE_CHECKING:
@@ -17,8 +18,10 @@ MAX_NESTING = 100  # of arrays and objects; what we answer and store must go thr
 MAX_LIST = 20_000  # twice the rows of the largest batch, whose own refusal says more
 MAX_INNER = 100_000  # in all the lists of a list's objects: categories of columns
 MAX_CONTAINERS = 100_000  # arrays and objects in one request: the largest batch has a tenth of it
+MAX_KEYS = 20_000  # in one object: twice the columns of the widest model
 MAX_OPENINGS = 400_000  # of them, and in texts: counted before parsing, whose cost grows faster than their number
 _OPENING = (b"[", b"{")
+_LEAST_OF_A_KEY = 5  # bytes: two quotes, a colon, a digit, a comma
 _CONTAINERS = frozenset({list, dict})
 
 
@@ -73,10 +76,22 @@ def _json(text: bytes, what: str, openings: int) -> Any:
     """The text's value; raises BadRequest. `openings`: brackets and braces in it."""
     if openings > MAX_OPENINGS:
         raise BadRequest(f"{what} has more than {MAX_OPENINGS:,} opening brackets and braces.")
+    if len(text) > MAX_KEYS * _LEAST_OF_A_KEY and text.count(b":") > MAX_KEYS and (keys := count_keys(text).largest) > MAX_KEYS:
+        raise BadRequest(f"{what} has an object of {keys:,} keys; at most {MAX_KEYS:,} are taken.")
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:
+        if not _is_utf8(text):
+            raise BadRequest(f"{what} is not UTF-8, which JSON must be in.") from None
         raise BadRequest(f"{what} is not JSON: {error.msg} (line {error.lineno}, column {error.colno}).") from None
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _check_nesting(openings: int, data: Any) -> None:

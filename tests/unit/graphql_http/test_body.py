@@ -65,6 +65,17 @@ def test_of_a_name_that_stands_twice_the_last_value_counts():
     assert from_body(b'{"query":"{a}","query":"{add}"}').text == "{add}"
 
 
+@pytest.mark.parametrize("text", ['{"query":"{add}"}'.encode("utf-16"), b'{"query":"{add} #\xff\xfe"}', b'{"query":"\xed\xa0\x80"}'])
+def test_a_body_that_is_no_utf_8_is_told_so(text):
+    with pytest.raises(BadRequest, match=r"^The body is not UTF-8, which JSON must be in\.$"):
+        from_body(text)
+
+
+def test_half_a_surrogate_pair_is_no_json():
+    with pytest.raises(BadRequest, match=r"^The body is not JSON: "):
+        from_body(b'{"query":"\\ud800"}')
+
+
 @pytest.mark.parametrize(
     "make",
     [lambda n: "[" * n + "]" * n, lambda n: '{"a":' * n + "1" + "}" * n, lambda n: '[1,{"a":2,"b":' * (n // 2) + "[]" + "}]" * (n // 2)],

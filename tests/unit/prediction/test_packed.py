@@ -119,7 +119,7 @@ def test_a_body_is_read_into_arrays_pieces_and_what_is_left_of_it() -> None:
     [
         (b"{", "The body is not JSON"),
         (b"[]", "The body is a JSON array"),
-        (b"\xff", "The body is not JSON"),
+        (b"\xff", "The body is not UTF-8"),
         (b"[" * 400_001, "opening brackets"),
         (orjson.dumps({"variables": {"r": [[1.0]] * 100_001}}), "arrays and objects"),
     ],
