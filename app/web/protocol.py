@@ -1,30 +1,40 @@
-"""HTTP/1.1 as uvicorn speaks it, with what it lacks: deadlines for slow clients, and bounds on heads and connections.
+"""HTTP/1.1 as uvicorn speaks it, with what it lacks: deadlines for slow clients, and bounds on heads, on what frames bodies, and on
+connections. No other protocol is switched to: who asks for one is answered in this one.
 
 Source: RFC 9110 and RFC 9112 (timeouts of a server, 408 and 431); uvicorn's interface between protocol and server.
 """
 
 from __future__ import annotations
 
+import logging
 import secrets
 from typing import TYPE_CHECKING, Any
 
+import httptools
 import orjson
 import structlog
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from app.errors import Unauthenticated
 from app.graphql.errors import problem_of
 from app.graphql.http.exchange import headers_of, request_id_of
-from app.graphql.http.negotiation import MediaType, status_of
+from app.graphql.http.negotiation import HttpRefusal, MediaType, status_of
+from app.web.upgrades import framing, parser_behind
 
 if TYPE_CHECKING:
     import asyncio
+
+    from uvicorn._types import ASGI3Application
+    from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
     from app.errors import AppError
     from app.web.connections import Connections
 
 log = structlog.get_logger(__name__)
 
+_SILENT = logging.getLogger("app.web.silent")
+_SILENT.disabled = True
 _PATH = b"/graphql"
 _HEAD = (
     b"content-type: application/json; charset=utf-8\r\ncontent-length: %d\r\nx-request-id: %s\r\n"
@@ -35,7 +45,12 @@ _NO_HTTP = "This is no HTTP request that can be read."
 _AUTHORIZATION = b"authorization:"
 _CHALLENGE = b'www-authenticate: Bearer error="invalid_token"\r\n'
 _SWALLOWED = 4 * 1024 * 1024  # of what still comes from who sent too long a head: a connection closed before that loses the answer
+_STOPPED = "The service is stopping, and could not wait for the answer. A mutation may have been carried out: look before you repeat it."
 _BUSY = "Too many connections are open. Wait, then try again."
+_FRAMING_BYTES = 64 * 1024  # beside the data of a chunked body, and
+_FRAMING_SHARE = 7  # so many for each byte of data: chunks of one byte have five
+_MUCH_FRAMING = "The chunks of the body are more framing than data: send larger chunks, without extensions."
+_NO_TUNNEL = HttpRefusal(405, "This is no proxy: send a POST, or a GET for a query.", ((b"allow", b"GET, POST"),))
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -57,12 +72,16 @@ class GuardedProtocol(HttpToolsProtocol):
         self._refusal = ""
         self._line = b""  # how the line of the head begins that has not come whole yet
         self._swallows = 0  # bytes that are still taken, and not looked at
+        self._answered: RequestResponseCycle | None = None  # the request that is being answered; `cycle` is the last that came
+        self._upgrades = False  # the request asks for another protocol: its body is for another parser
+        self._body_bytes = 0  # data of the body that comes
+        self._came_bytes = 0  # with what frames it, but for the piece in which it began
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)  # type: ignore[arg-type]  # uvicorn says Transport
         self._watched = True
         if not self.book.opened(self, self.client[0] if self.client else ""):
-            self._refuse(503, "UNAVAILABLE", _BUSY, b"retry-after: %d\r\n" % (1 + secrets.randbelow(5)))
+            self._refuse(503, "UNAVAILABLE", _BUSY, _again())
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.book.closed(self)
@@ -75,8 +94,15 @@ class GuardedProtocol(HttpToolsProtocol):
         self.book.idle.pop(self, None)
         if self._in_head:
             self._head_bytes += len(data)
+        elif self._unfinished:
+            self._came_bytes += len(data)
         self._long = len(data) + self._head_bytes > self.most_head_bytes
-        HttpToolsProtocol.data_received(self, data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            self.send_400_response("")
+        except httptools.HttpParserUpgrade as upgrade:
+            self._go_on(data, upgrade)
         if self._unfinished:
             if self._in_head:
                 _, ended, begun = data.rpartition(b"\r\n")
@@ -89,7 +115,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         HttpToolsProtocol.on_message_begin(self)
         self._in_head = self._unfinished = True
-        self._head_bytes = 0
+        self._head_bytes = self._body_bytes = self._came_bytes = 0
 
     def on_headers_complete(self) -> None:
         if self._long and self._head_size() > self.most_head_bytes:
@@ -97,6 +123,9 @@ class GuardedProtocol(HttpToolsProtocol):
         self._in_head = False
         gate = self.book.gate
         refusal = gate.known(self._token()) if gate is not None and gate.shedding and self.url.startswith(_PATH) else None
+        self._upgrades = upgrades = self.parser.should_upgrade()
+        if upgrades and self.parser.get_method() == b"CONNECT":
+            self.url, refusal = b"/", _NO_TUNNEL  # what it names is no path
         if refusal is None:
             HttpToolsProtocol.on_headers_complete(self)
         else:
@@ -105,13 +134,29 @@ class GuardedProtocol(HttpToolsProtocol):
             self.app = app
         if self.scope["method"] != "HEAD" and not self.expect_100_continue:
             self.cycle.transport = _WithItsHead(self.transport)  # type: ignore[assignment]  # all of one that a cycle asks for
-        if self.book.leaving:
+        if self.book.leaving or refusal is _NO_TUNNEL:
             self.cycle.keep_alive = False
         self.headers = []  # of the trailer section from now on, which must not become part of the head that the application has
 
+    def on_body(self, body: bytes) -> None:
+        """As the base class, which asks each time whether the body is another protocol's."""
+        self._body_bytes += len(body)
+        cycle = self.cycle
+        if cycle.response_complete:
+            return
+        cycle.body += body
+        if len(cycle.body) > HIGH_WATER_LIMIT:
+            self.flow.pause_reading()
+        cycle.message_event.set()
+
     def on_message_complete(self) -> None:
+        if self._upgrades:  # of a request whose body the parser leaves out
+            return
         self._unfinished = False
-        HttpToolsProtocol.on_message_complete(self)
+        cycle = self.cycle
+        if not cycle.response_complete:
+            cycle.more_body = False
+            cycle.message_event.set()
 
     def on_response_complete(self) -> None:
         """The next pipelined request, or nothing for a while: without a timer, which the base class would make for each request."""
@@ -158,6 +203,49 @@ class GuardedProtocol(HttpToolsProtocol):
         else:
             self.transport.close()
 
+    def _go_on(self, data: bytes, upgrade: httptools.HttpParserUpgrade | None) -> None:
+        """Reads what is behind the head of a request that asks for another protocol, and may be more of them."""
+        while upgrade is not None:
+            data, upgrade = data[upgrade.args[0] :], None
+            self._upgrades = False
+            if self.scope["method"] == "CONNECT":  # whose bytes are nobody's here
+                self._unfinished = False
+                self._swallows = _SWALLOWED
+                return
+            self.parser = parser_behind(self)
+            try:
+                self.parser.feed_data(framing(self.scope["headers"]))
+                self.parser.feed_data(data)
+            except httptools.HttpParserError:
+                self.send_400_response("")
+            except httptools.HttpParserUpgrade as another:
+                upgrade = another
+
+    def cut_short(self) -> bool:
+        """Ends the connection, the request that is under way with 503. Whether there was one; its task is for the caller to cancel."""
+        cycle = self._answered
+        under_way = cycle is not None and not cycle.response_complete
+        if cycle is not None and under_way:
+            cycle.logger = _SILENT  # nothing went wrong in it
+            cycle.disconnected = True
+            cycle.message_event.set()
+        if self._swallows or self.transport.is_closing():
+            return under_way
+        self.flow.resume_reading()
+        if under_way and cycle is not None and not cycle.response_started and not self.unsent():
+            sent_id = dict(cycle.scope["headers"]).get(b"x-request-id")
+            self._refuse(503, "UNAVAILABLE", _STOPPED, _again(), swallow=True, sent_id=sent_id)
+        else:
+            self.hang_up()
+        return under_way
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        """As the base class, and notes which request it is."""
+        self._answered = cycle
+        task = self.loop.create_task(cycle.run_asgi(app))
+        task.add_done_callback(self.tasks.discard)
+        self.tasks.add(task)
+
     def _see_unfinished(self) -> None:
         if self._swallows or self.transport.is_closing():
             return
@@ -167,6 +255,12 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         if not self._in_head and self._head_size() > self.most_head_bytes:  # trailers; an answer may be on its way, so there is no other
             self.hang_up()
+            return
+        if self._came_bytes > self._body_bytes * (1 + _FRAMING_SHARE) + _FRAMING_BYTES:
+            self._give_up(400, "BAD_REQUEST", _MUCH_FRAMING)
+            return
+        if self.cycle is not None and self.cycle.response_complete and self._came_bytes > _SWALLOWED:
+            self.hang_up()  # who was answered has been listened to for long enough
             return
         if self.cycle is not None and not self.cycle.response_complete:
             # Its body, for which its handler has a deadline; or another request behind it, which we do not read meanwhile.
@@ -202,9 +296,22 @@ class GuardedProtocol(HttpToolsProtocol):
         self._refusal = _HEAD_TOO_LARGE.format(most=self.most_head_bytes)
         return ValueError(self._refusal)
 
-    def _refuse(self, status: int, code: str, message: str, more: bytes = b"", *, swallow: bool = False) -> None:
+    def _give_up(self, status: int, code: str, message: str, more: bytes = b"") -> None:
+        """Ends the request that is being read. Where an answer is on its way, of this one or of one before it, there is no other."""
+        cycle = self.cycle
+        if self.pipeline or cycle.response_started:
+            self.hang_up()
+            return
+        cycle.disconnected = True
+        cycle.message_event.set()
+        self.flow.resume_reading()
+        self._refuse(status, code, message, more, swallow=True)
+
+    def _refuse(
+        self, status: int, code: str, message: str, more: bytes = b"", *, swallow: bool = False, sent_id: bytes | None = None
+    ) -> None:
         """A GraphQL error body from outside the application, and the end of the connection."""
-        request_id = secrets.token_hex(16)
+        request_id = request_id_of(sent_id)
         extensions = {"code": code, "retryable": status == 503, "requestId": request_id}
         body = orjson.dumps({"errors": [{"message": message, "extensions": extensions}]})
         head = b"content-type: application/json; charset=utf-8\r\ncontent-length: %d\r\nx-request-id: %s\r\n" % (
@@ -219,6 +326,10 @@ class GuardedProtocol(HttpToolsProtocol):
             self.transport.write_eof()
         else:
             self.transport.close()
+
+
+def _again() -> bytes:
+    return b"retry-after: %d\r\n" % (1 + secrets.randbelow(5))
 
 
 class _WithItsHead:
@@ -259,7 +370,7 @@ class _Refusing:
 
     async def __call__(self, scope: Any, _receive: Any, send: Any) -> None:
         problem = problem_of(self._error)
-        status = status_of(problem.code, MediaType.JSON)
+        status = self._error.status if isinstance(self._error, HttpRefusal) else status_of(problem.code, MediaType.JSON)
         sent = next((value for name, value in scope["headers"] if name == b"x-request-id"), None)
         request_id = request_id_of(sent)
         body = orjson.dumps({"errors": [problem.wire(request_id)]})

@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+import structlog
 import uvicorn
 
 from app.web.accepting import Accepting
@@ -33,6 +34,9 @@ _LOOK_S = 0.05
 _SWITCH_S = 0.0005
 _ANSWER_S = 4.0  # for what is under way when the service stops
 _LEAVE_ANSWER_S = 12.0  # when this process alone is replaced: nobody is in a hurry
+_CUT_S = 0.5  # for what was cut short: its answer to be taken, its work to be put away
+_ENOUGH_S = 0.02
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,8 @@ class Serving:
 class ServingProcess(uvicorn.Server):
     """SIGTERM or SIGINT: not ready, each answer ends its connection, after the grace nothing is accepted, then the end.
 
+    What is still under way some seconds later is cut short: 503, for the client to repeat elsewhere.
+
     SIGHUP: another process takes over. Nothing is accepted any more, each answer ends its connection, and who is silent has `linger_s`
     to ask once more: closing an idle connection at once would meet requests that are on their way.
     """
@@ -75,6 +81,7 @@ class ServingProcess(uvicorn.Server):
         self._until: float | None = None
         self._replaced = False
         self._timer: asyncio.TimerHandle | None = None
+        self._answer_s = _ANSWER_S
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         before = signal.signal(signal.SIGHUP, self._replace)
@@ -115,6 +122,28 @@ class ServingProcess(uvicorn.Server):
                 return True
         return self._until is not None and time.monotonic() >= self._until
 
+    async def _wait_tasks_to_complete(self) -> None:
+        """For uvicorn, which would wait without a bound, or answer what it cuts short as if something had gone wrong."""
+        if await self._ended(self._answer_s):
+            return
+        cut = sum(cast("GuardedProtocol", connection).cut_short() for connection in list(self.server_state.connections))
+        for task in list(self.server_state.tasks):
+            task.cancel()
+        if cut:
+            log.warning("requests_cut_short", requests=cut)
+        await self._ended(_CUT_S, hurry=False)
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+
+    async def _ended(self, within_s: float, *, hurry: bool = True) -> bool:
+        """Whether all requests have, within that time. `hurry`: a second signal ends the wait."""
+        until = time.monotonic() + within_s
+        while self.server_state.connections or self.server_state.tasks:
+            if time.monotonic() >= until or (hurry and self.force_exit):
+                return False
+            await asyncio.sleep(_ENOUGH_S)
+        return True
+
     def _protocol(self) -> asyncio.Protocol:
         make = cast("type[GuardedProtocol]", self.config.http_protocol_class)
         return make(self.config, self.server_state, self.lifespan.state)
@@ -122,7 +151,7 @@ class ServingProcess(uvicorn.Server):
     def _replace(self, _number: int, _frame: FrameType | None) -> None:
         if self._until is None:
             self._replaced = True
-            self.config.timeout_graceful_shutdown = int(_LEAVE_ANSWER_S)
+            self._answer_s = _LEAVE_ANSWER_S
             self._leave(self._leaving.linger_s)
 
     def _leave(self, wait_s: float) -> None:
@@ -152,7 +181,6 @@ def serve(app: ASGIApp, listener: socket.socket, connections: Connections, leavi
         access_log=False,
         server_header=False,
         date_header=False,
-        timeout_graceful_shutdown=int(_ANSWER_S),
         backlog=2048,
         **options,
     )
