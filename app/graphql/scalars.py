@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, NewType
 
 import strawberry
+from graphql import GraphQLError
+from strawberry.schema.types.base_scalars import DateTimeDefinition
 from strawberry.types.scalar import ScalarDefinition
 
 from app.errors import InvalidInput
@@ -18,6 +20,7 @@ StringVector = NewType("StringVector", object)
 Attributes = NewType("Attributes", object)
 BigInt = NewType("BigInt", int)
 
+_read_date_time: Any = DateTimeDefinition.parse_value
 _LARGEST_BIG_INT = 2**53
 _MOST_ATTRIBUTES = 64
 _LONGEST_ATTRIBUTE = 256
@@ -46,6 +49,19 @@ def _big_int(value: Any) -> int:
     return value
 
 
+def _date_time(value: Any) -> datetime:
+    """A time, aware where it has an offset; ValueError for one that UTC cannot hold, so that nobody behind has to think of it."""
+    try:
+        moment: datetime = _read_date_time(value)
+        if moment.tzinfo is not None:
+            moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("DateTime must be a time of the years 1 to 9999 in UTC.") from None
+    except GraphQLError:
+        raise ValueError("DateTime must be a time in ISO 8601 with its offset, like 2026-03-01T00:00:00Z.") from None
+    return moment
+
+
 def _scalar(name: str, description: str, parse: Any = _same, serialize: Any = _same) -> ScalarDefinition:
     return strawberry.scalar(name=name, description=description, serialize=serialize, parse_value=parse)
 
@@ -64,6 +80,7 @@ SCALARS: dict[object, ScalarDefinition] = {
     FloatMatrix: _scalar("FloatMatrix", "A JSON list of lists of numbers, one list a row."),
     StringVector: _scalar("StringVector", "A flat JSON list of strings, one a row."),
     Attributes: _scalar("Attributes", "Targeting attributes, a JSON object of strings. The tenant never comes from here.", _attributes),
+    datetime: _scalar("DateTime", "Date with time (isoformat)", _date_time, DateTimeDefinition.serialize),
     BigInt: _scalar("BigInt", "A whole number up to 2^53, as a JSON number: counts outgrow Int.", _big_int, _big_int),
 }
 
