@@ -121,5 +121,7 @@ def _problem(item: Any) -> str:
         return str(item)
     if "name" in item:
         detail = ", ".join(f"{key} {json.dumps(item[key])}" for key in ("expected", "got") if item.get(key) is not None)
-        return f"{item['name']}: {item.get('problem')}" + (f" ({detail})" if detail else "")
+        row = f"row {item['row']}" if "row" in item else "the row"
+        where = row if item["name"] is None else item["name"] or '""'
+        return f"{where}: {item.get('problem')}" + (f" ({detail})" if detail else "")
     return f"{item.get('code')}: {item.get('message')}"

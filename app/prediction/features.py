@@ -81,6 +81,7 @@ class RowChecker:
         names, data = _matrix_parts(matrix)
         if names is None or names == list(self._names):
             return self.rows(data)
+        self._check_names(names)
         many = many_in(data)
         if isinstance(many, PackedRows) and many.names is None:
             named = PackedRows(tuple(names), many.numbers)
@@ -179,11 +180,15 @@ class RowChecker:
                 return False
         return not self._bounded or bool(((present >= self._low) & (present <= self._high)).all())
 
-    def _named_rows(self, names: list[str], data: list[Any]) -> list[Any]:
+    def _check_names(self, names: list[str]) -> None:
+        """Raises InvalidInput, before anything is made of the rows."""
         if len(names) > len(self._names) + _MOST_PROBLEMS:
             raise InvalidInput(f"matrix.columns names {len(names):,} columns; the model has {len(self._names):,}.")
         if len(set(names)) != len(names):
             raise InvalidInput("matrix.columns names a column twice.")
+
+    @staticmethod
+    def _named_rows(names: list[str], data: list[Any]) -> list[Any]:
         for number, row in enumerate(data):
             if type(row) is not list or len(row) != len(names):
                 raise InvalidInput(f"matrix.data[{number}] must be a list of {len(names)} values, one for each of matrix.columns.")
@@ -198,7 +203,7 @@ class RowChecker:
             problems += [{**problem, "row": number} for problem in found] if many else found
             if len(problems) == _MOST_PROBLEMS:
                 break
-        named = ", ".join(dict.fromkeys(str(p["name"]) for p in problems[:10])) or "(row)"
+        named = ", ".join(dict.fromkeys(map(_where, problems[:10])))
         more = ", …" if len(problems) > 10 else ""
         raise InvalidFeatures(f"The features do not fit the model's signature: {named}{more}. See problems.", problems=problems)
 
@@ -242,6 +247,14 @@ def _texts_fit(column: Column, values: tuple[Any, ...], categories: frozenset[st
 
 def _problem(name: str | None, problem: str, expected: str, got: str) -> dict[str, Any]:
     return {"name": name, "problem": problem, "expected": expected, "got": got}
+
+
+def _where(problem: dict[str, Any]) -> str:
+    """What a sentence calls the problem by: its column, or the row that is out of shape."""
+    name = problem["name"]
+    if name is None:
+        return f"the shape of row {problem['row']}" if "row" in problem else "the shape of the row"
+    return name or '""'
 
 
 def _shown(texts: Sequence[str]) -> str:

@@ -45,6 +45,15 @@ def test_a_refusal_names_code_columns_and_request():
     ]
 
 
+def test_a_row_out_of_shape_and_a_column_without_a_name_are_told_as_such():
+    shape = {"name": None, "problem": "SHAPE", "expected": "2 values", "got": "1 values"}
+    extensions = {"code": "INVALID_FEATURES", "problems": [shape, {**shape, "row": 7}, {"name": "", "problem": "UNKNOWN"}]}
+    with client_that_hears(200, {"errors": [{"message": "No.", "extensions": extensions}]}) as client, pytest.raises(Refused) as refusal:
+        client.query("{ predict }")
+    detail = '(expected "2 values", got "1 values")'
+    assert refusal.value.message.splitlines()[1:] == [f"  the row: SHAPE {detail}", f"  row 7: SHAPE {detail}", '  "": UNKNOWN']
+
+
 def test_blockers_of_a_promotion_are_listed():
     extensions = {"code": "NOT_PROMOTABLE", "blockers": [{"code": "NOT_READY", "message": "It is FAILED.", "overridable": False}]}
     with client_that_hears(200, {"errors": [{"message": "No.", "extensions": extensions}]}) as client, pytest.raises(Refused) as refusal:

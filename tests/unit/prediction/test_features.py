@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import InvalidFeatures, InvalidInput
+from app.kernel.packed import PackedRows
 from app.kernel.signature import Column, ColumnType, InputKind, Signature
 from app.prediction.features import RowChecker, batch_from_rows
 
@@ -74,6 +75,33 @@ def test_a_text_or_boolean_is_no_number(value: Any) -> None:
 @pytest.mark.parametrize("row", [None, "x", 3, [], [1, 2], [*list(GOOD.values()), 1]])
 def test_a_row_out_of_shape_says_what_shape_is_right(row: Any) -> None:
     assert problems_of([row])[0]["problem"] == "SHAPE"
+
+
+@pytest.mark.parametrize(
+    ("rows", "named"),
+    [
+        ([[1, 2]], "the shape of the row"),
+        (["x"], "the shape of the row"),
+        ([GOOD, 3], "the shape of row 1"),
+        ([[1], GOOD, None, {**GOOD, "age": -1}], "the shape of row 0, the shape of row 2, age"),
+        ([{**GOOD, "": 1}], '""'),
+        ([{**GOOD, "None": 1}], "None"),
+    ],
+)
+def test_the_sentence_names_each_wrong_column_and_each_row_out_of_shape(rows: list[Any], named: str) -> None:
+    with pytest.raises(InvalidFeatures) as caught:
+        batch_from_rows(MIXED, rows)
+    assert caught.value.message == f"The features do not fit the model's signature: {named}. See problems."
+
+
+def test_a_matrix_of_too_many_names_is_refused_before_its_rows_are_listed() -> None:
+    class Unlisted(PackedRows):
+        def listed(self, most: int | None = None) -> list[Any]:
+            raise AssertionError("listed")
+
+    for names, why in ([f"c{i}" for i in range(10_000)], "names 10,000 columns; the model has 6"), (["age"] * 2, "names a column twice"):
+        with pytest.raises(InvalidInput, match=why):
+            RowChecker(MIXED).matrix({"columns": names, "data": Unlisted(None, np.zeros((100, len(names))))})
 
 
 def test_problems_of_many_rows_say_which_row() -> None:
