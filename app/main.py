@@ -39,7 +39,7 @@ from app.journal.sink import PostgresSink
 from app.journal.spool import Spool
 from app.kernel.clock import SystemClock
 from app.kernel.exits import UNWRITTEN
-from app.kernel.home import ARTIFACTS, LAST_GOOD, LIMITS, MASTER_KEY, MODEL_HOST_SOCKET, QUARANTINE, SPOOL
+from app.kernel.home import ARTIFACTS, LAST_GOOD, LIMITS, MASTER_KEY, MODEL_HOST_SOCKET, QUARANTINE, REPLICAS, SPOOL
 from app.kernel.ids import IdMint
 from app.kernel.machine import machine_name
 from app.kernel.version import VERSION
@@ -156,7 +156,7 @@ def build_parts(settings: Settings, telemetry: Telemetry, index: int, slot: int)
     flag_server = _flag_server(settings, database, sync_database, telemetry, clock, sealed)
     flags = FlagBook(directory, FlagBuilder(), telemetry, flag_server)
     announced.follower = follower = Follower(
-        sync_url, runtime_url, name, directory, table, pool, validator, flags, clock, breaker, last_good
+        sync_url, runtime_url, name, directory, table, pool, validator, flags, clock, breaker, last_good, settings.home / REPLICAS
     )
     spool = Spool(settings.home / SPOOL, settings.journal.spool_max_bytes, clock)
     direct = DirectLog(PostgresSink(_url(settings.database.log_url), HASTE), telemetry, clock)
@@ -234,6 +234,7 @@ def create_app(
     options = EndpointOptions(
         development=settings.development,
         max_body_bytes=settings.http.max_body_bytes,
+        max_body_bytes_under_way=settings.http.max_body_bytes_under_way,
         request_timeout_s=settings.http.request_timeout_s,
         cors_origins=settings.http.cors_origins,
     )

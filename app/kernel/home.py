@@ -7,6 +7,7 @@ DEVELOPMENT_ISSUER = "development-issuer.json"
 DEMO_ARTIFACTS = "demo-artifacts.json"  # a JSON list of digests: made on this machine, so opened where the kernel cannot confine
 ARTIFACTS = "artifacts"
 SPOOL = "spool"
+REPLICAS = "run/replicas"
 LIMITS = "limits.bin"
 QUARANTINE = "quarantine.bin"
 LAST_GOOD = "last-good"

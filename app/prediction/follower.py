@@ -21,10 +21,12 @@ from app.db.sync import SyncDatabase
 from app.errors import Unavailable
 from app.prediction.last_good.instead import instead
 from app.prediction.refresher import Refresher
+from app.registry.life_signs import LifeSigns
 from app.registry.replicas import Replica
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Coroutine, Iterable
+    from pathlib import Path
     from uuid import UUID
 
     from app.db.breaker import DatabaseBreaker
@@ -59,8 +61,11 @@ class Follower:
         clock: Clock,
         breaker: DatabaseBreaker | None = None,
         last_good: LastGood | None = None,
+        signs: Path | None = None,
     ) -> None:
-        """`last_good`: what serves where the database does not answer at the start. `breaker`: of this process."""
+        """`last_good`: what serves where the database does not answer at the start. `breaker`: of this process. `signs`: the folder
+        in which processes of this machine see each other end.
+        """
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="follower", daemon=True)
         self._home = _Home(pool, validator)
@@ -69,7 +74,9 @@ class Follower:
         self._database = SyncDatabase(sync_url, breaker=breaker)
         self._listening = Line(sync_url, "listener", breaker=breaker, probe=True, default_transaction_read_only="on")
         self._recording = Line(runtime_url, "replica", breaker=breaker, synchronous_commit="off")  # a crash may lose what it claims
-        self._replica = Replica(self._recording, uuid4(), name, clock)
+        replica_id = uuid4()
+        own_signs = None if signs is None else LifeSigns(signs, replica_id)
+        self._replica = Replica(self._recording, replica_id, name, clock, own_signs)
         home = self._home
         keeper = None if last_good is None else last_good.keeper
         self._refresher = Refresher(self._listening, self._database, directory, table, home, home, self._replica, flags, clock, keeper)

@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 
     from app.db.line import Line
     from app.kernel.clock import Clock
+    from app.registry.life_signs import LifeSigns
 
 HEARTBEAT_S = 2.0
+_LOOK_S = 0.5  # how soon the end of another process of this machine is noticed
 _AGAIN_S = 0.2
 _JOIN_WITHIN_S = 5.0
 _LEAVE_WITHIN_S = 1.0
@@ -32,11 +34,14 @@ Cold = frozenset[tuple["UUID", int]]
 class Replica:
     """One a serving process. Writes over a line of its own, as the runtime role: several statements, one journey, one transaction."""
 
-    def __init__(self, line: Line, replica_id: UUID, name: str, clock: Clock) -> None:
+    def __init__(self, line: Line, replica_id: UUID, name: str, clock: Clock, signs: LifeSigns | None = None) -> None:
+        """`signs`: by which replicas of one machine see each other end."""
         self._line = line
         self._id = replica_id
         self.name = re.sub(r"[^A-Za-z0-9._/-]", "-", name)[:200]  # it stands in SQL and before people's eyes
         self._clock = clock
+        self._signs = signs
+        self._told_dead: frozenset[UUID] = frozenset()
         self._joined: int | None = None  # the generation of the picture that this replica began with
         self._generation = 0
         self._news = asyncio.Event()
@@ -60,9 +65,11 @@ class Replica:
         that look, and whoever commits a later one finds this replica in the list and waits for it.
         """
         self._joined = self._generation
+        if self._signs is not None:
+            self._signs.show()
         try:
             async with asyncio.timeout(_JOIN_WITHIN_S):
-                while not await self._written([self._registration()]):  # noqa: ASYNC110  nobody tells when the database is back
+                while not await self._written([self._registration(), *_burials(self._dead())]):  # noqa: ASYNC110  nobody tells when the database is back
                     await asyncio.sleep(_AGAIN_S)
         except TimeoutError:
             raise Unavailable("The database cannot register this replica.", retry_after_ms=1000) from None
@@ -71,7 +78,7 @@ class Replica:
         """Writes acknowledgements as they come, and heartbeats, until cancelled. What could not be written is tried again."""
         while True:
             try:
-                async with asyncio.timeout(HEARTBEAT_S / 2):
+                async with asyncio.timeout(_LOOK_S):
                     await self._news.wait()
             except TimeoutError:
                 pass
@@ -84,8 +91,9 @@ class Replica:
 
     async def _write(self, acks: dict[UUID, tuple[int, Cold]]) -> bool:
         """Whether this is done with; a heartbeat goes along where one is due, for it costs as much again."""
-        now = self._clock.monotonic()
-        beat = [self._registration(), *self._farewells()] if now >= self._due else []
+        now, dead = self._clock.monotonic(), self._dead()
+        is_due = now >= self._due or not dead <= self._told_dead
+        beat = [self._registration(), *self._farewells(), *_burials(dead)] if is_due else []
         if not beat and not acks:
             return True
         try:
@@ -97,7 +105,13 @@ class Replica:
             return bool(beat)  # else the row may be gone: once more with it
         if beat:
             self._due = now + HEARTBEAT_S / 2 if done else 0.0
+        if beat and done and self._signs is not None:
+            self._signs.forget(dead & self._told_dead)  # told twice: its last heartbeat may have been under way the first time
+            self._told_dead = dead
         return done
+
+    def _dead(self) -> frozenset[UUID]:
+        return frozenset() if self._signs is None else self._signs.dead()
 
     async def leave(self) -> None:
         """Says goodbye, so that nobody waits for this replica; where the database is away its silence will say it."""
@@ -105,9 +119,12 @@ class Replica:
             return
         try:
             async with asyncio.timeout(_LEAVE_WITHIN_S):
-                await self._written([f"update replicas set left_at = now() where replica_id = '{self._id}'"])  # noqa: S608  ours
+                said = await self._written([f"update replicas set left_at = now() where replica_id = '{self._id}'"])  # noqa: S608  ours
         except TimeoutError:
+            said = False
             log.warning("replica_left_unsaid")
+        if said and self._signs is not None:
+            self._signs.end()
 
     async def _written(self, statements: list[str]) -> bool:
         try:
@@ -153,3 +170,9 @@ class Replica:
         if due:
             self._tidied[tenant_id] = now
         return due
+
+
+def _burials(dead: frozenset[UUID]) -> Iterator[str]:
+    """Whoever is dead holds nothing, and is not waited for. In one order, for others write the same."""
+    for replica_id in sorted(dead):
+        yield f"update replicas set left_at = now() where replica_id = '{replica_id}' and left_at is null"  # noqa: S608  a UUID

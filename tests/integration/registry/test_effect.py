@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
@@ -13,6 +15,7 @@ from app.db.line import Line
 from app.registry import effect
 from app.registry.effect import NO_VERSION, NOTHING_KNOWN, Effect, await_effect, effects_of, version_key
 from app.registry.everywhere import Everywhere
+from app.registry.life_signs import LifeSigns
 from app.registry.replicas import Replica
 from app.registry.types import Promotion
 from tests.integration.registry.conftest import Quiet
@@ -37,10 +40,12 @@ class House:
         self.registry, self.clock = registry, ManualClock()
         self.tasks: list[asyncio.Task[None]] = []
 
-    async def replica(self, name: str, generation: int = 0) -> Replica:
+    async def replica(self, name: str, generation: int = 0, signs: Path | None = None) -> Replica:
         line = Line(self.registry.urls.runtime, "replica")
         self.tasks.append(asyncio.create_task(line.run()))
-        replica = Replica(line, uuid4(), name, self.clock)
+        replica_id = uuid4()
+        own_signs = None if signs is None else LifeSigns(signs, replica_id)
+        replica = Replica(line, replica_id, name, self.clock, own_signs)
         replica.heard(generation)
         await replica.join()
         return replica
@@ -152,6 +157,44 @@ async def test_a_replica_that_left_is_no_longer_waited_for_and_still_told_of_whe
     stays.applied(house.registry.tenant, 7, frozenset())
     assert named(await house.awaited(7)) == {"stays": True}
     assert named(await house.effect(5)) == {"leaves": True, "stays": True}
+
+
+async def test_a_replica_whose_process_has_ended_counts_no_more_once_its_successor_has_joined(house: House, tmp_path: Path) -> None:
+    folder = tmp_path / "replicas"
+    await house.replica("dead", signs=folder)
+    await house.replica("elsewhere")
+    (held,) = handles_below(folder)
+    assert named(await house.effect(5)) == {"dead": False, "elsewhere": False}
+    os.close(held)  # as the kernel does for a process that was killed
+    successor = await house.replica("successor", signs=folder)
+    assert named(await house.effect(5)) == {"elsewhere": False, "successor": False}
+    house.registry.sql("update replicas set left_at = null where name = 'dead'")  # its last heartbeat was under way
+    house.running(successor)
+    await heard(house, "dead", left=True)
+
+
+async def test_another_process_of_the_machine_tells_of_the_dead_one(house: House, tmp_path: Path) -> None:
+    lives = await house.replica("lives", signs=tmp_path)
+    house.running(lives)
+    signs = LifeSigns(tmp_path, UUID(int=7))
+    signs.show()
+    house.registry.sql("insert into replicas (replica_id, name) values ($1, 'dead')", UUID(int=7))
+    assert named(await house.effect(5)) == {"dead": False, "lives": False}
+    assert signs._held is not None
+    os.close(signs._held)
+    await heard(house, "dead", left=True)
+    assert named(await house.effect(5)) == {"lives": False}
+
+
+def handles_below(folder: Path) -> list[int]:
+    """Descriptors of this process that are open on files of the folder."""
+    return [int(path.name) for path in Path("/proc/self/fd").iterdir() if str(path.resolve()).startswith(str(folder))]
+
+
+async def heard(house: House, name: str, *, left: bool) -> None:
+    async with asyncio.timeout(30):
+        while house.registry.sql("select left_at is not null from replicas where name = $1", name)[0][0] is not left:  # noqa: ASYNC110
+            await asyncio.sleep(0)
 
 
 async def test_a_silent_replica_shows_as_not_applied_for_ten_minutes_and_is_not_waited_for(house: House) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from tests.integration.service.test_replicas import PROMOTE, answering_pid, pids, two_versions
+from tests.integration.service.test_replicas import PROMOTE, answering_pid, pids, two_versions, wait_for
 from tests.support.service import own_service
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ UPDATE = "mutation($model: String!) { updateModel(name: $model, input: { cacheSe
 CREATE = "mutation($input: CreateExperimentInput!) { createExperiment(input: $input) { key } }"
 VARIANTS = [{"name": "a", "version": 1, "control": True}, {"name": "b", "version": 2}]
 PLAN = {"key": "e", "model": "m", "variants": VARIANTS, "primaryMetric": {"name": "clicked", "kind": "PROPORTION"}}
-SUSPEND = 'mutation($tenant: ID!) { suspendTenant(tenant: $tenant, reason: "unpaid") { status } }'
+SUSPEND = 'mutation($tenant: String!) { suspendTenant(tenant: $tenant, reason: "unpaid") { status } }'
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +57,26 @@ def test_a_change_whose_answer_cannot_say_who_serves_it_names_in_the_log_who_was
     finally:
         os.kill(pid, signal.SIGCONT)
         others.close()
+
+
+def test_a_killed_process_is_waited_for_by_nobody_and_counted_by_none(pair: Service) -> None:
+    admin = two_versions(pair, "killed")
+    before = wait_for(lambda: admin.ask(PROMOTE, model="m", version=1)["promote"], "appliedEverywhere")
+    name, pid = min(pids(before).items())
+    os.kill(pid, signal.SIGKILL)
+    after = wait_for(lambda: admin.ask(PROMOTE, model="m", version=2)["promote"], "appliedEverywhere")
+    assert name not in pids(after)  # while nobody would have been told of it for ten minutes
+    assert wait_for(lambda: standing(pair), "successor")["silent"] == 0
+    count = len(unheard(pair))
+    admin.ask(UPDATE, model="m")
+    assert unheard(pair)[count:] == []
+
+
+def standing(service: Service) -> dict[str, Any]:
+    """Of the two replicas, and whether there are two again that are heard of, of which alone the machine's folder tells."""
+    told = httpx.get(f"{service.url}/health", timeout=10).json()["replicas"]
+    two = told["listed"] == 2 == len(list((service.home / "run" / "replicas").iterdir()))
+    return {**told, "successor": two and told["status"] == "ok"}
 
 
 def unheard(service: Service) -> list[dict[str, Any]]:
