@@ -66,6 +66,7 @@ class HttpSettings:
     port: int
     workers: int
     max_body_bytes: int
+    max_body_bytes_under_way: int  # of large bodies, in one serving process
     request_timeout_s: float
     cors_origins: tuple[str, ...]
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...]
@@ -281,6 +282,7 @@ def _http(read: _Reader) -> HttpSettings:
         port=read.integer("TURNOUT_PORT", 8000, 0, 65535),
         workers=read.integer("TURNOUT_WORKERS", 1, 1, 256),
         max_body_bytes=read.integer("TURNOUT_MAX_BODY_BYTES", 8 * MIB, 1024, 1024 * MIB),
+        max_body_bytes_under_way=read.integer("TURNOUT_MAX_BODY_BYTES_UNDER_WAY", 256 * MIB, MIB, 1024 * 1024 * MIB),
         request_timeout_s=read.number("TURNOUT_REQUEST_TIMEOUT_S", 10.0, 0.05, 600.0),
         cors_origins=read.strings("TURNOUT_CORS_ORIGINS"),
         trusted_proxies=tuple(read.networks("TURNOUT_TRUSTED_PROXIES")),

@@ -87,7 +87,7 @@ class Telemetry:
         self._in_flight(change)
 
     def turned_away(self, reason: str) -> None:
-        """One request that was not begun, because the process has too much to do: "busy", "share", "full", "late", "admin" or "upload"."""
+        """One request not begun for want of room: "busy", "share", "full", "late", "admin", "upload" or "bodies"."""
         self._turned_away.of(reason)(1)
 
     def serving(self, connections: int, turn_s: float) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from starlette.types import Receive
 
+    from app.graphql.http.body_bytes import Held
     from app.graphql.http.bulk import Bulk
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -40,10 +41,15 @@ class Parameters:
     bulk: Bulk | None = None  # what it was made of, where there are ManyRows among the variables
 
 
-async def read_body(receive: Receive, content_length: bytes | None, most: int) -> bytes:
-    """The whole body; raises PayloadTooLarge after at most `most` bytes and one chunk, or at once where the length is announced."""
+async def read_body(receive: Receive, content_length: bytes | None, most: int, held: Held | None = None) -> bytes:
+    """The whole body; raises PayloadTooLarge after at most `most` bytes and one chunk, or at once where the length is announced.
+
+    `held` is told how long it is, as soon as that is known; raises what that raises.
+    """
     if content_length is not None and (not content_length.isdigit() or len(content_length) > 18 or int(content_length) > most):
         raise _too_large(most)
+    if held is not None and content_length is not None:
+        held.need(int(content_length))
     chunks: list[bytes] = []
     size = 0
     while True:
@@ -54,6 +60,8 @@ async def read_body(receive: Receive, content_length: bytes | None, most: int) -
         size += len(chunk)
         if size > most:
             raise _too_large(most)
+        if held is not None:
+            held.need(size)
         chunks.append(chunk)
         if not message.get("more_body", False):
             return b"".join(chunks)

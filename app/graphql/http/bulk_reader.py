@@ -6,7 +6,6 @@ they are more than numbers, as small pieces of JSON; or why the body is refused;
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import os
 import socket
@@ -20,6 +19,7 @@ import orjson
 from app.errors import BadRequest
 from app.graphql.http.key_count import count_keys
 from app.graphql.http.strict_json import MAX_CONTAINERS, MAX_LIST, read_object
+from app.kernel.memory import give_back_memory
 from app.kernel.packed import pack
 
 LENGTH = Struct("=QQ")  # of the header and of what follows it; 0 and 0: no
@@ -122,7 +122,7 @@ def serve(connection: socket.socket) -> None:
     """Answers until the other side is gone."""
     while True:
         if not select([connection], [], [], _IDLE_S)[0]:
-            _give_back_memory()
+            give_back_memory()
         try:
             body = exactly(connection, int.from_bytes(exactly(connection, 8), "little"))
         except ConnectionResetError:
@@ -131,13 +131,6 @@ def serve(connection: socket.socket) -> None:
         connection.sendall(LENGTH.pack(len(header), sum(map(len, parts))) + header)
         for part in parts:
             connection.sendall(part)
-
-
-def _give_back_memory() -> None:
-    """To the system, what the last bodies took; only where the C library can do so."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
 
 
 def exactly(connection: socket.socket, size: int) -> bytearray:

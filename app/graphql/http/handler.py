@@ -28,6 +28,7 @@ from app.graphql.errors import (
 )
 from app.graphql.http.admission import Admission, Busy, Crowded
 from app.graphql.http.body import ClientGone, Parameters, from_body, from_bulk, from_query_string, read_body
+from app.graphql.http.body_bytes import BodyBytes
 from app.graphql.http.bulk import LARGE_BYTES
 from app.graphql.http.charge import Charge
 from app.graphql.http.cors import CorsPolicy
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+_SMALL_DIGITS = 4  # in a length of so many the process's memory has no interest
 _ALLOW = ((b"allow", b"GET, POST"),)
 _ALLOW_POST = ((b"allow", b"POST"),)
 
@@ -88,6 +90,7 @@ class GraphQLEndpoint:
         self._served, self._bulk = served, bulk
         self._admission = admission or Admission(options.max_in_flight, telemetry)
         self._options = options
+        self._bodies = BodyBytes(max(options.max_body_bytes_under_way, options.max_body_bytes), telemetry)
         self._time_limit = TimeLimit(options.request_timeout_s + options.grace_s)
         self._cors = CorsPolicy(options.cors_origins)
         self._mapper = ErrorMapper(suggestions=options.development)
@@ -217,7 +220,10 @@ class GraphQLEndpoint:
         if exchange.method == "GET":
             return from_query_string(exchange.scope["query_string"])
         exchange.reading = True
-        body = await read_body(exchange.receive, exchange.headers.get(b"content-length"), self._options.max_body_bytes)
+        length, held = exchange.headers.get(b"content-length"), None
+        if length is None or len(length) > _SMALL_DIGITS:
+            exchange.place = held = self._bodies.begin(ctx.tenant_id, exchange.place)
+        body = await read_body(exchange.receive, length, self._options.max_body_bytes, held)
         exchange.reading = False
         exchange.body_read = True
         if self._bulk is not None and len(body) > LARGE_BYTES and (read := await self._bulk.read(ctx.tenant_id, body)) is not None:

@@ -15,6 +15,7 @@ class EndpointOptions:
 
     development: bool = False  # everybody may introspect, and errors suggest names
     max_body_bytes: int = 8 * MIB
+    max_body_bytes_under_way: int = 256 * MIB  # of large bodies, in one process
     request_timeout_s: float = 10.0
     max_in_flight: int = 512  # requests under way in one process
     grace_s: float = 0.1  # so that services tell the deadline field by field before the whole request is cut

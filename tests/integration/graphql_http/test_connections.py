@@ -1,6 +1,8 @@
 """What only a real connection shows: bodies that never end, lengths that lie, callers that go away, many at once."""
 
+import contextlib
 import socket
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import orjson
@@ -75,3 +77,63 @@ def test_the_answer_to_a_head_request_has_no_body():
     with served(Toy().endpoint) as port:
         answer = exchange(port, request_bytes("HEAD", "/graphql", [("host", "x")]), bodyless=True)
     assert (answer.status, answer.headers["allow"]) == (405, "GET, POST")
+
+
+LARGE = 1_000_000
+
+
+@pytest.fixture
+def crowded():
+    """(port, toy): room for eight megabytes of large bodies, of which one tenant's stalled bodies have their half."""
+    toy = Toy(options=EndpointOptions(max_body_bytes=LARGE, max_body_bytes_under_way=8 * LARGE))
+    with served(toy.endpoint) as port, contextlib.ExitStack() as stack:
+        stalled = [stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20)) for _ in range(4)]
+        for connection in stalled:
+            connection.sendall(request_bytes("POST", "/graphql", [*HEAD, ("content-length", LARGE)], b"{"))
+        while toy.endpoint._bodies.free > 4 * LARGE:
+            time.sleep(0.01)
+        yield port, toy, stalled
+
+
+def large_of(tenant, headers, body=b""):
+    told = [("host", "x"), JSON, LIKED, ("authorization", f"Bearer {tenant}"), *headers]
+    return request_bytes("POST", "/graphql", told, body)
+
+
+def test_a_large_body_that_does_not_fit_beside_the_others_is_refused_before_it_comes(crowded):
+    port, toy, _ = crowded
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.sendall(large_of("clinic", [("content-length", LARGE)]))
+        answer, rest = read_to_end(connection)
+    assert (answer.status, answer.codes, answer.headers["connection"], rest) == (503, ["UNAVAILABLE"], "close", b"")
+    assert int(answer.headers["retry-after"]) >= 1
+    assert answer.errors[0]["extensions"]["retryable"]
+    assert toy.endpoint._bodies.free == 4 * LARGE
+
+
+def test_a_large_body_in_chunks_that_does_not_fit_beside_the_others_is_refused_while_it_comes(crowded):
+    port, toy, _ = crowded
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.sendall(large_of("clinic", [("transfer-encoding", "chunked")], b"fffff\r\n" + b" " * 100_000))
+        answer, _ = read_to_end(connection)
+    assert (answer.status, answer.codes, answer.headers["connection"]) == (503, ["UNAVAILABLE"], "close")
+    assert toy.endpoint._bodies.free == 4 * LARGE
+
+
+def test_small_bodies_and_another_tenant_s_large_ones_are_read_beside_them_and_all_is_free_again(crowded):
+    port, toy, stalled = crowded
+    query = b'{"query":"{add}"}'
+    assert exchange(port, large_of("clinic", [("content-length", len(query))], query)).status == 200
+    padded = query + b" " * (LARGE - len(query))
+    assert exchange(port, large_of("shop", [("content-length", LARGE)], padded)).status == 200
+    chunked = b"%x\r\n%b\r\n0\r\n\r\n" % (LARGE, padded)
+    assert exchange(port, large_of("shop", [("transfer-encoding", "chunked")], chunked)).status == 200
+    stalled[0].sendall(padded[2:] + b" ")  # no quote, so no JSON: it is answered all the same
+    assert read_answer(stalled[0].makefile("rb"), bodyless=False).status == 400
+    for connection in stalled[1:]:  # the callers hang up in the middle
+        connection.close()
+    until = time.monotonic() + 20
+    while toy.endpoint._bodies.free < 8 * LARGE:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    assert exchange(port, large_of("clinic", [("content-length", LARGE)], padded)).status == 200
