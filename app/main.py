@@ -235,7 +235,6 @@ def create_app(
         development=settings.development,
         max_body_bytes=settings.http.max_body_bytes,
         max_body_bytes_under_way=settings.http.max_body_bytes_under_way,
-        max_body_bytes_under_way=settings.http.max_body_bytes_under_way,
         request_timeout_s=settings.http.request_timeout_s,
         cors_origins=settings.http.cors_origins,
     )
