@@ -11,6 +11,7 @@ from sqlalchemy import insert, or_, select, tuple_, update
 
 from app.audit.chain import is_pseudonym
 from app.audit.rows import AuditEntryRow, AuditPersonRow
+from app.audit.rules import is_storable
 from app.audit.sealing import write
 from app.audit.types import AuditEntry, AuditFilter
 from app.errors import InvalidInput
@@ -67,7 +68,7 @@ async def record_by(
     The tenant's log is held until the transaction ends, so that its entries are in one order: record late, announce after it.
     Raises InvalidInput for a reason that no text column can hold.
     """
-    if reason is not None and not _storable(reason):
+    if reason is not None and not is_storable(reason):
         raise InvalidInput("reason holds a character that cannot be stored: NUL, or half of a surrogate pair.")
     at = clock.now()
     row = {
@@ -88,7 +89,7 @@ async def record_by(
 async def entries(session: AsyncSession, request: PageRequest, wanted: AuditFilter = _EVERYTHING) -> Page[AuditEntry]:
     """A page of the transaction's tenant, newest first; people by their names, where these were not cut."""
     if any(
-        len(text) > _LONGEST_SUBJECT or not _storable(text) for text in (wanted.subject, wanted.actor, wanted.action) if text is not None
+        len(text) > _LONGEST_SUBJECT or not is_storable(text) for text in (wanted.subject, wanted.actor, wanted.action) if text is not None
     ):
         return make_page(KIND, request, [])
     query = _wanted(wanted).order_by(AuditEntryRow.at.desc(), AuditEntryRow.id.desc()).limit(request.first + 1)
@@ -162,11 +163,6 @@ def _position(after: tuple[str | int, ...]) -> tuple[datetime, UUID]:
         return _EPOCH + int(at_us) * _MICROSECOND, UUID(hex=str(entry_id))
     except (ValueError, OverflowError):
         raise InvalidInput("after is not a cursor of this list: send an endCursor that it answered with.") from None
-
-
-def _storable(text: str) -> bool:
-    """Whether PostgreSQL has a way to write this text."""
-    return "\0" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _entry_id(at: datetime) -> UUID:

@@ -75,12 +75,6 @@ def check_analysis(plan: ExperimentPlan) -> None:
         raise InvalidInput(" ".join(problems[:_MOST_PROBLEMS]))
 
 
-def check_reason(reason: str | None) -> None:
-    """Returns where the reason can be kept; raises InvalidInput."""
-    if problems := _text("reason", reason):
-        raise InvalidInput(problems[0])
-
-
 def check_transition(key: str, status: ExperimentStatus, source: ExperimentSource, step: str) -> None:
     """Returns where `step` (start, ramp, stop, conclude, update) may follow; raises Conflict that says what may.
 

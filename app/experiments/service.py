@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from app.audit import store as audit
+from app.audit.rules import check_optional_reason
 from app.db.outbox import announce
 from app.errors import Conflict, InvalidInput
 from app.experiments import rules, store
@@ -149,7 +150,7 @@ class ExperimentService:
     async def stop(self, ctx: RequestContext, key: str, reason: str | None) -> Experiment:
         """The experiment STOPPED: nobody takes part any more, and its results stay. Raises NotFound, Conflict."""
         ctx.require(Action.MANAGE_EXPERIMENTS)
-        rules.check_reason(reason)
+        check_optional_reason(reason)
         async with self._database.tenant_tx(ctx.tenant_id) as session:
             row, _ = await self._held(session, ctx, key, "stop")
             described = _described(row)
@@ -177,7 +178,7 @@ class ExperimentService:
         Raises InvalidInput (no such variant), NotFound, Conflict.
         """
         ctx.require(Action.MANAGE_EXPERIMENTS)
-        rules.check_reason(reason)
+        check_optional_reason(reason)
         row, before = await self._held(session, ctx, key, "conclude")
         version = None if promoted is None else rules.version_to_promote(before, promoted)
         described = _described(row)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from app.audit import store as audit
+from app.audit.rules import check_optional_reason, check_reason
 from app.db.outbox import announce
 from app.errors import Conflict, InvalidInput
 from app.kernel.context import Action
@@ -184,7 +185,7 @@ class RegistryService:
         """
         ctx.require(Action.PROMOTE)
         check_name("alias", alias)
-        rules.check_text("reason", reason)
+        check_optional_reason(reason)
         if allow_breaking and not (reason or "").strip():
             raise InvalidInput("allowBreaking needs a reason: say why the alias's callers can bear it.")
         damage = await self.damage(ctx, model, version)
@@ -230,7 +231,7 @@ class RegistryService:
         """Points the alias at what it served before, one step down its history; raises Conflict at the first version."""
         ctx.require(Action.PROMOTE)
         check_name("alias", alias)
-        rules.check_text("reason", reason)
+        check_optional_reason(reason)
         async with self._database.tenant_tx(ctx.tenant_id) as session:
             row = await store.find_model(session, ctx.tenant_id, model, lock=True)
             state = await aliases.expected_state(session, row, alias, expected_revision)
@@ -247,7 +248,7 @@ class RegistryService:
     async def withdraw(self, ctx: RequestContext, model: str, number: int, reason: str) -> ModelVersion:
         """Takes the version out of every route at once: its aliases step back to what they served before, where there is something."""
         ctx.require(Action.WITHDRAW_VERSION)
-        _check_reason(reason)
+        check_reason(reason)
         async with self._database.tenant_tx(ctx.tenant_id) as session:
             row = await store.find_model(session, ctx.tenant_id, model, lock=True)
             version = await store.find_version(session, row, number)
@@ -271,7 +272,7 @@ class RegistryService:
     async def archive(self, ctx: RequestContext, model: str, number: int, reason: str | None) -> ModelVersion:
         """Retires the version; raises Conflict while an alias, a fallback or an experiment needs it."""
         ctx.require(Action.ARCHIVE_VERSION)
-        rules.check_text("reason", reason)
+        check_optional_reason(reason)
         async with self._database.tenant_tx(ctx.tenant_id) as session:
             row = await store.find_model(session, ctx.tenant_id, model, lock=True)
             version = await store.find_version(session, row, number)
@@ -341,12 +342,6 @@ class RegistryService:
 
 def _subject(model: ModelRow, number: int) -> str:
     return f"version:{model.name}/{number}"
-
-
-def _check_reason(reason: str) -> None:
-    if not reason.strip():
-        raise InvalidInput("reason is empty: say why, for those who read the audit log.")
-    rules.check_text("reason", reason)
 
 
 def _check_changes(changes: dict[str, Any]) -> None:

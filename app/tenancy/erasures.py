@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Protocol
 from uuid import uuid4
 
 from app.audit import store as audit
+from app.audit.rules import check_reason
 from app.db.outbox import announce
 from app.errors import InvalidInput, NotFound
 from app.journal.types import ERASURE_GRACE
 from app.kernel.context import Action
 from app.kernel.names import check_unit
 from app.tenancy import tombstones
-from app.tenancy.rules import check_reason
 from app.tenancy.types import Erasure
 
 if TYPE_CHECKING:

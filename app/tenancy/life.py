@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from app.audit.rules import check_optional_reason, check_reason
 from app.errors import InvalidInput, NotFound
 from app.kernel.context import Action
 from app.tenancy import store
 from app.tenancy.changing import no_such_tenant
-from app.tenancy.rules import LONGEST_ISSUER, check_claim, check_optional_reason, check_reason
+from app.tenancy.rules import LONGEST_ISSUER, check_claim
 from app.tenancy.types import Erasure, TenantLimits, TenantName, TenantSettings, TenantStatus
 
 if TYPE_CHECKING:
@@ -61,8 +62,7 @@ class TenantLife:
     async def resume(self, ctx: RequestContext, slug: str, reason: str | None = None) -> Tenant:
         """The tenant answers again."""
         ctx.require(Action.MANAGE_TENANTS)
-        why = None if reason is None else check_optional_reason(reason)
-        return await self._move(ctx, slug, "resumeTenant", TenantStatus.ACTIVE, why)
+        return await self._move(ctx, slug, "resumeTenant", TenantStatus.ACTIVE, check_optional_reason(reason))
 
     async def erase(self, ctx: RequestContext, slug: str, confirm: str, reason: str) -> Erasure:
         """Ends the tenant for good: nobody is served, what was sealed under its secret is unreadable, and its rows follow.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from app.audit.rules import check_reason
 from app.audit.types import Person
 from app.db.rounds import rounds
 from app.errors import InvalidInput, QuotaExceeded
@@ -15,7 +16,7 @@ from app.kernel.context import Action, Role
 from app.tenancy import store
 from app.tenancy.changing import no_such_tenant
 from app.tenancy.identity.verifier import LEEWAY_S, LONGEST_LIFETIME_S
-from app.tenancy.rules import check_claim, check_reason
+from app.tenancy.rules import check_claim
 from app.tenancy.types import TokenDenial
 
 if TYPE_CHECKING:

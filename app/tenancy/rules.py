@@ -6,7 +6,6 @@ from app.errors import InvalidInput
 
 LONGEST_NAME = 200
 LONGEST_ISSUER = 500
-_LONGEST_REASON = 1_000
 
 
 def check_title(name: str) -> str:
@@ -17,20 +16,6 @@ def check_title(name: str) -> str:
 def check_claim(what: str, value: str, longest: int = LONGEST_NAME) -> str:
     """A text as a token may carry it, unchanged; raises InvalidInput."""
     return _check_word(what, value, longest)
-
-
-def check_reason(reason: str) -> str:
-    """Why something was done, unchanged; raises InvalidInput where it says nothing, or too much."""
-    if not reason.strip():
-        raise InvalidInput("reason is empty: say why, for those who read the audit log.")
-    return check_optional_reason(reason)
-
-
-def check_optional_reason(reason: str) -> str:
-    """As `check_reason`, where there need not be one."""
-    if len(reason) > _LONGEST_REASON:
-        raise InvalidInput(f"reason has {len(reason)} characters; at most {_LONGEST_REASON:,} are kept.")
-    return reason
 
 
 def _check_word(what: str, text: str, longest: int) -> str:

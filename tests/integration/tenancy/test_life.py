@@ -223,7 +223,7 @@ async def test_two_changes_at_once_both_count(house: House) -> None:
         (lambda life: life.update_limits(OPERATOR, "clinic", {"burst": 0}), "limits.burst"),
         (lambda life: life.update_settings(OPERATOR, "clinic", {"retentionDays": 0}), "settings.retentionDays"),
         (lambda life: life.suspend(OPERATOR, "clinic", " "), "reason is empty"),
-        (lambda life: life.suspend(OPERATOR, "clinic", "x" * 1_001), "reason has 1001"),
+        (lambda life: life.suspend(OPERATOR, "clinic", "x" * 1_001), "reason has 1,001 characters; at most 1,000 are kept"),
         (lambda life: life.suspend(OPERATOR, "clinic", "a\0b"), "reason holds a character"),
         (lambda life: life.erase(OPERATOR, "clinic", "Clinic", "x"), "confirm must repeat"),
         (lambda life: life.erase(OPERATOR, "clinic", "clinic", ""), "reason is empty"),

@@ -1,0 +1,29 @@
+"""What the reason of a change may be, wherever one is given. Pure."""
+
+from __future__ import annotations
+
+from app.errors import InvalidInput
+
+LONGEST_REASON = 1_000
+
+
+def check_reason(reason: str) -> str:
+    """Why something was done, unchanged; raises InvalidInput where it says nothing, too much, or what cannot be stored."""
+    if not reason.strip():
+        raise InvalidInput("reason is empty: say why, for those who read the audit log.")
+    check_optional_reason(reason)
+    return reason
+
+
+def check_optional_reason(reason: str | None) -> str | None:
+    """As `check_reason`, where there need not be one."""
+    if reason is not None and len(reason) > LONGEST_REASON:
+        raise InvalidInput(f"reason has {len(reason):,} characters; at most {LONGEST_REASON:,} are kept.")
+    if reason is not None and not is_storable(reason):
+        raise InvalidInput("reason holds a character that cannot be stored: NUL, or half of a surrogate pair.")
+    return reason
+
+
+def is_storable(text: str) -> bool:
+    """Whether a text column takes it."""
+    return "\0" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)
