@@ -103,7 +103,7 @@ def _check(start: datetime, end: datetime, longest: timedelta) -> None:
     if start >= end:
         raise InvalidInput("from must be before to.")
     if end - start > longest:
-        raise InvalidInput(f"From from to to are more than {longest.days} days: ask in parts.")
+        raise InvalidInput(f"The time between from and to is longer than {longest.days} days: ask in parts.")
     if start.year < 1970 or end.year > 9000:
         raise InvalidInput("from and to must be times from 1970 to 9000.")
 
