@@ -104,6 +104,7 @@ from app.tenancy.sealed_files import SealedFolder
 from app.tenancy.seals import TenantSeals
 from app.tenancy.service import TenantService
 from app.tenancy.service_levels import ServiceLevels
+from app.tenancy.standing import TenantStanding
 from app.tenancy.types import TenantLimits
 from app.usage.prices import Prices
 from app.usage.service import UsageService
@@ -169,7 +170,7 @@ def build_parts(settings: Settings, telemetry: Telemetry, index: int, slot: int)
     counting = Database(runtime_url, ROOMY, pool_size=1, max_overflow=2, info=known, breaker=breaker)
     folder = Folder(counting, sync_database, answers, clock)
     changes = Changes(database, directory, clock, everywhere)
-    uploads = ArtifactUploads(database, clock, answers, answers, keys)
+    uploads = ArtifactUploads(database, clock, answers, answers, keys, TenantStanding())
     newcomers = Newcomers(changes, master_key)
     gatekeeper = Gatekeeper(build_verifier(settings, clock, sealed), directory, clock, follower.caught_up, newcomers, limiter)
     versions = Versions(pool, cache, live_proof, breakers := Breakers(telemetry, LoopWatch(clock)), clock)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from app.db.session import Database
     from app.kernel.clock import Clock
     from app.kernel.context import RequestContext
-    from app.registry.ports import Allowances, ArtifactSeal
+    from app.registry.ports import Allowances, ArtifactSeal, Standing
     from app.registry.rows import ArtifactRow
     from app.registry.signing import TrustedKeys
 
@@ -55,8 +55,11 @@ class ArtifactRefused(ModelUnavailable):
 class ArtifactUploads:
     """Takes uploads. Each chunk is a transaction of its own, so a slow client holds no connection."""
 
-    def __init__(self, database: Database, clock: Clock, allowances: Allowances, seal: ArtifactSeal, keys: TrustedKeys) -> None:
+    def __init__(
+        self, database: Database, clock: Clock, allowances: Allowances, seal: ArtifactSeal, keys: TrustedKeys, standing: Standing
+    ) -> None:
         self._database = database
+        self._standing = standing
         self._clock = clock
         self._allowances = allowances
         self._seal = seal
@@ -70,8 +73,8 @@ class ArtifactUploads:
     async def receive(self, ctx: RequestContext, pieces: AsyncIterator[bytes], stamp: Stamp | None = None) -> Artifact:
         """The stored artifact; the same bytes are stored once. A broken upload leaves nothing.
 
-        Raises PayloadTooLarge, QuotaExceeded, InvalidInput for a signature that does not fit, and RateLimited where too many of the
-        tenant's uploads are under way.
+        Raises PayloadTooLarge, QuotaExceeded, InvalidInput for a signature that does not fit, RateLimited where too many of the
+        tenant's uploads are under way, and TenantSuspended or NotFound where the tenant is not served any more when the bytes are there.
         """
         ctx.require(Action.UPLOAD_ARTIFACT)
         if self._under_way[ctx.tenant_id] >= UPLOADS_AT_ONCE:
@@ -115,6 +118,7 @@ class ArtifactUploads:
 
     async def _finish(self, ctx: RequestContext, upload: Upload) -> Artifact:
         async with self._database.tenant_tx(ctx.tenant_id) as session:
+            await self._standing.require_served(session, ctx.tenant_id)  # an upload may last longer than that
             arrival = await store.add_artifact(session, ctx.tenant_id, upload, ctx.subject, self._clock.now())
             if arrival in (Arrival.NEW, Arrival.RESTORED):
                 await self._check_room(session, ctx)

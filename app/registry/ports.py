@@ -56,6 +56,13 @@ class Allowances(Protocol):
     def max_stored_bytes(self, tenant_id: UUID) -> int: ...
 
 
+class Standing(Protocol):
+    """Whether the tenant is served, told inside the caller's transaction."""
+
+    async def require_served(self, session: AsyncSession, tenant_id: UUID) -> None:
+        """Returns where it is, and stays so until the transaction ends. Raises TenantSuspended, NotFound."""
+
+
 class Door(Protocol):
     """By which every caller comes in."""
 

@@ -33,7 +33,7 @@ UPLOAD_TIMEOUT_S = 600.0
 SILENCE_S = 30.0  # a client that sends nothing for so long is gone
 LEAST_BYTES_A_S = 16 * 1024  # of an upload that has lasted for longer than that
 UPLOADS = 32  # under way in one process
-_STATUS = {"BAD_USER_INPUT": 400, "FORBIDDEN": 403, "QUOTA_EXCEEDED": 429}
+_STATUS = {"BAD_USER_INPUT": 400, "FORBIDDEN": 403, "NOT_FOUND": 404, "QUOTA_EXCEEDED": 429}
 log = structlog.get_logger(__name__)
 
 

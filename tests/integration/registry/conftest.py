@@ -20,6 +20,7 @@ from app.registry.service import RegistryService
 from app.registry.signing import TrustedKeys
 from app.registry.types import VersionRegistration
 from app.tenancy.permissions import actions_of
+from app.tenancy.standing import TenantStanding
 from tests.support.clock import ManualClock
 from tests.support.database import execute, make_tenant
 
@@ -74,7 +75,7 @@ class Registry:
 
     def trust(self, keys: TrustedKeys) -> None:
         """As after a restart with these keys."""
-        self.uploads = ArtifactUploads(self.database, self.clock, self.limits, self.limits, keys)
+        self.uploads = ArtifactUploads(self.database, self.clock, self.limits, self.limits, keys, TenantStanding())
         self.artifacts = ArtifactCache(self.folder, self.database, self.limits, keys)
         self.service = RegistryService(self.database, self.clock, self.limits, Quiet(), keys, self.artifacts, ExperimentsOfVersions())
 

@@ -72,6 +72,25 @@ def test_a_killed_process_is_waited_for_by_nobody_and_counted_by_none(pair: Serv
     assert unheard(pair)[count:] == []
 
 
+def test_an_upload_that_lasts_longer_than_its_tenant_is_served_is_refused_and_nothing_of_it_is_kept(pair: Service) -> None:
+    admin, operator = pair.new_tenant("uploading"), pair.client("platform", "OPERATOR")
+
+    def pieces() -> Iterator[bytes]:
+        yield bytes(3_000_000)
+        operator.ask(SUSPEND, tenant="uploading")
+        yield b"the rest"
+
+    def upload(content: Any) -> httpx.Response:
+        return httpx.post(f"{pair.url}/artifacts", content=content, headers=admin.headers, timeout=60)
+
+    answer = upload(pieces())
+    assert (answer.status_code, answer.json()["errors"][0]["extensions"]["code"]) == (403, "TENANT_SUSPENDED")
+    operator.ask('mutation { resumeTenant(tenant: "uploading") { status } }')
+    assert upload(b"something else").status_code == 201
+    audited = admin.ask("{ auditLog { edges { node { action } } } }")["auditLog"]["edges"]
+    assert [edge["node"]["action"] for edge in audited].count("uploadArtifact") == 1
+
+
 def standing(service: Service) -> dict[str, Any]:
     """Of the two replicas, and whether there are two again that are heard of, of which alone the machine's folder tells."""
     told = httpx.get(f"{service.url}/health", timeout=10).json()["replicas"]

@@ -49,7 +49,7 @@ def caller(tenant: int) -> RequestContext:
 
 async def test_a_tenant_has_so_many_uploads_under_way_and_no_more_and_another_its_own() -> None:
     nothing: Any = Nothing()
-    uploads, slow = ArtifactUploads(nothing, SystemClock(), nothing, nothing, nothing), Slow()
+    uploads, slow = ArtifactUploads(nothing, SystemClock(), nothing, nothing, nothing, nothing), Slow()
     tasks = [asyncio.create_task(uploads.receive(caller(1), slow.pieces())) for _ in range(UPLOADS_AT_ONCE)]
     await asyncio.sleep(0)
     with pytest.raises(RateLimited):
