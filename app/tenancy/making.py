@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from app.tenancy.types import StoredTenant
 
 
-async def insert_with_news(changes: Changes, stored: StoredTenant, actor: str, *, issuer: str | None = None) -> None:
-    """Returns when this process serves the new tenant; the others do within a second or so. `issuer`: whose token had it made.
+async def insert_with_news(changes: Changes, stored: StoredTenant, actor: str, *, issuer: str | None = None) -> int:
+    """The generation in which the others hear of the new tenant; this process serves it. `issuer`: whose token had it made.
 
     Raises Conflict where the id or one of its names is taken, Unavailable.
     """
@@ -29,6 +29,6 @@ async def insert_with_news(changes: Changes, stored: StoredTenant, actor: str, *
         await audit.record_by(
             session, tenant.tenant_id, actor, changes.clock, action="createTenant", subject=f"tenant:{tenant.id}", after=after
         )
-        await announce(session, tenant.tenant_id)
+        generation = await announce(session, tenant.tenant_id)
     changes.directory.apply([stored])
-    await changes.catch_up()
+    return generation

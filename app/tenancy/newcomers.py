@@ -57,6 +57,7 @@ class Newcomers:
         stored = StoredTenant(tenant, self._master_key.wrap(tenant.tenant_id, new_secret()))
         try:
             await insert_with_news(self._changes, stored, ACTOR, issuer=issuer)
+            await self._changes.catch_up()  # the others look for themselves when they meet the next such token
         except Conflict:
             await self._changes.catch_up()  # somebody else was first; or the name is an erased tenant's
             directory = self._changes.directory

@@ -38,7 +38,7 @@ class TenantService:
     async def create_tenant(
         self, ctx: RequestContext, slug: str, name: str, limits: TenantLimits | None = None, settings: TenantSettings | None = None
     ) -> Tenant:
-        """A new tenant with a secret of its own; this process serves it at once, the others within a second or so.
+        """A new tenant with a secret of its own, served by every replica that is heard of, or two seconds are over.
 
         Raises PermissionDenied, InvalidInput, Conflict (the id is taken, be it by an erased tenant), Unavailable.
         """
@@ -54,7 +54,8 @@ class TenantService:
             created_at=self._clock.now(),
         )
         stored = StoredTenant(tenant, self._master_key.wrap(tenant.tenant_id, new_secret()))
-        await insert_with_news(self._changes, stored, ctx.subject)
+        generation = await insert_with_news(self._changes, stored, ctx.subject)
+        await self._changes.take_effect(tenant.tenant_id, generation)
         return tenant
 
     def tenants(self, ctx: RequestContext, first: int, after: str | None = None) -> Page[Tenant]:

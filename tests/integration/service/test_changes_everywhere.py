@@ -25,6 +25,7 @@ CREATE = "mutation($input: CreateExperimentInput!) { createExperiment(input: $in
 VARIANTS = [{"name": "a", "version": 1, "control": True}, {"name": "b", "version": 2}]
 PLAN = {"key": "e", "model": "m", "variants": VARIANTS, "primaryMetric": {"name": "clicked", "kind": "PROPORTION"}}
 SUSPEND = 'mutation($tenant: String!) { suspendTenant(tenant: $tenant, reason: "unpaid") { status } }'
+NEW_TENANT = 'mutation { createTenant(input: { id: "unsaid-new", name: "New" }) { id } }'
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,9 @@ def pair() -> Iterator[Service]:
 
 
 def test_a_change_whose_answer_cannot_say_who_serves_it_names_in_the_log_who_was_not_heard(pair: Service) -> None:
+    told = len(unheard(pair))
     admin = two_versions(pair, "unsaid")
+    assert unheard(pair)[told:] == []  # while everybody hears, a new tenant too
     name, pid = min(pids(admin.ask(PROMOTE, model="m", version=1)["promote"]).items())
     others = httpx.Client(base_url=pair.url, timeout=30)
     while answering_pid(pair, others) == pid:  # a kept connection stays with its process
@@ -46,6 +49,7 @@ def test_a_change_whose_answer_cannot_say_who_serves_it_names_in_the_log_who_was
         (admin.headers, UPDATE, {"model": "m"}),
         (admin.headers, CREATE, {"input": PLAN}),
         (operator, SUSPEND, {"tenant": "unsaid"}),
+        (operator, NEW_TENANT, {}),
     ]
     os.kill(pid, signal.SIGSTOP)
     try:

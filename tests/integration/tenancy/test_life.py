@@ -164,7 +164,7 @@ async def test_limits_that_are_given_change_and_the_others_stay_on_every_replica
         entry = replica.directory.find("clinic")
         assert entry is not None
         assert entry.tenant == changed
-    assert house.here.waited_for == [2, 3]
+    assert house.here.waited_for == [1, 2, 3]  # the tenant itself, and each change
     assert await house.changed() == [tenant_id] * 3
     newest, before, _ = await house.audit(tenant_id)
     assert newest == ("updateTenantLimits", "olga", {"rowsPerDay": 50_000_000}, {"rowsPerDay": 5}, None)
