@@ -15,7 +15,7 @@ import numpy as np
 import orjson
 import structlog
 
-from app.errors import BadRequest
+from app.errors import BadRequest, InvalidInput
 from app.graphql.http.bulk_reader import LENGTH, exactly
 from app.kernel.packed import LooseRows, ManyRows, PackedRows
 
@@ -56,7 +56,7 @@ class BulkBodies:
         self._process: subprocess.Popen[bytes] | None = None
 
     async def read(self, tenant_id: UUID, body: bytes) -> Bulk | None:
-        """The request; None where it has no many rows, and is to be read as any other. Raises BadRequest."""
+        """The request; None where it has no many rows, and is to be read as any other. Raises BadRequest, InvalidInput."""
         return await asyncio.get_running_loop().run_in_executor(self._lane(tenant_id), self._read, body)
 
     def release(self, tenant_id: UUID, bulk: Bulk) -> None:
@@ -113,6 +113,8 @@ def _whole(body: bytes, header: dict[str, Any], rows: bytearray) -> Bulk:
     """The request with what was taken out put back, arrays over the bytes that came."""
     if (why := header.get("refused")) is not None:
         raise BadRequest(why)
+    if (why := header.get("unfit")) is not None:
+        raise InvalidInput(why)
     data, view, at = header["rest"], memoryview(rows), 0
     variables = data["variables"]
     for place in header["taken"]:

@@ -16,9 +16,9 @@ from typing import Any
 
 import orjson
 
-from app.errors import BadRequest
+from app.errors import BadRequest, InvalidInput
 from app.graphql.http.key_count import count_keys
-from app.graphql.http.strict_json import MAX_CONTAINERS, MAX_LIST, read_object
+from app.graphql.http.strict_json import MAX_CONTAINERS, MAX_LIST, check_lists, read_object
 from app.kernel.memory import give_back_memory
 from app.kernel.packed import pack
 
@@ -34,23 +34,29 @@ _ROWS = frozenset({dict, list})
 def read(body: bytes) -> tuple[bytes, list[Any]] | None:
     """A header, as JSON, and the bytes that follow it; None: "no".
 
-    The header is {"refused": why}, or {"rest": the request, "taken": [{"variable", "inside", "names", "shape"} or {"variable", "inside",
-    "pieces": sizes in bytes}]} in the order of the bytes. `inside`: the rows are the variable's `data`, not the variable.
+    The header is {"refused": why}, {"unfit": why} for values that no argument takes, or {"rest": the request, "taken": [{"variable",
+    "inside", "names", "shape"} or {"variable", "inside", "pieces": sizes in bytes}]} in the order of the bytes. `inside`: the rows are the
+    variable's `data`, not the variable.
     """
     taken = _Taken(booleans=b"true" in body or b"false" in body)
     try:
         data = read_object(body, taken.arrays)
     except BadRequest as error:
-        return _elsewhere(body) if taken.places else _refused(error.message)
+        return _elsewhere(body, {}) if taken.places else _refused(error.message)
     taken.pieces(data)
     if not taken.places or taken.rows > MAX_CONTAINERS // 2 or not _is_shallow(data, MAX_NESTING):
-        return _elsewhere(body)
+        return _elsewhere(body, data)
     header = orjson.dumps({"rest": data, "taken": taken.places})
-    return (header, taken.parts) if len(header) <= MAX_REST else _elsewhere(body)
+    return (header, taken.parts) if len(header) <= MAX_REST else _elsewhere(body, data)
 
 
-def _elsewhere(body: bytes) -> tuple[bytes, list[Any]] | None:
+def _elsewhere(body: bytes, data: dict[str, Any]) -> tuple[bytes, list[Any]] | None:
     """None: "no"; or the refusal of what would take too long where all bodies are read."""
+    variables = data.get("variables")
+    try:
+        check_lists(variables if type(variables) is dict else {})
+    except InvalidInput as error:
+        return orjson.dumps({"unfit": error.message}), []
     keys = count_keys(body).together
     if keys <= MAX_KEYS_ELSEWHERE:
         return None

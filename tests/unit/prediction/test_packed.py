@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from app.errors import BadRequest, InvalidFeatures, InvalidInput
 from app.graphql.http.body import from_body
+from app.graphql.http.bulk import _whole
 from app.graphql.http.bulk_reader import MAX_REST, read
 from app.kernel.packed import LooseRows, PackedRows, listed, many_in, pack
 from app.kernel.signature import Column, ColumnType, InputKind, Signature
@@ -131,6 +132,18 @@ def test_a_body_that_is_refused_is_refused_in_the_same_words(body: bytes, why: s
     with pytest.raises(BadRequest, match=why) as refused:
         from_body(body)
     assert told == refused.value.message
+
+
+@pytest.mark.parametrize("variables", [{"r": [1] * 20_001}, {"i": {"sample": ["x"] * 20_001}}, {"m": many([[1.0]]), "r": [1] * 300_000}])
+def test_lists_that_no_argument_takes_are_refused_by_the_reader_in_the_same_words(variables: dict[str, Any]) -> None:
+    body = orjson.dumps({"query": "q", "variables": variables})
+    found = read(body)
+    assert found is not None
+    with pytest.raises(InvalidInput, match="holds lists of") as refused:
+        from_body(body)
+    with pytest.raises(InvalidInput) as told:
+        _whole(body, orjson.loads(found[0]), bytearray())
+    assert told.value.message == refused.value.message
 
 
 @pytest.mark.parametrize(
