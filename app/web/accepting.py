@@ -21,7 +21,7 @@ MOST_A_TURN = 32  # some two milliseconds of a turn
 class Accepting:
     """Takes connections on `listener`, which stays its owner's, from now until closed; belongs to the running loop.
 
-    `make` makes a connection's protocol. It ends as uvicorn ends a server: by `close`, then `wait_closed`.
+    `make` makes a connection's protocol. It ends as uvicorn ends a server: by `close`.
     """
 
     def __init__(self, listener: socket.socket, make: Callable[[], asyncio.Protocol]) -> None:
@@ -38,11 +38,6 @@ class Accepting:
             self._loop.remove_reader(self._listener)
             self._listener.close()
             self._listener = None
-
-    async def wait_closed(self) -> None:
-        """Until whatever was taken has its protocol, and is among the server's connections."""
-        while self._opening:
-            await asyncio.wait(self._opening)
 
     def _take(self) -> None:
         for _ in range(MOST_A_TURN):

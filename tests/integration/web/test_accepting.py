@@ -82,23 +82,6 @@ def test_who_connects_after_the_end_is_left_to_another_process(listener: socket.
     run(work())
 
 
-def test_what_was_taken_has_its_protocol_before_the_end_is_waited_out(listener: socket.socket) -> None:
-    async def work() -> None:
-        made: list[asyncio.Transport] = []
-        with ExitStack() as stack:
-            crowd(stack, listener, 2)
-            accepting = Accepting(listener, lambda: Connection(made, asyncio.Event(), 2))
-            accepting._take()
-            accepting.close()
-            assert made == []
-            await accepting.wait_closed()
-            assert len(made) == 2
-            for transport in made:
-                transport.abort()
-
-    run(work())
-
-
 def test_an_answer_does_not_wait_for_more_of_it(listener: socket.socket) -> None:
     async def work() -> None:
         made: list[asyncio.Transport] = []
