@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from app.errors import InvalidInput
+from app.kernel.names import is_storable
 
 LONGEST_REASON = 1_000
 
@@ -22,8 +23,3 @@ def check_optional_reason(reason: str | None) -> str | None:
     if reason is not None and not is_storable(reason):
         raise InvalidInput("reason holds a character that cannot be stored: NUL, or half of a surrogate pair.")
     return reason
-
-
-def is_storable(text: str) -> bool:
-    """Whether a text column takes it."""
-    return "\0" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)

@@ -11,10 +11,10 @@ from sqlalchemy import insert, or_, select, tuple_, update
 
 from app.audit.chain import is_pseudonym
 from app.audit.rows import AuditEntryRow, AuditPersonRow
-from app.audit.rules import is_storable
 from app.audit.sealing import write
 from app.audit.types import AuditEntry, AuditFilter
 from app.errors import InvalidInput
+from app.kernel.names import is_storable
 from app.kernel.paging import make_page
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from app.experiments.types import (
     MetricDirection,
     MetricKind,
 )
-from app.kernel.names import check_name
+from app.kernel.names import check_name, is_storable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -199,11 +199,6 @@ def _name(kind: str, name: str) -> list[str]:
     except InvalidInput as error:
         return [error.message]
     return []
-
-
-def is_storable(text: str) -> bool:
-    """Whether PostgreSQL has a way to write this text."""
-    return "\0" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _text(name: str, text: str | None) -> list[str]:

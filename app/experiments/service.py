@@ -12,7 +12,7 @@ from app.errors import Conflict, InvalidInput
 from app.experiments import rules, store
 from app.experiments.types import Experiment, ExperimentSource, ExperimentStatus
 from app.kernel.context import Action
-from app.kernel.names import check_unit
+from app.kernel.names import check_unit, is_storable
 from app.kernel.paging import Page, make_page, page_request
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class ExperimentService:
         """Experiments, newest first; of one model or one status where it is named."""
         ctx.require(Action.READ_EXPERIMENTS)
         page = page_request(KIND, first, after)
-        if model is not None and not rules.is_storable(model):
+        if model is not None and not is_storable(model):
             return make_page(KIND, page, [])
         async with self._database.tenant_tx(ctx.tenant_id) as session:
             return make_page(KIND, page, await store.listed(session, ctx.tenant_id, page, model, status))

@@ -23,6 +23,7 @@ from app.experiments.types import (
     TargetingRule,
     Variant,
 )
+from app.kernel.names import is_storable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -136,7 +137,7 @@ async def value_of(session: AsyncSession, row: ExperimentRow) -> Experiment:
 async def find(session: AsyncSession, tenant_id: UUID, key: str, *, lock: bool = False) -> ExperimentRow:
     """The experiment's row, as it is now and held until the transaction ends where `lock`; raises NotFound."""
     row = None
-    if rules.is_storable(key):
+    if is_storable(key):
         query = select(ExperimentRow).where(ExperimentRow.tenant_id == tenant_id, ExperimentRow.key == key)
         if lock:
             query = query.with_for_update().execution_options(populate_existing=True)
@@ -222,7 +223,7 @@ async def with_version(
 def _position(after: tuple[str | int, ...]) -> tuple[datetime, str]:
     """The sort key that a cursor holds. A cursor is the client's text: whatever it holds is no error of ours."""
     match after:
-        case (int(at_us), str(key)) if rules.is_storable(key):
+        case (int(at_us), str(key)) if is_storable(key):
             try:
                 return _EPOCH + at_us * _MICROSECOND, key
             except OverflowError:

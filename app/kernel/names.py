@@ -1,4 +1,4 @@
-"""The naming rule that models, aliases, tenants and later experiments share."""
+"""The naming rule that models, aliases, tenants and experiments share, and what a text may be to be kept."""
 
 from __future__ import annotations
 
@@ -37,3 +37,8 @@ def check_unit(unit: str) -> str:
 def folded(name: str) -> str:
     """The name without its hyphens: two models whose names fold alike would be one type in generated code (CreditRisk, Creditrisk)."""
     return name.replace("-", "")
+
+
+def is_storable(text: str) -> bool:
+    """Whether PostgreSQL has a way to write this text."""
+    return "\0" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)
