@@ -20,6 +20,11 @@ def check_optional_reason(reason: str | None) -> str | None:
     """As `check_reason`, where there need not be one."""
     if reason is not None and len(reason) > LONGEST_REASON:
         raise InvalidInput(f"reason has {len(reason):,} characters; at most {LONGEST_REASON:,} are kept.")
+    check_storable(reason)
+    return reason
+
+
+def check_storable(reason: str | None) -> None:
+    """Returns where a text column can hold it; raises InvalidInput."""
     if reason is not None and not is_storable(reason):
         raise InvalidInput("reason holds a character that cannot be stored: NUL, or half of a surrogate pair.")
-    return reason

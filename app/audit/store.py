@@ -11,6 +11,7 @@ from sqlalchemy import insert, or_, select, tuple_, update
 
 from app.audit.chain import is_pseudonym
 from app.audit.rows import AuditEntryRow, AuditPersonRow
+from app.audit.rules import check_storable
 from app.audit.sealing import write
 from app.audit.types import AuditEntry, AuditFilter
 from app.errors import InvalidInput
@@ -68,8 +69,7 @@ async def record_by(
     The tenant's log is held until the transaction ends, so that its entries are in one order: record late, announce after it.
     Raises InvalidInput for a reason that no text column can hold.
     """
-    if reason is not None and not is_storable(reason):
-        raise InvalidInput("reason holds a character that cannot be stored: NUL, or half of a surrogate pair.")
+    check_storable(reason)
     at = clock.now()
     row = {
         "tenant_id": tenant_id,

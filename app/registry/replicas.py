@@ -91,7 +91,8 @@ class Replica:
 
     async def _write(self, acks: dict[UUID, tuple[int, Cold]]) -> bool:
         """Whether this is done with; a heartbeat goes along where one is due, for it costs as much again."""
-        now, dead = self._clock.monotonic(), self._dead()
+        now = self._clock.monotonic()
+        dead = self._told_dead if acks and now < self._due else self._dead()  # whoever waits for an acknowledgement waits for no folder
         is_due = now >= self._due or not dead <= self._told_dead
         beat = [self._registration(), *self._farewells(), *_burials(dead)] if is_due else []
         if not beat and not acks:
