@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 _PATIENCE_S = 30.0  # with a serving process that stops in the middle of a frame
 _ALONE_S = 10.0  # how long to live on without a channel
+_NICE_SERVING = 5  # behind the loops that answer everybody: one tenant's slow models must not keep the others from a core
+_NICE = 10  # predictions first
 _LOWEST_FD = 10  # 0 to 2 stay closed and are never a channel: native code prints there
 
 
@@ -59,8 +61,7 @@ class ChildOptions:
 def run_child(options: ChildOptions, control: socket.socket, *, probe: bool) -> None:
     """Ends the process. `probe`: only lock, and say over `control` what holds."""
     _forget_the_zygote()
-    if options.purpose is not Purpose.SERVE:
-        os.nice(10)  # predictions first
+    os.nice(_NICE_SERVING if options.purpose is Purpose.SERVE else _NICE)
     _prepare(options.purpose)
     fd = fcntl.fcntl(control.fileno(), fcntl.F_DUPFD_CLOEXEC, _LOWEST_FD)
     held = lock(keep_fd=fd, uid=options.uid, limits=options.limits, parent=options.parent)

@@ -61,6 +61,15 @@ async def test_many_at_once_answer_as_one_by_one(lab: Lab, build: Any) -> None:
             np.testing.assert_allclose(one.probabilities, other.probabilities, rtol=0, atol=1e-12)
 
 
+async def test_a_model_ranks_behind_what_answers_everybody(lab: Lab) -> None:
+    model, rows = multi_class()
+    artifact = lab.save(model)
+    runtime = await lab.open(artifact, await lab.inspect(artifact, rows=rows))
+    (child,) = [child for child in (await lab.host.stats())["children"] if not child["key"].startswith("inspect/")]
+    assert os.getpriority(os.PRIO_PROCESS, child["pid"]) == min(19, os.getpriority(os.PRIO_PROCESS, 0) + 5)
+    await runtime.close()
+
+
 async def test_one_bad_row_fails_only_its_own_request(lab: Lab) -> None:
     """NaN is refused by logistic regression; the check before would have refused it, so it is sent past that."""
     model, rows = logistic_on_frame()

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import threading
 
 import pytest
 
-from app.prediction.bulkheads import Gate, Gates, TenantThreads
+from app.prediction.bulkheads import NICE, Gate, Gates, TenantThreads
 
 pytestmark = pytest.mark.unit
 
@@ -49,6 +51,15 @@ async def test_what_the_work_raises_reaches_who_asked_and_the_thread_goes_on() -
     with pytest.raises(ZeroDivisionError):
         await loop.run_in_executor(threads.of("a"), divmod, 1, 0)
     assert await loop.run_in_executor(threads.of("a"), divmod, 7, 2) == (3, 1)
+    threads.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have a rank of their own on Linux alone")
+async def test_work_in_lanes_ranks_behind_the_event_loop() -> None:
+    threads, loop = TenantThreads(threads=1, each=1), asyncio.get_running_loop()
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    assert await loop.run_in_executor(threads.of("a"), os.getpriority, os.PRIO_PROCESS, 0) == min(19, before + NICE)
+    assert os.getpriority(os.PRIO_PROCESS, 0) == before
     threads.close()
 
 
