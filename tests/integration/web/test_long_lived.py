@@ -32,6 +32,7 @@ async def lifespan(app):
 
 def ended(phase, info):
     if phase == "stop" and info["generation"] == 2:
+        gc.callbacks.remove(ended)
         os.kill(os.getpid(), signal.SIGTERM)
 
 listener = socket.create_server(("127.0.0.1", 0))
