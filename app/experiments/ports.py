@@ -30,13 +30,6 @@ class UnitHashes(Protocol):
     def unit_hash(self, tenant_id: UUID, unit: str) -> str: ...
 
 
-class Announcer(Protocol):
-    """Told after a commit, so that what was answered is in force."""
-
-    async def in_force(self, tenant_id: UUID, generation: int) -> None:
-        """Returns when every replica that is heard of serves the tenant's change of this generation; bounded."""
-
-
 class OutcomeWindows(Protocol):
     """For how many days after its first exposure a unit's outcomes count; the tenant's setting. Raises NotFound."""
 

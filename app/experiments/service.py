@@ -22,11 +22,12 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
     from app.db.session import Database
-    from app.experiments.ports import Announcer, UnitHashes, VersionLookup
+    from app.experiments.ports import UnitHashes, VersionLookup
     from app.experiments.rows import ExperimentRow
     from app.experiments.types import ExperimentPlan, Variant
     from app.kernel.clock import Clock
     from app.kernel.context import RequestContext
+    from app.kernel.replicas import Replicas
 
 KIND = "experiments"
 _OF_ANALYSIS = frozenset({"hypothesis", "primary_metric", "secondary_metrics", "guardrails", "planned_units", "planned_looks"})
@@ -35,7 +36,7 @@ _OF_ANALYSIS = frozenset({"hypothesis", "primary_metric", "secondary_metrics", "
 class ExperimentService:
     """Experiments of the caller's tenant."""
 
-    def __init__(self, database: Database, clock: Clock, versions: VersionLookup, hashes: UnitHashes, announced: Announcer) -> None:
+    def __init__(self, database: Database, clock: Clock, versions: VersionLookup, hashes: UnitHashes, announced: Replicas) -> None:
         self._database = database
         self._clock = clock
         self._versions = versions

@@ -1,41 +1,57 @@
-"""Whether every replica serves a change that is about no version: a tenant's limits, its status, its revoked tokens, its experiments."""
+"""Whether what was committed is in force at every serving process: the one place where that is waited for, and told of where it is not."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+import asyncio
+from typing import TYPE_CHECKING
 
-from app.registry.effect import NO_VERSION, await_effect, warn_of_missing
+import structlog
+
+from app.errors import Unavailable
+from app.registry.effect import NO_VERSION, WAIT_S, await_effect, warn_of_missing
 
 if TYPE_CHECKING:
     from uuid import UUID
 
     from app.db.session import Database
+    from app.registry.effect import Change, Effect
+    from app.registry.ports import Announcer
 
-
-class _Announcer(Protocol):
-    async def caught_up(self, tenant_id: UUID | None = None) -> None: ...
+log = structlog.get_logger()
 
 
 class Everywhere:
-    """`here`: this process's own picture."""
+    """One a process. `here`: this process's own picture. Source: app.kernel.replicas.Replicas, what other rooms know of it."""
 
-    def __init__(self, database: Database, here: _Announcer) -> None:
+    def __init__(self, database: Database, here: Announcer) -> None:
         self._database, self._here = database, here
 
+    def wake(self) -> None:
+        """Have this process look soon, and wait for nobody."""
+        self._here.wake()
+
     async def caught_up(self, tenant_id: UUID | None = None) -> None:
-        """Returns when this process serves what was committed before the call; bounded."""
-        await self._here.caught_up(tenant_id)
+        """Returns when this process serves what was committed before the call; of one tenant where it is named.
 
-    async def unheard(self, tenant_id: UUID, generation: int) -> tuple[str, ...]:
-        """Names of the replicas that do not serve the tenant's change of this generation; empty where each says that it does.
-
-        Within two seconds, or as soon as none is left to hear.
+        After two seconds, with a line in the log, where it cannot just now: the change is committed, and the next look finds it.
         """
-        return (await await_effect(self._database, tenant_id, (generation, NO_VERSION))).missing
+        try:
+            async with asyncio.timeout(WAIT_S):  # a refresh may have other tenants' models to load
+                await self._here.caught_up(tenant_id)
+        except (Unavailable, TimeoutError) as error:
+            log.warning("the picture was not refreshed after a change", error=type(error).__name__)
+
+    async def effect_of(self, tenant_id: UUID, change: Change) -> Effect:
+        """What is known of the change once this process has caught up, and every replica serves it or the two seconds are over.
+
+        The process does not rely on its own acknowledgement: where that cannot be written, nobody waits for it, and yet whoever asks
+        this process next must be answered by the change.
+        """
+        known, _ = await asyncio.gather(await_effect(self._database, tenant_id, change), self.caught_up(tenant_id))
+        return known
 
     async def in_force(self, tenant_id: UUID, generation: int) -> None:
-        """Returns when every replica serves the change; after two seconds, with a line in the log, where one does not say so."""
-        known = await await_effect(self._database, tenant_id, (generation, NO_VERSION))
-        if not known.applied_by:  # no replica is on record, this one neither: at least it serves what it answers
-            await self._here.caught_up(tenant_id)
-        warn_of_missing(tenant_id, known)
+        """Returns when every replica serves a change that is about no version; after two seconds, with a line in the log that names
+        who has not said that it does.
+        """
+        warn_of_missing(tenant_id, await self.effect_of(tenant_id, (generation, NO_VERSION)))

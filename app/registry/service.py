@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from app.kernel.clock import Clock
     from app.kernel.context import RequestContext
     from app.registry.artifacts import ArtifactCache
-    from app.registry.ports import Allowances, Announcer, ExperimentGuard
+    from app.registry.everywhere import Everywhere
+    from app.registry.ports import Allowances, ExperimentGuard
     from app.registry.rows import ModelRow
     from app.registry.signing import TrustedKeys
     from app.registry.types import VersionRegistration
@@ -40,7 +41,7 @@ class RegistryService:
         database: Database,
         clock: Clock,
         allowances: Allowances,
-        announced: Announcer,
+        everywhere: Everywhere,
         keys: TrustedKeys,
         artifacts: ArtifactCache,
         experiments: ExperimentGuard,
@@ -48,7 +49,7 @@ class RegistryService:
         self._database = database
         self._clock = clock
         self._allowances = allowances
-        self._announced = announced
+        self._everywhere = everywhere
         self._keys = keys
         self._artifacts = artifacts
         self._experiments = experiments
@@ -124,7 +125,7 @@ class RegistryService:
             after |= {} if version.origin is None else {"origin": version.origin.to_json()}
             await self._record(session, ctx, "registerModelVersion", _subject(model, row.number), None, after, None)
             await announce(session, ctx.tenant_id)
-        self._announced.wake()
+        self._everywhere.wake()
         return version
 
     async def registered(self, ctx: RequestContext, registration: VersionRegistration) -> ModelVersion | None:
@@ -157,7 +158,7 @@ class RegistryService:
             await self._record(session, ctx, "updateModel", f"model:{row.name}", before, _settings_of(row), None)
             generation = await announce(session, ctx.tenant_id)
             value = store.model_value(row)
-        await self._in_force(ctx.tenant_id, generation)
+        await self._everywhere.in_force(ctx.tenant_id, generation)
         return value
 
     async def blockers(self, ctx: RequestContext, model: str, version: int, alias: str) -> list[PromotionBlocker]:
@@ -266,7 +267,7 @@ class RegistryService:
                     await aliases.move(session, ctx, self._clock, row, alias, state, target.number, parent, "rollback", why)
             generation = await self._status_changed(session, ctx, row, version.number, before, VersionStatus.WITHDRAWN, reason)
             value = store.version_value(version, row.name)
-        await self._in_force(ctx.tenant_id, generation)
+        await self._everywhere.in_force(ctx.tenant_id, generation)
         return value
 
     async def archive(self, ctx: RequestContext, model: str, number: int, reason: str | None) -> ModelVersion:
@@ -285,7 +286,7 @@ class RegistryService:
             await session.flush()
             generation = await self._status_changed(session, ctx, row, number, before, VersionStatus.ARCHIVED, reason)
             value = store.version_value(version, row.name)
-        await self._in_force(ctx.tenant_id, generation)
+        await self._everywhere.in_force(ctx.tenant_id, generation)
         return value
 
     async def damage(self, ctx: RequestContext, model: str, number: int) -> list[PromotionBlocker]:
@@ -320,19 +321,7 @@ class RegistryService:
     async def in_effect(self, ctx: RequestContext, promotion: Promotion) -> Promotion:
         """The promotion with what is known of it, once that is all or the time is up; after its commit."""
         change = effect.change_of(promotion)
-        return promotion if change is None else effect.told(promotion, await self._awaited(ctx.tenant_id, change))
-
-    async def _in_force(self, tenant_id: UUID, generation: int) -> None:
-        """Returns when every replica serves a change that is about no one version; after two seconds, with a line in the log."""
-        effect.warn_of_missing(tenant_id, await self._awaited(tenant_id, (generation, effect.NO_VERSION)))
-
-    async def _awaited(self, tenant_id: UUID, change: effect.Change) -> effect.Effect:
-        loop = asyncio.get_running_loop()
-        end = loop.time() + effect.WAIT_S
-        known = await effect.await_effect(self._database, tenant_id, change, end - loop.time())
-        if not known.applied_by:  # no replica is on record, this one neither: at least it serves what it answers
-            await self._announced.caught_up(tenant_id)
-        return known
+        return promotion if change is None else effect.told(promotion, await self._everywhere.effect_of(ctx.tenant_id, change))
 
     async def _record(
         self, session: AsyncSession, ctx: RequestContext, action: str, subject: str, before: Any, after: Any, reason: str | None

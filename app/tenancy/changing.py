@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from app.audit import store as audit
 from app.db.outbox import announce
-from app.errors import NotFound, Unavailable
+from app.errors import NotFound
 from app.tenancy.store import locked_tenant, names_of, stored_tenant
 
 if TYPE_CHECKING:
@@ -22,13 +20,10 @@ if TYPE_CHECKING:
     from app.db.session import Database
     from app.kernel.clock import Clock
     from app.kernel.context import RequestContext
+    from app.kernel.replicas import Replicas
     from app.tenancy.directory import TenantDirectory
-    from app.tenancy.ports import Replicas
     from app.tenancy.rows import TenantRow
     from app.tenancy.types import Tenant
-
-_PATIENCE_S = 2.0  # a refresh may have other tenants' models to load
-_log = logging.getLogger(__name__)
 
 
 def no_such_tenant() -> NotFound:
@@ -94,15 +89,8 @@ class Changes:
 
     async def take_effect(self, tenant_id: UUID, generation: int) -> None:
         """Returns when every replica serves the change; after two seconds, with a line in the log that names who does not."""
-        await self.catch_up(tenant_id)
-        if missing := await self._replicas.unheard(tenant_id, generation):
-            said = {"tenant_id": str(tenant_id), "replicas": missing}
-            _log.warning("a change of a tenant is not heard of by every replica", extra=said)
+        await self._replicas.in_force(tenant_id, generation)
 
     async def catch_up(self, tenant_id: UUID | None = None) -> None:
         """Returns when this process serves what is committed; where it cannot just now, the next look does."""
-        try:
-            async with asyncio.timeout(_PATIENCE_S):
-                await self._replicas.caught_up(tenant_id)
-        except (Unavailable, TimeoutError) as error:
-            _log.warning("the picture was not refreshed after a change", extra={"error": type(error).__name__})
+        await self._replicas.caught_up(tenant_id)

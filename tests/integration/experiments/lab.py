@@ -37,6 +37,8 @@ class Heard:
         self.tenants: list[UUID] = []
         self.generations: list[int] = []
 
+    async def caught_up(self, tenant_id: UUID | None = None) -> None: ...
+
     async def in_force(self, tenant_id: UUID, generation: int) -> None:
         self.tenants.append(tenant_id)
         self.generations.append(generation)

@@ -15,6 +15,7 @@ from app.kernel.inspection import InspectionReport
 from app.kernel.signature import Column, ColumnType, InputKind, Signature, Task
 from app.registry import store
 from app.registry.artifacts import ArtifactCache, ArtifactUploads
+from app.registry.everywhere import Everywhere
 from app.registry.retention import ArtifactRetention
 from app.registry.service import RegistryService
 from app.registry.signing import TrustedKeys
@@ -68,6 +69,7 @@ class Registry:
         self.urls, self.folder, self.clock, self.limits = urls, folder, ManualClock(), Limits()
         self.tenant = make_tenant(urls, "clinic")
         self.database, self.sync = Database(urls.runtime), SyncDatabase(urls.sync)
+        self.everywhere = Everywhere(self.database, Quiet())
         self.trust(keys)
         self.retention = ArtifactRetention(self.database, self.sync, folder, self.clock, days)
         roles = frozenset({Role.ADMIN})
@@ -77,7 +79,9 @@ class Registry:
         """As after a restart with these keys."""
         self.uploads = ArtifactUploads(self.database, self.clock, self.limits, self.limits, keys, TenantStanding())
         self.artifacts = ArtifactCache(self.folder, self.database, self.limits, keys)
-        self.service = RegistryService(self.database, self.clock, self.limits, Quiet(), keys, self.artifacts, ExperimentsOfVersions())
+        self.service = RegistryService(
+            self.database, self.clock, self.limits, self.everywhere, keys, self.artifacts, ExperimentsOfVersions()
+        )
 
     async def upload(self, data: bytes, stamp: Stamp | None = None) -> str:
         async def pieces() -> AsyncIterator[bytes]:

@@ -6,14 +6,16 @@ import asyncio
 import os
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
 import pytest
+from structlog.testing import capture_logs
 
 from app.db.line import Line
+from app.errors import Unavailable
 from app.registry import effect
-from app.registry.effect import NO_VERSION, NOTHING_KNOWN, Effect, await_effect, effects_of, version_key
+from app.registry.effect import NO_VERSION, Effect, await_effect, effects_of, version_key
 from app.registry.everywhere import Everywhere
 from app.registry.life_signs import LifeSigns
 from app.registry.replicas import Replica
@@ -23,7 +25,7 @@ from tests.support.clock import ManualClock
 from tests.support.database import make_tenant
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable, Coroutine
 
     from tests.integration.registry.conftest import Registry
 
@@ -93,33 +95,87 @@ async def test_a_change_is_everywhere_when_each_live_replica_has_said_so(house: 
     assert named(await house.effect(6)) == {"a": False, "b": True}
 
 
+class Here:
+    """This process's picture, which catches up when it is let."""
+
+    def __init__(self) -> None:
+        self.asked: list[UUID | None] = []
+        self.may = asyncio.Event()
+
+    def wake(self) -> None: ...
+
+    async def caught_up(self, tenant_id: UUID | None = None) -> None:
+        self.asked.append(tenant_id)
+        await self.may.wait()
+
+
+class Away(Quiet):
+    async def caught_up(self, tenant_id: UUID | None = None) -> None:
+        raise Unavailable("away")
+
+
+def unheard(lines: list[Any]) -> list[Any]:
+    """Of the log: who is said not to have heard of a change."""
+    return [line["replicas"] for line in lines if line["event"] == "a change is not heard of by every replica"]
+
+
 async def test_a_change_about_no_version_is_served_when_every_replica_has_taken_it_in_whatever_it_could_not_load(house: House) -> None:
     first, second = await house.replica("a"), await house.replica("b")
     house.running(first)
     house.running(second)
-    everywhere = Everywhere(house.registry.database, Quiet())
     first.applied(house.registry.tenant, 5, frozenset())
-    waiting = asyncio.create_task(everywhere.unheard(house.registry.tenant, 5))
-    while not named(await house.effect(5))["a"]:  # noqa: ASYNC110  the database tells nobody
-        await asyncio.sleep(0)
-    assert not waiting.done()
-    second.applied(house.registry.tenant, 5, frozenset({(MODEL, 2)}))
-    assert await waiting == ()
+    with capture_logs() as lines:
+        waiting = asyncio.create_task(house.registry.everywhere.in_force(house.registry.tenant, 5))
+        while not named(await house.effect(5))["a"]:  # noqa: ASYNC110  the database tells nobody
+            await asyncio.sleep(0)
+        assert not waiting.done()
+        second.applied(house.registry.tenant, 5, frozenset({(MODEL, 2)}))
+        await waiting
+    assert unheard(lines) == []
 
 
 async def test_who_is_not_heard_of_is_named_and_who_is_unknown_is_called_so(house: House) -> None:
+    with capture_logs() as lines:
+        await house.registry.everywhere.in_force(house.registry.tenant, 5)
+    assert unheard(lines) == [("unknown",)]
     speaks = await house.replica("speaks")
     await house.replica("silent")
     house.running(speaks)
-    everywhere = Everywhere(house.registry.database, Quiet())
     speaks.applied(house.registry.tenant, 5, frozenset())
     await speaks_of(house, 5, "speaks")
     house.silent("silent", 7)
-    assert await everywhere.unheard(house.registry.tenant, 5) == ("silent",)
-    assert NOTHING_KNOWN.missing == ("unknown",)
+    with capture_logs() as lines:
+        await house.registry.everywhere.in_force(house.registry.tenant, 5)
+    assert unheard(lines) == [("silent",)]
 
 
-@pytest.mark.parametrize("change", ["update_model", "archive", "in_force"])
+async def test_a_change_is_in_force_only_once_this_process_too_serves_it_whoever_else_has_said_so(house: House) -> None:
+    other, here = await house.replica("other"), Here()
+    house.running(other)
+    other.applied(house.registry.tenant, 5, frozenset())
+    await speaks_of(house, 5, "other")
+    everywhere = Everywhere(house.registry.database, here)
+    told = asyncio.create_task(everywhere.in_force(house.registry.tenant, 5))
+    known = asyncio.create_task(everywhere.effect_of(house.registry.tenant, (5, VERSION)))
+    async with asyncio.timeout(20):
+        while len(here.asked) < 2:  # noqa: ASYNC110  both are about to ask
+            await asyncio.sleep(0)
+    assert (await house.awaited(5)).everywhere
+    assert (told.done(), known.done(), here.asked) == (False, False, [house.registry.tenant] * 2)
+    here.may.set()
+    await told
+    assert (await known).everywhere
+
+
+async def test_a_change_stands_though_this_process_cannot_catch_up_just_now(house: House) -> None:
+    everywhere = Everywhere(house.registry.database, Away())
+    with capture_logs() as lines:
+        await everywhere.in_force(house.registry.tenant, 5)
+        assert await everywhere.effect_of(house.registry.tenant, (5, VERSION)) == Effect((), everywhere=False, hopeless=True)
+    assert [line["event"] for line in lines].count("the picture was not refreshed after a change") == 2
+
+
+@pytest.mark.parametrize("change", ["update_model", "archive", "withdraw"])
 async def test_what_a_change_says_is_in_force_at_every_replica_when_it_returns(house: House, change: str) -> None:
     registry = house.registry
     number = await registry.ready(b"one")
@@ -127,16 +183,14 @@ async def test_what_a_change_says_is_in_force_at_every_replica_when_it_returns(h
     house.running(first)
     house.running(second)
     before = registry.sql("select generation from routing_generation")[0][0]
-    everywhere = Everywhere(registry.database, Quiet())
-    work = {
+    work: Callable[[], Coroutine[Any, Any, Any]] = {
         "update_model": lambda: registry.service.update_model(registry.ctx, "risk", {"cache_seconds": 60}),
         "archive": lambda: registry.service.archive(registry.ctx, "risk", number, None),
-        "in_force": lambda: everywhere.in_force(registry.tenant, before + 1),
+        "withdraw": lambda: registry.service.withdraw(registry.ctx, "risk", number, "it is wrong"),
     }[change]
     returned = asyncio.create_task(work())
-    if change != "in_force":
-        while registry.sql("select generation from routing_generation")[0][0] == before:  # noqa: ASYNC110  it is about to commit
-            await asyncio.sleep(0)
+    while registry.sql("select generation from routing_generation")[0][0] == before:  # noqa: ASYNC110  it is about to commit
+        await asyncio.sleep(0)
     first.applied(registry.tenant, before + 1, frozenset())
     await speaks_of(house, before + 1, "a")
     assert not returned.done()

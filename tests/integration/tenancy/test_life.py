@@ -66,13 +66,12 @@ class Replica:
         async with self.sync.driver_connection() as connection:
             self.directory.apply(tenants_of(await Together(tenant_queries(None)).read(connection)))
 
-    async def unheard(self, tenant_id: UUID, generation: int) -> tuple[str, ...]:
+    async def in_force(self, tenant_id: UUID, generation: int) -> None:
         """As the registry's acknowledgements would have it: every replica has looked."""
         self.waited_for.append(generation)
         self.clock.advance(0.001)  # so that the audit log has an order
         for replica in self._all:
             await replica.caught_up()
-        return ()
 
     async def enter(self, token: str) -> RequestContext:
         return await self.door.admit(f"Bearer {token}", "req", Deadline.after(5))

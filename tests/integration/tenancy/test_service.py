@@ -13,6 +13,7 @@ from app.db.together import Together
 from app.errors import Conflict, InvalidInput, NotFound, PermissionDenied, Unavailable
 from app.kernel.clock import Deadline
 from app.kernel.context import RequestContext, Role
+from app.registry.everywhere import Everywhere
 from app.tenancy.changing import Changes
 from app.tenancy.directory import TenantDirectory, stored_tenant, tenants_query
 from app.tenancy.identity.gatekeeper import NO_TENANT
@@ -52,13 +53,13 @@ class House:
         self.database, self.sync = Database(urls.runtime), SyncDatabase(urls.sync)
         self.directory, self.limiter = TenantDirectory(MASTER), RateLimiter(home / "limits.bin", self.clock)
         self.refreshed = 0
-        self.service = TenantService(Changes(self.database, self.directory, self.clock, self), MASTER, self.limiter)
+        changes = Changes(self.database, self.directory, self.clock, Everywhere(self.database, self))
+        self.service = TenantService(changes, MASTER, self.limiter)
+
+    def wake(self) -> None: ...
 
     async def caught_up(self, tenant_id: UUID | None = None) -> None:
         self.refreshed += 1
-
-    async def unheard(self, tenant_id: UUID, generation: int) -> tuple[str, ...]:
-        return ()
 
     async def stored(self, since: int | None = None) -> list[Any]:
         """All tenants, or those that changed after this generation."""
