@@ -5,12 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from app.errors import ModelUnavailable
 from app.kernel.signature import Column, Task
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from app.kernel.signature import Signature
+
+
+class Undecided(ModelUnavailable):
+    """An inspection that began and found nothing out, for no fault of the artifact that anybody knows: to be asked again, not for ever."""
 
 
 @dataclass(frozen=True, slots=True)

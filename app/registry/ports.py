@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 
 class Inspector(Protocol):
-    """Opens an artifact where it can do no harm and says what it is. Never raises for what the artifact does."""
+    """Opens an artifact where it can do no harm and says what it is. Never raises for what the artifact does.
+
+    Raises Unavailable where this machine could not find out, which another time it may; Undecided where the artifact may have part in it.
+    """
 
     async def inspect(self, tenant_id: UUID, artifact: Path, request: InspectionRequest, timeout_s: float) -> InspectionReport: ...
 

@@ -13,7 +13,7 @@ import structlog
 from app.audit import store as audit
 from app.db.outbox import announce
 from app.errors import AppError, InvalidInput, Unavailable
-from app.kernel.inspection import InspectionReport, InspectionRequest
+from app.kernel.inspection import InspectionReport, InspectionRequest, Undecided
 from app.kernel.proof import Compiled, Proof
 from app.kernel.signature import Column, Task
 from app.registry import rules, store
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _AUDIT_ACTOR = "turnout"
 _FIRST_RETRY_S, _LONGEST_RETRY_S = 1.0, 60.0
-_MOST_COMPILATIONS = 10  # with the pauses between them: four minutes and more
+_MOST_TRIES = 10  # to inspect, and to compile: with the pauses between them four minutes and more
 _LOOK_AGAIN_S = 5.0
 _COMPARING_S = 150.0  # what graphs may take to be compared, at most
 log = structlog.get_logger()
@@ -87,7 +87,8 @@ class Validator:
         self._timeout_s = timeout_s
         self._waiting = Turns()
         self._postponed: dict[PendingValidation, int] = {}  # how often
-        self._compilations: dict[PendingValidation, int] = {}  # that found out nothing
+        self._inspections: dict[PendingValidation, int] = {}  # that found out nothing
+        self._compilations: dict[PendingValidation, int] = {}  # likewise
         self._pausing: set[PendingValidation] = set()
         self._wake = asyncio.Event()
 
@@ -151,6 +152,7 @@ class Validator:
 
     def _forget(self, pending: PendingValidation) -> None:
         self._postponed.pop(pending, None)
+        self._inspections.pop(pending, None)
         self._compilations.pop(pending, None)
 
     async def _inspect(self, pending: PendingValidation, digest: str, request: InspectionRequest) -> InspectionReport:
@@ -158,10 +160,16 @@ class Validator:
             return _failed(refusal)
         try:
             path = await self._artifacts.path(pending.tenant_id, digest)
-            return bounded(await self._inspector.inspect(pending.tenant_id, path, request, self._timeout_s))
+            report = bounded(await self._inspector.inspect(pending.tenant_id, path, request, self._timeout_s))
+            self._inspections.pop(pending, None)
+            return report
         except ArtifactRefused as refused:
             return InspectionReport.failed(refused.message, environment=store.UNREAD)
-        except Unavailable:
+        except Unavailable as error:
+            if isinstance(error, Undecided):
+                times = self._inspections[pending] = self._inspections.get(pending, 0) + 1
+                if times >= _MOST_TRIES:  # an artifact that sleeps looks like one that starves
+                    return _failed(f"{error.message.removesuffix('.')}; tried {times} times.")
             await self._unclaim(pending)
             raise
         except AppError as error:
@@ -180,7 +188,7 @@ class Validator:
             )
         except Unavailable as error:
             times = self._compilations[pending] = self._compilations.get(pending, 0) + 1
-            if times >= _MOST_COMPILATIONS:
+            if times >= _MOST_TRIES:
                 return Compiled(Proof(f"{error.message.removesuffix('.')}; tried {times} times"))
             await self._unclaim(pending)
             raise

@@ -10,7 +10,7 @@ import orjson
 
 from app.errors import ModelUnavailable, Unavailable
 from app.kernel.clock import SystemClock
-from app.kernel.inspection import Confinement, InspectionReport, InspectionRequest
+from app.kernel.inspection import Confinement, InspectionReport, InspectionRequest, Undecided
 from app.prediction.bulkheads import Gates
 from app.prediction.features import LARGEST_ANSWER_CELLS, LARGEST_BATCH
 from app.prediction.quarantine import LocalMarks, Quarantine
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from app.kernel.signature import Signature, Task
     from app.prediction.bulkheads import TenantThreads
     from app.prediction.quarantine import Marks
+
+_STARVED = 0.5  # of the time, spent computing: less of it says that the machine was slow, and nothing about the artifact
+_SIGKILLED = -9
 
 
 class ModelHost:
@@ -70,11 +73,13 @@ class ModelHost:
     async def inspect(self, tenant_id: UUID, artifact: Path, request: InspectionRequest, timeout_s: float) -> InspectionReport:
         """What the artifact is; its faults are in the report and never raised. A child of its own, dead when this returns.
 
-        Raises Unavailable where the model host is away.
+        Raises Unavailable where the model host is away, and Undecided where the child had too little of a processor or was killed from
+        outside.
         """
+        most_cpu_s = math.ceil(timeout_s) + 1
         question = {
             "op": "inspect",
-            "cpu_s": math.ceil(timeout_s) + 1,
+            "cpu_s": most_cpu_s,
             "tenant": str(tenant_id),
             "skops": await asyncio.to_thread(is_skops, artifact),
         }
@@ -86,17 +91,20 @@ class ModelHost:
                 answer = await channel.question({"op": "inspect", "size": size}, [orjson.dumps(request.to_json())], artifact)
             return read_report(answer)
         except TimeoutError:
-            return InspectionReport.failed(f"The inspection took longer than {timeout_s:g} seconds and was stopped.")
+            return _too_long(timeout_s, await self._fate(key, pid))
         except ConnectionError:
-            fate = await self._zygote.kill(key, pid)
-            if "exit" not in fate:
-                raise Unavailable("The model host of this machine went away during the inspection.") from None
-            return InspectionReport.failed(f"The artifact's process died during the inspection: {describe_fate(fate)}.")
+            return _died(most_cpu_s, await self._fate(key, pid))
         except OSError:
             raise ModelUnavailable("The artifact is not at hand on this machine.") from None
         finally:
             channel.close()
             await asyncio.shield(self._zygote.kill(key, pid))
+
+    async def _fate(self, key: str, pid: int) -> dict[str, Any]:
+        fate = await self._zygote.kill(key, pid)
+        if "exit" not in fate:
+            raise Unavailable("The model host of this machine went away during the inspection.") from None
+        return fate
 
     async def confinement(self) -> Confinement:
         """What holds the children of this machine; raises Unavailable."""
@@ -109,3 +117,22 @@ class ModelHost:
 
     async def close(self) -> None:
         """Nothing is held here: runtimes are closed one by one by whoever opened them."""
+
+
+def _too_long(timeout_s: float, fate: dict[str, Any]) -> InspectionReport:
+    """What is said of a child that computed and gave no answer in time. Raises Undecided of one that mostly waited for a processor."""
+    used_s = fate.get("cpu_s", 0.0)
+    if used_s < _STARVED * timeout_s:
+        raise Undecided(f"The inspection had {used_s:.1f} seconds of a processor within {timeout_s:g}.")
+    return InspectionReport.failed(f"The inspection took longer than {timeout_s:g} seconds and was stopped.")
+
+
+def _died(most_cpu_s: int, fate: dict[str, Any]) -> InspectionReport:
+    """What a child that ended early died of. Raises Undecided where something outside killed it: the machine may have been out of memory.
+
+    The kernel kills a child that goes on beyond `most_cpu_s` with the same signal: that is the artifact's doing.
+    """
+    why = f"The artifact's process died during the inspection: {describe_fate(fate)}."
+    if fate["exit"] == _SIGKILLED and not fate.get("killed") and fate.get("cpu_s", 0.0) < most_cpu_s:
+        raise Undecided(why)
+    return InspectionReport.failed(why)

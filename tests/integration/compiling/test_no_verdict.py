@@ -14,7 +14,7 @@ import pytest
 from sklearn.linear_model import LinearRegression
 
 from app.errors import ModelUnavailable, Unavailable
-from app.kernel.inspection import InspectionRequest
+from app.kernel.inspection import InspectionRequest, Undecided
 from app.kernel.signature import Column, ColumnType, InputKind, Signature, Task
 from app.prediction.runtimes.compiler import Compiler
 from tests.integration.compiling.conftest import asked_again
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from app.kernel.inspection import InspectionReport
     from app.kernel.proof import Compiled
     from tests.support.model_host import RunningHost
 
@@ -34,6 +35,13 @@ X = np.random.default_rng(3).normal(size=(40, 3))
 SUM = LinearRegression().fit(X, X.sum(axis=1))
 SIGNATURE = Signature(tuple(Column(f"x{i}", ColumnType.NUMBER) for i in range(3)), InputKind.ARRAY)
 WAITS = "import time; from app.prediction.worker.compiling import first; first.answer = lambda *_: time.sleep(600)"
+SLEEPS = "import time; from app.prediction.worker import child; child.inspect_artifact = lambda *_: time.sleep(600)"
+SPINS = """
+from app.prediction.worker import child
+def spin(*_):
+    while True: pass
+child.inspect_artifact = spin
+"""
 BURNS = """
 from app.prediction.worker.compiling import first
 def burn(*_):
@@ -50,6 +58,10 @@ def host(first: str) -> Iterator[tuple[RunningHost, Path]]:
 
 async def compiled(running: RunningHost, artifact: Path, timeout_s: float) -> Compiled:
     return await Compiler(running.socket).compile(uuid4(), artifact, SIGNATURE, Task.REGRESSION, (), (), timeout_s)
+
+
+async def inspected(running: RunningHost, artifact: Path, timeout_s: float) -> InspectionReport:
+    return await running.connect().inspect(uuid4(), artifact, InspectionRequest(Task.REGRESSION, None, ()), timeout_s)
 
 
 async def child_of(running: RunningHost, purpose: str) -> int:
@@ -78,13 +90,31 @@ async def test_a_host_that_goes_away_meanwhile_is_no_verdict() -> None:
 
 
 async def test_a_host_that_goes_away_during_an_inspection_is_no_verdict() -> None:
-    stuck = "import time; from app.prediction.worker import child; child.inspect_artifact = lambda *_: time.sleep(600)"
-    with host(stuck) as (running, artifact):
-        inspecting = asyncio.create_task(running.connect().inspect(uuid4(), artifact, InspectionRequest(Task.REGRESSION, None, ()), 60.0))
+    with host(SLEEPS) as (running, artifact):
+        inspecting = asyncio.create_task(inspected(running, artifact, 60.0))
         await child_of(running, "inspect/")
         running.process.kill()
-        with pytest.raises(Unavailable):
+        with pytest.raises(Unavailable) as away:
             await inspecting
+        assert not isinstance(away.value, Undecided)
+
+
+async def test_an_inspection_killed_from_outside_is_no_verdict() -> None:
+    with host(SLEEPS) as (running, artifact):
+        inspecting = asyncio.create_task(inspected(running, artifact, 60.0))
+        os.kill(await child_of(running, "inspect/"), signal.SIGKILL)
+        with pytest.raises(Undecided, match="died during the inspection: killed from outside"):
+            await inspecting
+
+
+async def test_an_inspection_that_had_no_processor_is_no_verdict_and_one_that_never_ends_is() -> None:
+    with host(SLEEPS) as (running, artifact):
+        with pytest.raises(Undecided, match=r"^The inspection had 0\.\d seconds of a processor within 4\.$"):
+            await inspected(running, artifact, 4.0)
+        assert (await running.connect().stats())["children"] == []
+    with host(SPINS) as (running, artifact):
+        report = await asked_again(lambda: inspected(running, artifact, 2.0))
+        assert report.failure == "The inspection took longer than 2 seconds and was stopped."
 
 
 async def test_a_converter_that_had_no_processor_is_no_verdict_and_one_that_never_ends_is() -> None:

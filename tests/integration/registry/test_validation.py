@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from app.errors import AppError, ModelUnavailable, Unavailable
+from app.kernel.inspection import InspectionReport, Undecided
 from app.kernel.proof import Compiled, Proof
 from app.registry import validation
 from app.registry.compiled_models import CompiledModels
@@ -21,11 +22,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-    from app.kernel.inspection import InspectionReport
     from tests.integration.registry.conftest import Registry
 
 pytestmark = pytest.mark.integration
 FULL = ModelUnavailable("This machine holds as many models as it can.")
+STARVED = Undecided("The inspection had 0.1 seconds of a processor within 5.")
 PROVED = Compiled(Proof(None, rows=1000, tolerance=1e-9), b"a graph")
 
 
@@ -64,6 +65,10 @@ class Validating:
         parts = (registry.database, registry.artifacts, machine, machine, graphs, machine, registry.clock, Quiet())
         self.validator = Validator(*parts, timeout_s=5.0)
         self.task = asyncio.create_task(self.validator.run())
+
+    def reason(self, number: int = 1) -> str | None:
+        """Why it failed."""
+        return self.registry.sql("select status_reason from model_versions where number = $1", number)[0]["status_reason"]
 
     async def version(self, data: bytes = b"a model") -> PendingValidation:
         await self.registry.upload(data)
@@ -137,3 +142,45 @@ async def test_a_version_that_cannot_be_inspected_now_holds_up_no_other_and_is_n
     validating.validator.consider([first])  # as each change of its tenant does: it waits its time all the same
     await asyncio.sleep(0)
     assert (validating.row(1)["status"], machine.inspected) == ("VALIDATING", 2)
+
+
+async def test_an_inspection_that_found_nothing_out_is_taken_up_again_and_its_claim_given_back_meanwhile(
+    start: Callable[..., Validating], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claims = []
+
+    async def unclaim(self: Validator, pending: PendingValidation) -> None:
+        claims.append(validating.row(1)["claimed_until"] is None)
+        await release(self, pending)
+        claims.append(validating.row(1)["claimed_until"] is None)
+
+    release = Validator._unclaim
+    monkeypatch.setattr(Validator, "_unclaim", unclaim)
+    machine = Machine([PROVED], [*[STARVED] * 9, READY])
+    validating = start(machine)
+    await validating.version()
+    assert await validating.until_done() == ("READY", "ONNX", None)
+    assert machine.inspected == 10
+    assert claims == [False, True] * 9
+
+
+async def test_an_inspection_that_never_finds_anything_out_fails_the_version_at_last_and_says_how_often_it_was_tried(
+    start: Callable[..., Validating],
+) -> None:
+    machine = Machine([PROVED], [STARVED])
+    validating = start(machine)
+    await validating.version()
+    assert (await validating.until_done())[0] == "FAILED"
+    assert validating.reason() == "The inspection had 0.1 seconds of a processor within 5; tried 10 times."
+    assert (machine.inspected, machine.compiled) == (10, 0)
+    assert validating.row(1)["claimed_until"] is None
+
+
+async def test_a_host_that_is_away_is_no_try_and_what_a_report_says_is_final(start: Callable[..., Validating]) -> None:
+    broken = InspectionReport.failed("The artifact's process died during the inspection: it crashed (bus error).")
+    machine = Machine([PROVED], [*[STARVED] * 9, *[Unavailable("away")] * 5, broken, READY])
+    validating = start(machine)
+    await validating.version()
+    assert (await validating.until_done())[0] == "FAILED"
+    assert validating.reason() == broken.failure
+    assert machine.inspected == 15

@@ -14,6 +14,7 @@ import pytest
 from app.kernel.clock import Deadline
 from app.kernel.inspection import Confinement
 from app.prediction.features import batch_from_rows
+from tests.integration.compiling.conftest import asked_again
 from tests.support.models import dump, logistic_on_frame, running
 
 if TYPE_CHECKING:
@@ -194,7 +195,7 @@ async def test_a_memory_bomb_is_named(trusting_lab: Lab) -> None:
 
 
 async def test_an_endless_loop_at_load_is_stopped(trusting_lab: Lab, other_tenant: tuple[SklearnRuntime, Any]) -> None:
-    failure = await _refusal(trusting_lab, "while True: pass", timeout_s=1.0)
+    failure = await asked_again(lambda: _refusal(trusting_lab, "while True: pass", timeout_s=1.0))
     assert failure == "The inspection took longer than 1 seconds and was stopped."
     runtime, batch = other_tenant
     assert (await runtime.infer(batch, Deadline.after(10))).labels is not None
