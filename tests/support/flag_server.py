@@ -33,7 +33,7 @@ class FlagServer:
         """Returns when features were asked for so many times more, counted from the next question on."""
         with self._changed:
             target = self.asked + more
-            assert self._changed.wait_for(lambda: self.asked >= target, 20)
+            assert self._changed.wait_for(lambda: self.asked >= target, 60)
 
     def stop(self) -> None:
         self._server.shutdown()

@@ -56,7 +56,7 @@ def test_whatever_a_version_does_its_previous_one_answers(trusting: Service, nam
     falls_back(client, "m", kind="PREVIOUS")
     assert told(client.predict("m", [1.5])) == (2, "ALIAS", False, 3.0)
     assert told(client.predict("m", [mood])) == (1, "FALLBACK", True, mood)
-    end = time.monotonic() + 30
+    end = time.monotonic() + 60
     while (answer := client.predict("m", [2.5]))["degraded"] and time.monotonic() < end:  # while the next worker starts
         time.sleep(0.1)
     assert told(answer) == (2, "ALIAS", False, 5.0)
@@ -119,24 +119,36 @@ def test_before_anything_is_in_production_a_fixed_answer_is_given(trusting: Serv
 def test_a_version_that_goes_on_failing_is_left_alone_and_health_and_metrics_say_so(trusting: Service) -> None:
     client = tenant(trusting, "breaking")
     moody_behind_a_line(client)
-    for number in range(5):
-        rows = [[RAISES], [100.0 + number]]  # each batch is an input of its own
-        answer = client.post(BATCH, model="m", rows=rows).json()
-        assert answer["errors"][0]["extensions"]["code"] == "MODEL_FAILED"
-    refused = client.refused(PREDICT, model="m", row=[1.0])["extensions"]
+    opened = metric(trusting, 'turnout_breaker_changes_total{state="OPEN"}')
+    failed = 0
+    while (refused := refusal(client, [[RAISES], [100.0 + failed]]))["code"] == "MODEL_FAILED":  # each batch is an input of its own
+        failed += 1
+        assert failed < 30
     assert (refused["code"], refused["retryable"]) == ("MODEL_UNAVAILABLE", True)
     assert 0 < refused["retryAfterMs"] <= 6_001
-    health = httpx.get(f"{trusting.url}/health", timeout=10).json()
+    # Five in a row open it; on a machine that then stands still for seconds one more may try, fails, and opens it again.
+    assert metric(trusting, 'turnout_breaker_changes_total{state="OPEN"}') - opened == failed - 4 >= 1
+    health = httpx.get(f"{trusting.url}/health", timeout=30).json()
     assert "OPEN" in {model["breaker"] for model in health["models"]}
-    metrics = httpx.get(f"{trusting.url}/metrics", timeout=10).text
-    assert 'turnout_breaker_changes_total{state="OPEN"} 1.0' in metrics
-    assert "turnout_breakers_open 1.0" in metrics
+    assert metric(trusting, "turnout_breakers_open") >= 1
 
     falls_back(client, "m", kind="PREVIOUS")
     answer = client.predict("m", [1.0])
     assert (answer["version"], answer["degraded"]) in {(1, True), (2, False)}
-    end = time.monotonic() + 15
-    while client.predict("m", [1.0])["degraded"]:
+    end = time.monotonic() + 60
+    while (answer := client.predict("m", [1.0]))["degraded"]:
         assert time.monotonic() < end
         time.sleep(0.1)
-    assert told(client.predict("m", [1.0])) == (2, "ALIAS", False, 2.0)
+    assert told(answer) == (2, "ALIAS", False, 2.0)
+
+
+def refusal(client: Client, rows: list[list[float]]) -> dict[str, Any]:
+    """What the one error of a batch that must have one says."""
+    said: dict[str, Any] = client.refused(BATCH, model="m", rows=rows)["extensions"]
+    return said
+
+
+def metric(service: Service, series: str) -> float:
+    """Of one series; 0 where there is none yet."""
+    lines = httpx.get(f"{service.url}/metrics", timeout=30).text.splitlines()
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{series} "))

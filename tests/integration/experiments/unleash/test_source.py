@@ -9,6 +9,7 @@ from app.experiments.flags.building import build_flags
 from app.tenancy.keys import MasterKey
 from app.tenancy.sealed_files import SealedFolder
 from tests.integration.experiments.unleash.conftest import World, until
+from tests.support.clock import ManualClock
 from tests.support.database import execute
 from tests.support.unleash_features import V1, V2, document, feature, on, strategy
 
@@ -43,7 +44,7 @@ async def kept(world):
 
 async def test_a_document_is_fetched_told_and_kept(flags_world, flag_server):
     flag_server.give(document(CHURN, revision=5))
-    source = await flags_world.source(flag_server.url)
+    source = await flags_world.source(flag_server.url, clock=ManualClock())
     await until(lambda: source.changes == 1)
     assert source.document().revision == 5
     assert source.of_tenant("acme").flags["churn"].running
@@ -147,20 +148,22 @@ async def test_a_kept_document_of_a_newer_revision_stays(flags_world, flag_serve
         json.dumps(document(OFF, revision=9)),
     )  # fmt: skip
     flag_server.give(document(CHURN, revision=5))
-    source = await flags_world.source(flag_server.url)
+    source = await flags_world.source(flag_server.url, clock=ManualClock())
     assert source.document().revision == 9
-    flag_server.await_polls(2)
+    flag_server.await_polls(4)
     assert source.document().revision == 9
     assert [revision for revision, _ in await kept(flags_world)] == [9]
 
 
 async def test_a_server_that_was_set_back_is_taken_after_some_looks(flags_world, flag_server):
+    clock = ManualClock()
     flag_server.give(document(OFF, revision=50))
-    source = await flags_world.source(flag_server.url)
+    source = await flags_world.source(flag_server.url, clock=clock)
     await until(lambda: source.changes == 1)
     flag_server.give(document(CHURN, revision=5))
-    flag_server.await_polls(1)
+    flag_server.await_polls(4)
     assert source.document().revision == 50
+    clock.advance(1.0)
     await until(lambda: source.changes == 2)
     assert source.document().revision == 5
     await until(lambda: [row["revision"] for row in execute(flags_world.urls.superuser, "select revision from flag_documents")] == [5])
