@@ -14,8 +14,9 @@ class Replicas(Protocol):
     async def caught_up(self, tenant_id: UUID | None = None) -> None:
         """Returns when this process serves what was committed before the call; bounded."""
 
-    async def in_force(self, tenant_id: UUID, generation: int) -> None:
-        """Returns when this process and every replica that is heard of serve the tenant's change of this generation.
+    async def in_force(self, tenant_id: UUID | None, generation: int) -> None:
+        """Returns when this process and every replica that is heard of serve the tenant's change of this generation; None: a change
+        for all tenants.
 
-        Within two seconds: then a line in the log names who has not said that it does.
+        Within two seconds, or four for all tenants: then a line in the log names who has not said that it does.
         """

@@ -87,8 +87,11 @@ class Changes:
         if generation is not None:
             await self.take_effect(tenant_id, generation)
 
-    async def take_effect(self, tenant_id: UUID, generation: int) -> None:
-        """Returns when every replica serves the change; after two seconds, with a line in the log that names who does not."""
+    async def take_effect(self, tenant_id: UUID | None, generation: int) -> None:
+        """Returns when every replica serves the change; after two seconds, with a line in the log that names who does not.
+
+        None: a change for all tenants, for which it is four seconds.
+        """
         await self._replicas.in_force(tenant_id, generation)
 
     async def catch_up(self, tenant_id: UUID | None = None) -> None:

@@ -34,12 +34,12 @@ class Heard:
     """What this process was told to look at."""
 
     def __init__(self) -> None:
-        self.tenants: list[UUID] = []
+        self.tenants: list[UUID | None] = []
         self.generations: list[int] = []
 
     async def caught_up(self, tenant_id: UUID | None = None) -> None: ...
 
-    async def in_force(self, tenant_id: UUID, generation: int) -> None:
+    async def in_force(self, tenant_id: UUID | None, generation: int) -> None:
         self.tenants.append(tenant_id)
         self.generations.append(generation)
 

@@ -175,6 +175,59 @@ async def test_a_change_stands_though_this_process_cannot_catch_up_just_now(hous
     assert [line["event"] for line in lines].count("the picture was not refreshed after a change") == 2
 
 
+async def beat(house: House, replica: Replica, generation: int) -> None:
+    """The replica's picture is of this generation, and it has said so with a heartbeat."""
+    replica.heard(generation)
+    house.clock.advance(10)
+    async with asyncio.timeout(20):
+        while house.registry.sql("select generation from replicas where name = $1", replica.name)[0][0] != generation:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def test_a_change_for_all_tenants_is_in_force_when_every_replicas_picture_is_as_new(house: House) -> None:
+    first, second, here = await house.replica("a"), await house.replica("b"), Here()
+    await house.replica("late", generation=5)  # began with it
+    house.running(first)
+    house.running(second)
+    await beat(house, first, 5)
+    await beat(house, second, 4)
+    with capture_logs() as lines:
+        waiting = asyncio.create_task(Everywhere(house.registry.database, here).in_force(None, 5))
+        while not here.asked:  # noqa: ASYNC110  it is about to
+            await asyncio.sleep(0)
+        here.may.set()
+        assert not waiting.done()
+        await beat(house, second, 6)  # a later picture holds the earlier change
+        await waiting
+    assert (unheard(lines), here.asked) == ([], [None])
+
+
+async def test_a_change_for_all_tenants_is_in_force_only_once_this_process_too_serves_it(house: House) -> None:
+    await house.replica("other", generation=5)
+    here = Here()
+    waiting = asyncio.create_task(Everywhere(house.registry.database, here).in_force(None, 5))
+    await house.registry.everywhere.in_force(None, 5)  # as long as it takes to ask for the replicas' pictures
+    assert not waiting.done()
+    here.may.set()
+    await waiting
+
+
+async def test_who_has_not_heard_of_a_change_for_all_tenants_is_named(house: House) -> None:
+    async def named_of(generation: int) -> list[Any]:
+        with capture_logs() as lines:
+            await house.registry.everywhere.in_force(None, generation)
+        return unheard(lines)
+
+    assert await named_of(5) == [("unknown",)]  # this process is not on record either
+    await house.replica("has", generation=5)
+    await house.replica("silent")
+    house.silent("silent", 7)
+    assert await named_of(5) == [("silent",)]
+    assert await named_of(6) == [("has", "silent")]  # one of them is heard of, and was waited for
+    house.silent("silent", 601)
+    assert await named_of(5) == []
+
+
 @pytest.mark.parametrize("change", ["update_model", "archive", "withdraw"])
 async def test_what_a_change_says_is_in_force_at_every_replica_when_it_returns(house: House, change: str) -> None:
     registry = house.registry

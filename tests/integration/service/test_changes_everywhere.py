@@ -27,6 +27,8 @@ PLAN = {"key": "e", "model": "m", "variants": VARIANTS, "primaryMetric": {"name"
 SUSPEND = 'mutation($tenant: String!) { suspendTenant(tenant: $tenant, reason: "unpaid") { status } }'
 NEW_TENANT = 'mutation { createTenant(input: { id: "unsaid-new", name: "New" }) { id } }'
 
+FOR_ALL = 'mutation { registerPlatformDocuments(documents: [{ id: "unsaid", text: "{ viewer { tenant } }" }]) { id } }'
+
 
 @pytest.fixture(scope="module")
 def pair() -> Iterator[Service]:
@@ -50,6 +52,7 @@ def test_a_change_whose_answer_cannot_say_who_serves_it_names_in_the_log_who_was
         (admin.headers, CREATE, {"input": PLAN}),
         (operator, SUSPEND, {"tenant": "unsaid"}),
         (operator, NEW_TENANT, {}),
+        (operator, FOR_ALL, {}),
     ]
     os.kill(pid, signal.SIGSTOP)
     try:

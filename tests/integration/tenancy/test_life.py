@@ -66,7 +66,7 @@ class Replica:
         async with self.sync.driver_connection() as connection:
             self.directory.apply(tenants_of(await Together(tenant_queries(None)).read(connection)))
 
-    async def in_force(self, tenant_id: UUID, generation: int) -> None:
+    async def in_force(self, tenant_id: UUID | None, generation: int) -> None:
         """As the registry's acknowledgements would have it: every replica has looked."""
         self.waited_for.append(generation)
         self.clock.advance(0.001)  # so that the audit log has an order
