@@ -46,13 +46,13 @@ def kill_all(processes: Iterable[psutil.Process]) -> None:
     for victim in victims:
         with suppress(psutil.NoSuchProcess):
             victim.send_signal(signal.SIGKILL)
-    psutil.wait_procs(victims, timeout=10)
+    psutil.wait_procs(victims, timeout=60)
 
 
 def kill_everything(service: Service) -> None:
     """Kill -9 of the parent first, so that it repairs nothing, then of all that it started: the database's processes too."""
     kill_all(tree(service.process.pid))
-    service.process.wait(10)
+    service.process.wait(60)
 
 
 @contextmanager

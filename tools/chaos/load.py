@@ -26,6 +26,7 @@ CLIENT_TIMEOUT_S = 20.0
 UNITS_A_CLIENT = 25
 NOT_SENT = "NOT_SENT"  # the code of an operation whose connection could not even be made
 BROKEN = "BROKEN"
+BUSY = "BUSY"  # UNAVAILABLE, because the machine has more to do than it can
 _AGAIN_AFTER_S = 0.05
 _LOOK_EVERY_S = 0.2
 _PREDICT = """query($row: FeatureRow!, $unit: ID) { predict(model: "%s", features: $row, unit: $unit) {
@@ -160,12 +161,17 @@ async def ask(link: Link, caller: Caller, unit: str, timeout_s: float = CLIENT_T
         link.close()
         return _tried(number, caller, unit, began, Outcome.UNKNOWN, BROKEN)
     if errors := answer.get("errors"):
-        return _tried(number, caller, unit, began, Outcome.FAIL, str(errors[0]["extensions"]["code"]))
+        return _tried(number, caller, unit, began, Outcome.FAIL, code_of(errors[0]))
     if status != 200:
         return _tried(number, caller, unit, began, Outcome.FAIL, str(status))
     said = answer["data"]["predict"]
     told = Answer(said["id"], said["version"], said["experiment"], said["variant"])
     return _tried(number, caller, unit, began, Outcome.OK, "", told, degraded=said["degraded"])
+
+
+def code_of(error: dict[str, Any]) -> str:
+    """The error's code; BUSY where it says that of the service, which is no word about what was broken."""
+    return BUSY if str(error["message"]).startswith("The service is busy.") else str(error["extensions"]["code"])
 
 
 def request_of(caller: Caller, unit: str | None) -> bytes:

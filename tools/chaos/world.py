@@ -51,10 +51,10 @@ SHARE_OF_CAPACITY = 0.6
 MOST_PER_S = 400.0  # the clients are Python too: beyond this they would be what is measured
 _LIMITS = {"requestsPerSecond": 100_000, "burst": 1_000_000, "concurrency": 10_000, "rowsPerDay": 2**40}
 _CREATE = "mutation($input: CreateExperimentInput!) { createExperiment(input: $input) { key } }"
-_DRAINED_WITHIN_S = 60.0
+_DRAINED_WITHIN_S = 120.0
 _ROW = (0.4, -0.2, 0.1)
 _numbers = itertools.count(1)
-READY_WITHIN_S = 60.0
+READY_WITHIN_S = 120.0
 
 
 class Kind(StrEnum):

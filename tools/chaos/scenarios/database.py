@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Self
 
 import httpx
@@ -16,7 +16,7 @@ from tests.support.proxy import Cut
 from tools.chaos.faults import frozen, kill_all, until
 from tools.chaos.figures import stretch
 from tools.chaos.rows import Claim, Row, beside
-from tools.chaos.scenarios.common import DRAINED_WITHIN_S, answered, clean, not_slower, within
+from tools.chaos.scenarios.common import DRAINED_WITHIN_S, PATIENCE_S, answered, clean, not_slower, within
 from tools.chaos.scenarios.starting import away_at_the_start, away_without_a_state
 from tools.chaos.world import MODEL, Kind
 
@@ -31,6 +31,7 @@ _PROMOTE = 'mutation { promote(model: "%s", version: %d, alias: "chaos") { revis
 _READ = '{ model(name: "%s") { aliases { name revision } } }'
 _PARTITION = """select c.relname, pg_get_expr(c.relpartbound, c.oid) from pg_class c join pg_inherits i on i.inhrelid = c.oid
   where i.inhparent = 'predictions'::regclass and pg_get_expr(c.relpartbound, c.oid) like $1"""
+_LEAST_CUTS = 6
 _BREAKER_OPENS_S = 3.0  # within which a fault is noticed; afterwards nobody waits for the database any more
 _ROLES = ("turnout_runtime", "turnout_log", "turnout_sync")
 
@@ -100,7 +101,7 @@ def stopped(stage: Stage) -> list[Claim]:
             gone = time.monotonic()
         finally:
             world.cluster.start()
-        took = world.caught_up(DRAINED_WITHIN_S)
+        took = world.caught_up(PATIENCE_S)
         time.sleep(stage.seconds)
     during = stretch(load.between(at, gone))
     return [
@@ -119,7 +120,7 @@ def killed(stage: Stage) -> list[Claim]:
             time.sleep(stage.seconds)
             kill_all(world.cluster_processes())
             time.sleep(stage.seconds)
-            back = until(lambda: _answers(world), 20)
+            back = until(lambda: _answers(world), PATIENCE_S)
             time.sleep(stage.seconds)
         end = time.monotonic()
     during = stretch(load.between(at, end))
@@ -148,7 +149,7 @@ def frozen_database(stage: Stage) -> list[Claim]:
         with frozen(world.cluster_processes()), Admin(world) as admin:
             time.sleep(length)
         thawed = time.monotonic()
-        took = world.caught_up(DRAINED_WITHIN_S)
+        took = world.caught_up(PATIENCE_S)
     during = load.between(at, thawed)
     late = stretch(load.between(at + _BREAKER_OPENS_S, thawed))
     slowest = max(stretch(during).slowest_ms / 1000, admin.slowest_s)
@@ -173,7 +174,7 @@ def out_of_connections(stage: Stage) -> list[Claim]:
         gone = time.monotonic()
         attempts = (world.proxy.connections - tried) / length
         _super(world, *(f"alter role {role} connection limit -1" for role in _ROLES))
-        took = world.caught_up(DRAINED_WITHIN_S)
+        took = world.caught_up(PATIENCE_S)
     during = stretch(load.between(at, gone))
     return [
         answered(during),
@@ -206,10 +207,11 @@ def cut_in_a_commit(stage: Stage) -> list[Claim]:
             for what in ("insert into predictions", "commit"):
                 world.proxy.cut_at(what, Cut.AFTER if number % 2 else Cut.BEFORE)
             time.sleep(max(0.3, stage.seconds / 6))
+        until(lambda: world.proxy.cuts - planned >= _LEAST_CUTS, PATIENCE_S)
         world.proxy.forget_cuts()
         cuts = world.proxy.cuts - planned
     return [
-        Claim(cuts >= 6, f"{cuts} commits cut"),
+        Claim(cuts >= _LEAST_CUTS, f"{cuts} commits cut"),
         answered(stretch(load.tried)),
         *clean(stage, world, load.operations),
     ]
@@ -230,7 +232,7 @@ def read_only(stage: Stage) -> list[Claim]:
                 "alter system reset default_transaction_read_only",
                 "select pg_reload_conf()",
             )
-        took = world.caught_up(DRAINED_WITHIN_S)
+        took = world.caught_up(PATIENCE_S)
     during = stretch(load.between(at, gone))
     return [
         answered(during),
@@ -243,21 +245,22 @@ def read_only(stage: Stage) -> list[Claim]:
 
 def missing_partition(stage: Stage) -> list[Claim]:
     world = stage.world(Kind.EXTERNAL)
-    today = f"%('{datetime.now(UTC).date().isoformat()}%TO%"
-    (name, bounds), *_ = execute(world.superuser_url(), _PARTITION, today)
+    days = [datetime.now(UTC).date() + timedelta(days=more) for more in range(2)]  # tomorrow's too: it may be midnight in a moment
+    parts = [part for day in days for part in execute(world.superuser_url(), _PARTITION, f"%('{day.isoformat()}%TO%")]
     with _loaded(stage, world, "r12-") as (load, at):
-        _super(world, f"alter table predictions detach partition {name}")
+        _super(world, *(f"alter table predictions detach partition {name}" for name, _ in parts))
         try:
             time.sleep(max(5.0, stage.seconds))
+            until(lambda: world.health()["spool"].get("waitingFor"), PATIENCE_S)
             spool = world.health()["spool"]
             gone = time.monotonic()
         finally:
-            _super(world, f"alter table predictions attach partition {name} {bounds}")
-        took = world.caught_up(DRAINED_WITHIN_S)
+            _super(world, *(f"alter table predictions attach partition {name} {bounds}" for name, bounds in parts))
+        took = world.caught_up(PATIENCE_S)
     during = stretch(load.between(at, gone))
     return [
         answered(during, 1.0),
-        Claim(spool["records"] > 0 and bool(spool["waitingFor"]), f"health: {spool['records']} records wait for {spool['waitingFor']}"),
+        Claim(bool(spool.get("records") and spool.get("waitingFor")), f"health: {spool.get('records')} wait for {spool.get('waitingFor')}"),
         within("drained", took, DRAINED_WITHIN_S),
         *clean(stage, world, load.operations)[1:],
     ]

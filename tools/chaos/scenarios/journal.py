@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING
 from app.journal.layout import segments_of, writer_folders
 from tools.chaos.faults import SERVING, fill, full_disk, kill_everything, pids_of, small_disk, until
 from tools.chaos.figures import stretch
+from tools.chaos.history import Outcome
 from tools.chaos.load import Load
 from tools.chaos.rows import Claim, Row, beside, by_tests
-from tools.chaos.scenarios.common import clean, within
+from tools.chaos.scenarios.common import PATIENCE_S, clean, within
 from tools.chaos.world import TENANTS
 
 if TYPE_CHECKING:
+    from tools.chaos.figures import Stretch
+    from tools.chaos.load import Tried
     from tools.chaos.rows import Stage
     from tools.chaos.world import World
 
@@ -33,13 +36,24 @@ def full_while_durable(stage: Stage) -> list[Claim]:
             at = time.monotonic()
             time.sleep(_FULL_FOR_S)
             end = time.monotonic()
+        again = until(lambda: any(_is_answered(tried) for tried in load.between(end, time.monotonic())), PATIENCE_S)
         time.sleep(stage.seconds)
-    during, after = stretch(load.between(at + 0.2, end)), stretch(load.between(end + 2.0, time.monotonic()))
+    during, after = _while_full(load, at, end), stretch(load.between(end + 2.0, time.monotonic()))
     return [
         Claim(set(during.codes) == {"LOG_UNAVAILABLE"} and not during.answered, f"DURABLE: {during.codes}, {during.answered} answered"),
-        Claim(after.failed == 0, f"{after.failed} of {after.asked} refused from 2 s after there was room"),
+        Claim(again is not None, "answered again" if again is not None else "never answered again"),
+        Claim(after.failed == 0, f"{after.failed} of {after.asked} refused from 2 s after there was room", timed=True),
         *clean(stage, world, load.operations),
     ]
+
+
+def _while_full(load: Load, at: float, end: float) -> Stretch:
+    """What was asked and answered between: what was asked at the very end may have found room."""
+    return stretch([tried for tried in load.between(at + 0.2, end) if tried.at + tried.took_s < end])
+
+
+def _is_answered(tried: Tried) -> bool:
+    return tried.operation.outcome is Outcome.OK
 
 
 def full_while_buffered(stage: Stage) -> list[Claim]:
@@ -91,7 +105,7 @@ def full_tmpfs(stage: Stage) -> list[Claim]:
                 end = time.monotonic()
                 filler.unlink()
                 time.sleep(2.0 + stage.seconds)
-            during, after = stretch(load.between(at + 0.2, end)), stretch(load.between(end + 2.0, time.monotonic()))
+            during, after = _while_full(load, at, end), stretch(load.between(end + 2.0, time.monotonic()))
             told = clean(stage, world, load.operations)
         finally:
             world.stop()  # before the disk goes
@@ -116,6 +130,7 @@ def torn(stage: Stage) -> list[Claim]:
     world = stage.world()
     with world.load("r17-") as load:
         time.sleep(stage.seconds)
+        until(lambda: any(map(_is_answered, list(load.tried))), PATIENCE_S)  # so that there is something to tear
         kill_everything(world.service)
     tears = 0
     for folder in writer_folders(world.spool):

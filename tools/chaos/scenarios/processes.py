@@ -13,7 +13,7 @@ from tools.chaos.faults import SERVING, is_alive, kill_everything, pids_of, unti
 from tools.chaos.figures import stretch
 from tools.chaos.history import Outcome
 from tools.chaos.rows import Claim, Row
-from tools.chaos.scenarios.common import clean, within
+from tools.chaos.scenarios.common import PATIENCE_S, clean, within
 from tools.chaos.world import Kind
 
 if TYPE_CHECKING:
@@ -32,9 +32,11 @@ def kill_a_serving_process(stage: Stage) -> list[Claim]:
         killed_at = time.monotonic()
         victim = random.choice(before)
         os.kill(victim, signal.SIGKILL)
-        until(lambda: not is_alive(victim), 5, every_s=0.001)  # its connections are open until the kernel has cleared its memory away
+        until(
+            lambda: not is_alive(victim), PATIENCE_S, every_s=0.001
+        )  # its connections are open until the kernel has cleared its memory away
         gone_at = time.monotonic()
-        replaced = until(lambda: len(set(pids_of(world.service, SERVING)) - set(before)) == 1, 10)
+        replaced = until(lambda: len(set(pids_of(world.service, SERVING)) - set(before)) == 1, PATIENCE_S)
         time.sleep(stage.seconds)
     bad = [tried for tried in load.tried if tried.operation.outcome is not Outcome.OK]
     in_flight = [tried for tried in load.tried if tried.at <= gone_at and tried.at + tried.took_s >= killed_at]
@@ -85,7 +87,7 @@ def kill_everything_often(stage: Stage) -> list[Claim]:
             if number % 5 == 0:
                 stage.say(f"  killed {number} times in {time.monotonic() - began:.0f} s; {len(load.tried)} requests so far")
         if not world.ready():
-            until(world.ready, 60)
+            until(world.ready, PATIENCE_S)
     figures = stretch(load.tried)
     unknown = sum(tried.operation.outcome is Outcome.UNKNOWN for tried in load.tried)
     told = f"killed {stage.kills} times, {figures.answered} answered, {unknown} unknown, ready after {slowest:.1f} s at the most"
