@@ -69,7 +69,12 @@ async def read_body(receive: Receive, content_length: bytes | None, most: int, h
 
 def from_body(body: bytes) -> Parameters:
     """The parameters of a POST; raises BadRequest, or PersistedQueryNotSupported."""
-    return _parameters(read_object(body).get)
+    return from_object(read_object(body))
+
+
+def from_object(data: dict[str, Any]) -> Parameters:
+    """The parameters of a POST whose JSON is read; raises as from_body."""
+    return _parameters(data.get)
 
 
 def from_bulk(bulk: Bulk) -> Parameters:

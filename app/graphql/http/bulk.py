@@ -9,14 +9,15 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import orjson
 import structlog
 
 from app.errors import BadRequest, InvalidInput
-from app.graphql.http.bulk_reader import LENGTH, exactly
+from app.graphql.http.bulk_reader import ASKED, LENGTH, exactly
+from app.graphql.http.strict_json import read_object
 from app.kernel.packed import LooseRows, ManyRows, PackedRows
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
     from uuid import UUID
 
+T = TypeVar("T")
 LARGE_BYTES = 64 * 1024  # smaller ones are read in less time than the way there and back takes
 _ROOT = Path(__file__).resolve().parents[3]
 _PATIENCE_S = 5.0
@@ -59,6 +61,10 @@ class BulkBodies:
         """The request; None where it has no many rows, and is to be read as any other. Raises BadRequest, InvalidInput."""
         return await asyncio.get_running_loop().run_in_executor(self._lane(tenant_id), self._read, body)
 
+    async def as_sent(self, tenant_id: UUID, body: bytes, made: Callable[[dict[str, Any]], T]) -> T:
+        """What `made`, called in the lane, makes of the request with its rows as they were sent. Raises BadRequest and what `made` does."""
+        return await asyncio.get_running_loop().run_in_executor(self._lane(tenant_id), self._as_sent, body, made)
+
     def release(self, tenant_id: UUID, bulk: Bulk) -> None:
         """Nobody needs the rows any more. Freeing very many takes milliseconds: it is done in the lane, a few at a time."""
         for name, inside in bulk.variables.items():
@@ -78,20 +84,28 @@ class BulkBodies:
             process.wait()
 
     def _read(self, body: bytes) -> Bulk | None:
+        answer = self._ask(body, as_sent=False)
+        return None if answer is None or not answer[0] else _whole(body, orjson.loads(answer[0]), answer[1])
+
+    def _as_sent(self, body: bytes, made: Callable[[dict[str, Any]], T]) -> T:
+        answer = self._ask(body, as_sent=True)
+        return made(read_object(body) if answer is None else listed_in(_whole(b"", orjson.loads(answer[0]), answer[1])))
+
+    def _ask(self, body: bytes, *, as_sent: bool) -> tuple[bytearray, bytearray] | None:
+        """The reader's header and rows; None where it is lost: the body is read in this process then, and the next one by another."""
         try:
             connection = self._connection or self._start()
-            connection.sendall(len(body).to_bytes(8, "little"))
+            connection.sendall(ASKED.pack(len(body), as_sent))
             connection.sendall(body)
             header_size, rows_size = LENGTH.unpack(exactly(connection, LENGTH.size))
-            header, rows = exactly(connection, header_size), exactly(connection, rows_size)
-        except OSError as error:  # it died or hangs: the body is read here, and the next one by another
+            return exactly(connection, header_size), exactly(connection, rows_size)
+        except OSError as error:  # it died or hangs
             log.warning("bulk_reader_lost", error=type(error).__name__)
             self.close()
             return None
         except BaseException:  # no memory, say: what the reader still sends must not become the next one's rows
             self.close()
             raise
-        return _whole(body, orjson.loads(header), rows) if header else None
 
     def _start(self) -> socket.socket:
         own, its = socket.socketpair()
@@ -102,6 +116,17 @@ class BulkBodies:
         own.settimeout(_PATIENCE_S)
         self._connection = own
         return own
+
+
+def listed_in(bulk: Bulk) -> dict[str, Any]:
+    """The request's object, where all rows came loose: they are the lists that JSON made of them."""
+    variables = bulk.data["variables"] if bulk.variables else {}
+    for name, inside in bulk.variables.items():
+        if inside:
+            variables[name]["data"] = variables[name]["data"].rows
+        else:
+            variables[name] = variables[name][0].rows
+    return bulk.data
 
 
 def _freed(rows: list[Any]) -> None:
@@ -116,7 +141,7 @@ def _whole(body: bytes, header: dict[str, Any], rows: bytearray) -> Bulk:
     if (why := header.get("unfit")) is not None:
         raise InvalidInput(why)
     data, view, at = header["rest"], memoryview(rows), 0
-    variables = data["variables"]
+    variables = data.get("variables")
     for place in header["taken"]:
         many, size = _rows(place, view[at:])
         at += size

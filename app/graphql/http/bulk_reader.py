@@ -22,6 +22,7 @@ from app.graphql.http.strict_json import MAX_CONTAINERS, MAX_LIST, check_lists, 
 from app.kernel.memory import give_back_memory
 from app.kernel.packed import pack
 
+ASKED = Struct("=Q?")  # the length of a body, and whether its rows are wanted as they were sent
 LENGTH = Struct("=QQ")  # of the header and of what follows it; 0 and 0: no
 MAX_REST = 256 * 1024  # bytes of a request without its rows, with the names of a wide matrix; a larger one is out of the ordinary
 MAX_KEYS_ELSEWHERE = 200_000  # in all objects of a request that is out of the ordinary: whoever reads it answers nobody meanwhile
@@ -48,6 +49,17 @@ def read(body: bytes) -> tuple[bytes, list[Any]] | None:
         return _elsewhere(body, data)
     header = orjson.dumps({"rest": data, "taken": taken.places})
     return (header, taken.parts) if len(header) <= MAX_REST else _elsewhere(body, data)
+
+
+def read_as_sent(body: bytes) -> tuple[bytes, list[Any]]:
+    """As `read`, but all rows as pieces, in which each number is what it was, and never "no"; refused is what from_body refuses."""
+    taken = _Taken(booleans=True)
+    try:
+        data = read_object(body)
+    except BadRequest as error:
+        return _refused(error.message)
+    taken.pieces(data)
+    return orjson.dumps({"rest": data, "taken": taken.places}), taken.parts
 
 
 def _elsewhere(body: bytes, data: dict[str, Any]) -> tuple[bytes, list[Any]] | None:
@@ -130,10 +142,11 @@ def serve(connection: socket.socket) -> None:
         if not select([connection], [], [], _IDLE_S)[0]:
             give_back_memory()
         try:
-            body = exactly(connection, int.from_bytes(exactly(connection, 8), "little"))
+            size, as_sent = ASKED.unpack(exactly(connection, ASKED.size))
+            body = bytes(exactly(connection, size))
         except ConnectionResetError:
             return
-        header, parts = read(bytes(body)) or (b"", [])
+        header, parts = read_as_sent(body) if as_sent else read(body) or (b"", [])
         connection.sendall(LENGTH.pack(len(header), sum(map(len, parts))) + header)
         for part in parts:
             connection.sendall(part)

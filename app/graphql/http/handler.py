@@ -27,7 +27,7 @@ from app.graphql.errors import (
     unforeseen,
 )
 from app.graphql.http.admission import Admission, Busy, Crowded
-from app.graphql.http.body import ClientGone, Parameters, from_body, from_bulk, from_query_string, read_body
+from app.graphql.http.body import ClientGone, Parameters, from_body, from_bulk, from_object, from_query_string, read_body
 from app.graphql.http.body_bytes import BodyBytes
 from app.graphql.http.bulk import LARGE_BYTES
 from app.graphql.http.charge import Charge
@@ -157,8 +157,8 @@ class GraphQLEndpoint:
         if (more := document.cost(parameters.operation_name) - 1) > 0:
             charge.take(more)
         await charge.settle()
-        if parameters.bulk is not None:
-            parameters = _as_taken(parameters, parameters.bulk, document)
+        if parameters.bulk is not None and self._bulk is not None:
+            parameters = await _as_taken(parameters, parameters.bulk, document, self._bulk, ctx)
         exchange.context = context = self._context_factory(ctx)
         plan = document.plan(parameters.operation_name)
         result = None if plan is None else await plan.run(context, parameters.variables or {})
@@ -290,12 +290,13 @@ def _check_kind(method: str, kind: OperationType) -> None:
         raise HttpRefusal(405, "A GET may only carry a query. Send a mutation by POST.", _ALLOW_POST)
 
 
-def _as_taken(parameters: Parameters, bulk: Bulk, document: Document) -> Parameters:
+async def _as_taken(parameters: Parameters, bulk: Bulk, document: Document, bodies: BulkBodies, ctx: RequestContext) -> Parameters:
     """The parameters as the document takes them: where it has other uses for a list than predicting batches, as they were sent."""
-    if not bulk.fits(document.many_rows(parameters.operation_name)):
-        return from_body(bulk.body)
-    bulk.body = b""
-    return parameters
+    body, bulk.body = bulk.body, b""
+    if bulk.fits(document.many_rows(parameters.operation_name)):
+        return parameters
+    bodies.release(ctx.tenant_id, bulk)
+    return await bodies.as_sent(ctx.tenant_id, body, from_object)
 
 
 def _late(exchange: Exchange) -> AppError:

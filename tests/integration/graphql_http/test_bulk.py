@@ -12,9 +12,9 @@ from uuid import UUID
 import orjson
 import pytest
 
-from app.errors import BadRequest
+from app.errors import AppError, BadRequest
 from app.graphql.http import bulk as bulk_module
-from app.graphql.http.body import from_body, from_bulk
+from app.graphql.http.body import from_body, from_bulk, from_object
 from app.graphql.http.bulk import BulkBodies
 from app.kernel.packed import LooseRows, PackedRows, listed
 from app.prediction.bulkheads import TenantThreads
@@ -49,6 +49,44 @@ async def test_what_the_other_process_reads_is_what_this_one_would_have_read(bul
     assert [type(many) for many in (sent["m"]["data"], sent["rows"][0], sent["texts"][0])] == [PackedRows, PackedRows, LooseRows]
     sent["m"]["data"] = listed(sent["m"]["data"])
     assert {**sent, "rows": listed(sent["rows"]), "texts": listed(sent["texts"])} == here.variables
+
+
+ROWS = [[1, 1.0, -0.0, 2**53 + 1, 2**64 - 1, 1e22, None, True, "é"]] * 1_500
+AS_SENT = {
+    "numbers of a matrix": body_of(m=MATRIX),
+    "whole numbers, texts, objects": body_of(m={"data": ROWS}, rows=[{"x": 1, "y": [{"z": 1.0}]}] * 1_500, model="risk"),
+    "more than 64 bits": body_of(r=[[1]]).replace(b"[[1]]", b"[" + b"[18446744073709551616,1.0e-400]," * 5_000 + b"[1]]"),
+    "no rows": body_of(long="x" * 100_000),
+    "no variables": orjson.dumps({"query": "{a}" + " " * 100_000, "variables": None}),
+    "no object": b"[" + b"1," * 40_000 + b"1]",
+    "no JSON": b'{"query": "' + b"x" * 100_000,
+    "too long a list": body_of(rows=[[1.5, 2]] * 20_001),
+    "too many values in lists": body_of(m={"data": [{"a": [1] * 101}] * 1_000}),
+    "too deep": body_of(rows=[[1]] * 20_000, deep=orjson.loads(b"[" * 101 + b"]" * 101)),
+    "no document": orjson.dumps({"variables": {"m": MATRIX}}),
+}
+
+
+def told(made: Any) -> str:
+    return f"{type(made).__name__}: {made.message}" if isinstance(made, AppError) else repr(made)
+
+
+@pytest.mark.parametrize("name", AS_SENT)
+@pytest.mark.parametrize("lost", [False, True])
+async def test_rows_as_they_were_sent_are_to_the_last_bit_and_error_what_this_process_would_have_read(
+    bulk: BulkBodies, name: str, lost: bool
+) -> None:
+    if lost:
+        await bulk.read(TENANT, AS_SENT["numbers of a matrix"])
+        os.kill(bulk._process.pid, signal.SIGKILL)
+        bulk._process.wait()
+    found: list[Any] = []
+    for read in (lambda body: bulk.as_sent(TENANT, body, from_object), lambda body: asyncio.to_thread(from_body, body)):
+        try:
+            found.append(await read(AS_SENT[name]))
+        except AppError as error:
+            found.append(error)
+    assert told(found[0]) == told(found[1])
 
 
 async def test_a_body_without_many_rows_is_read_here(bulk: BulkBodies) -> None:

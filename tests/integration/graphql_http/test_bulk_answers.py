@@ -2,10 +2,12 @@
 
 import asyncio
 import re
+import threading
 
 import pytest
 
-from app.graphql.http.bulk import BulkBodies
+from app.graphql.http import strict_json
+from app.graphql.http.bulk import LARGE_BYTES, BulkBodies
 from app.prediction.bulkheads import TenantThreads
 from tests.support.predicting import Process, running, variant
 from tests.support.prediction_documents import Request
@@ -48,6 +50,10 @@ CASES = {
     "beside one row": (
         'query($r: [FeatureRow!]) {predictBatch(model: "sum", rows: $r) {rowCount} predict(model: "sum", features: [1, 2]) {value}}',
         {"r": LISTS},
+    ),
+    "whole numbers beside one row": (
+        'query($r: [FeatureRow!]) {predictBatch(model: "sum", rows: $r) {values} predict(model: "sum", features: {a: 2, b: $r}) {value}}',
+        {"r": [[number, 2**53 - number] for number in range(6_000)]},
     ),
     "a list for a text": ("query($r: String!) {predictBatch(model: $r, rows: [[1, 2]]) {rowCount}}", {"r": LISTS}),
     "data for attributes": (
@@ -107,3 +113,29 @@ def test_all_of_them_went_to_the_process_beside(answered):
     assert len(read) == 2 * len(CASES)
     assert sum(each is not None for each in read) >= 2 * (len(CASES) - 3)
     assert found["lists", True][1].json["data"]["predictBatch"]["rowCount"] == 6_000
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["beside one row", "whole numbers beside one row", "many rows as the features of one", "a list for a text", "data for attributes"],
+)
+async def test_many_rows_that_are_asked_for_beside_something_else_are_never_read_by_the_loop(monkeypatch, name):
+    text, variables = CASES[name]
+    here = []
+
+    def watched(body, *given, parse=strict_json._json):
+        here.append((len(body) > LARGE_BYTES, threading.current_thread() is threading.main_thread()))
+        return parse(body, *given)
+
+    way, bulk = Way(plans=True), BulkBodies(TenantThreads(1, 1).of)
+    way.endpoint._bulk = bulk
+    monkeypatch.setattr(strict_json, "_json", watched)
+    try:
+        request = Request(text, variables, None, "application/json", get=False)
+        beside = await way.ask(request)
+        assert (True, True) not in here
+        way.endpoint._bulk = None
+        assert (await way.ask(request)).answer.status == beside.answer.status
+        assert (True, True) in here
+    finally:
+        bulk.close()
