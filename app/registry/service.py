@@ -247,7 +247,11 @@ class RegistryService:
         return await self.in_effect(ctx, promotion)
 
     async def withdraw(self, ctx: RequestContext, model: str, number: int, reason: str) -> ModelVersion:
-        """Takes the version out of every route at once: its aliases step back to what they served before, where there is something."""
+        """Takes the version out of every route at once: its aliases step back to what they served before, where there is something.
+
+        Every replica that is heard of has done so when this returns, or two seconds are over; the aliases' histories tell who. Where
+        none steps back there is no promotion to tell it, and the log names who was not heard.
+        """
         ctx.require(Action.WITHDRAW_VERSION)
         check_reason(reason)
         async with self._database.tenant_tx(ctx.tenant_id) as session:

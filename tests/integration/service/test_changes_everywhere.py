@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from tests.integration.service.test_replicas import PROMOTE, answering_pid, pids, two_versions, wait_for
+from tests.integration.service.test_replicas import PROMOTE, WITHDRAW, answering_pid, pids, two_versions, wait_for
 from tests.support.service import own_service
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def test_a_change_whose_answer_cannot_say_who_serves_it_names_in_the_log_who_was
     changes: list[tuple[dict[str, str], str, dict[str, Any]]] = [
         (admin.headers, UPDATE, {"model": "m"}),
         (admin.headers, CREATE, {"input": PLAN}),
+        (admin.headers, WITHDRAW, {"model": "m", "version": 2}),  # no alias steps back
         (operator, SUSPEND, {"tenant": "unsaid"}),
         (operator, NEW_TENANT, {}),
         (operator, FOR_ALL, {}),
