@@ -40,7 +40,7 @@ def _pid_lives(pid: int) -> bool:
 
 
 async def _until(condition: Any) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110  another process decides
             await asyncio.sleep(0.01)
 
@@ -52,8 +52,8 @@ async def test_many_at_once_answer_as_one_by_one(lab: Lab, build: Any) -> None:
     report = await lab.inspect(artifact, rows=rows)
     runtime = await lab.open(artifact, report)
     batches = [batch_from_rows(report.signature, rows[i : i + 1 + i % 3]) for i in range(len(rows) - 3)] * 8
-    alone = [await runtime.infer(batch, Deadline.after(20)) for batch in batches]
-    together = await asyncio.gather(*(runtime.infer(batch, Deadline.after(20)) for batch in batches))
+    alone = [await runtime.infer(batch, Deadline.after(60)) for batch in batches]
+    together = await asyncio.gather(*(runtime.infer(batch, Deadline.after(60)) for batch in batches))
     await runtime.close()
     for one, other in zip(alone, together, strict=True):
         np.testing.assert_array_equal(one.labels, other.labels)
@@ -65,8 +65,7 @@ async def test_a_model_ranks_behind_what_answers_everybody(lab: Lab) -> None:
     model, rows = multi_class()
     artifact = lab.save(model)
     runtime = await lab.open(artifact, await lab.inspect(artifact, rows=rows))
-    (child,) = [child for child in (await lab.host.stats())["children"] if not child["key"].startswith("inspect/")]
-    assert os.getpriority(os.PRIO_PROCESS, child["pid"]) == min(19, os.getpriority(os.PRIO_PROCESS, 0) + 5)
+    assert os.getpriority(os.PRIO_PROCESS, runtime.pid) == min(19, os.getpriority(os.PRIO_PROCESS, 0) + 5)
     await runtime.close()
 
 
@@ -79,7 +78,7 @@ async def test_one_bad_row_fails_only_its_own_request(lab: Lab) -> None:
     good = batch_from_rows(report.signature, rows[:2])
     bad = Batch(1, np.full((1, 4), np.nan))
     answers = await asyncio.gather(
-        *(runtime.infer(batch, Deadline.after(20)) for batch in (good, good, bad, good, good)), return_exceptions=True
+        *(runtime.infer(batch, Deadline.after(60)) for batch in (good, good, bad, good, good)), return_exceptions=True
     )
     await runtime.close()
     assert isinstance(answers[2], ModelFailed)
@@ -108,7 +107,7 @@ async def test_a_worker_killed_in_mid_call_is_replaced_and_its_call_answered_by_
     runtime = await lab.open(artifact, report)
     first = runtime.pid
     os.kill(first, signal.SIGSTOP)  # so that the call is surely under way
-    call = asyncio.ensure_future(runtime.infer(batch_from_rows(report.signature, rows), Deadline.after(20)))
+    call = asyncio.ensure_future(runtime.infer(batch_from_rows(report.signature, rows), Deadline.after(60)))
     await asyncio.sleep(0)
     os.kill(first, signal.SIGKILL)
     answer = await call
@@ -125,8 +124,8 @@ async def test_a_stuck_worker_costs_its_caller_the_deadline_and_is_replaced(lab:
     first = runtime.pid
     os.kill(first, signal.SIGSTOP)
     with pytest.raises(DeadlineExceeded):
-        await runtime.infer(batch_from_rows(report.signature, rows), Deadline.after(0.2))
-    again = await runtime.infer(batch_from_rows(report.signature, rows), Deadline.after(20))
+        await runtime.infer(batch_from_rows(report.signature, rows), Deadline.after(1.5))
+    again = await runtime.infer(batch_from_rows(report.signature, rows), Deadline.after(60))
     assert again.labels is not None
     assert runtime.pid not in (0, first)
     assert not _pid_lives(first)
@@ -157,7 +156,7 @@ async def test_two_serving_processes_share_a_child_and_two_tenants_do_not(lab: L
     assert shared.pid == mine.pid
     assert strange.pid != mine.pid
     await mine.close()
-    assert (await shared.infer(batch_from_rows(report.signature, rows), Deadline.after(20))).labels is not None
+    assert (await shared.infer(batch_from_rows(report.signature, rows), Deadline.after(60))).labels is not None
     await shared.close()
     await strange.close()
 
@@ -170,7 +169,7 @@ async def test_opening_at_once_loads_once(lab: Lab) -> None:
     runtimes = await asyncio.gather(*(lab.open(artifact, report, tenant=tenant) for _ in range(6)))
     assert len({runtime.pid for runtime in runtimes}) == 1
     for runtime in runtimes:
-        assert (await runtime.infer(batch_from_rows(report.signature, rows), Deadline.after(20))).labels is not None
+        assert (await runtime.infer(batch_from_rows(report.signature, rows), Deadline.after(60))).labels is not None
         await runtime.close()
 
 
@@ -186,8 +185,8 @@ async def test_two_versions_of_one_artifact_keep_their_own_terms(lab: Lab) -> No
     second = await lab.open(artifact, renamed, Task.REGRESSION, tenant)
     row = [0.1, 0.2, 0.3, 0.4]
     named = dict(zip("abcd", row, strict=True))
-    one = await first.infer(batch_from_rows(report.signature, [row]), Deadline.after(20))
-    two = await second.infer(batch_from_rows(renamed.signature, [named]), Deadline.after(20))
+    one = await first.infer(batch_from_rows(report.signature, [row]), Deadline.after(60))
+    two = await second.infer(batch_from_rows(renamed.signature, [named]), Deadline.after(60))
     assert first.pid == second.pid
     np.testing.assert_array_equal(one.values, two.values)
     await first.close()
@@ -236,19 +235,19 @@ async def test_nothing_is_left_after_the_host_is_killed_and_a_new_one_is_found(t
         report = await lab.inspect(artifact, rows=rows)
         runtime = await lab.open(artifact, report)
         batch = batch_from_rows(report.signature, rows)
-        expected = await runtime.infer(batch, Deadline.after(20))
+        expected = await runtime.infer(batch, Deadline.after(60))
         first = runtime.pid
         running.process.kill()
         running.process.wait()
         await _until(lambda: not _pid_lives(first))
         with pytest.raises((ModelFailed, ModelUnavailable)):
-            await runtime.infer(batch, Deadline.after(20))
+            await runtime.infer(batch, Deadline.after(60))
         with _start_again(running.socket) as second:
             answer = None
             async with asyncio.timeout(60):
                 while answer is None:
                     try:
-                        answer = await runtime.infer(batch, Deadline.after(20))
+                        answer = await runtime.infer(batch, Deadline.after(60))
                     except (ModelFailed, ModelUnavailable):
                         await asyncio.sleep(0.05)
             np.testing.assert_array_equal(answer.labels, expected.labels)
