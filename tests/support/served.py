@@ -56,7 +56,7 @@ def request_bytes(method="POST", target="/graphql", headers=(), body=b""):
 
 def exchange(port, data, *, bodyless=False):
     """Sends the bytes on a connection of their own and reads one answer; None where the server only hung up."""
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             connection.sendall(data)
         with connection.makefile("rb") as stream:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-READY_WITHIN_S = 60.0
+READY_WITHIN_S = 120.0
 
 REGISTER = "mutation($input: RegisterModelVersionInput!) { registerModelVersion(input: $input) { number status statusReason } }"
 STATUS = """query($model: String!, $number: Int!) { model(name: $model) { version(number: $number) {
@@ -81,7 +81,7 @@ class Service:
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
         if self.process.poll() is None:
             self.process.send_signal(how)
-        return self.process.wait(30)
+        return self.process.wait(90)
 
 
 class Refused(AssertionError):
@@ -192,7 +192,7 @@ def when_ready(service: Service) -> Service:
     while time.monotonic() < end:
         assert process.poll() is None, log.read_text()[-3000:]
         try:
-            if httpx.get(f"{service.url}/readyz", timeout=1).status_code == 200:
+            if httpx.get(f"{service.url}/readyz", timeout=5).status_code == 200:
                 return service
         except httpx.TransportError:
             pass

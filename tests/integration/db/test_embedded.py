@@ -71,7 +71,7 @@ def postmaster(server: EmbeddedPostgres) -> int:
     return int((server._found.data / "postmaster.pid").read_text().splitlines()[0])
 
 
-def wait_for_end(pid: int, timeout_s: float = 20.0) -> None:
+def wait_for_end(pid: int, timeout_s: float = 60.0) -> None:
     """Returns when the process, anybody's, is gone."""
     try:
         descriptor = os.pidfd_open(pid)

@@ -182,7 +182,7 @@ class TestWriters:
         await later.execute("delete from shadow_answers where false")
         assert not waiting.done()
         await first.rollback()
-        await asyncio.wait_for(waiting, 10)
+        await asyncio.wait_for(waiting, 60)
         await second.rollback()
         for connection in (asking, writing, later):
             await connection.close()

@@ -25,7 +25,7 @@ def read_to_end(connection):
 
 def test_a_body_that_trickles_is_cut_and_the_connection_closed():
     toy = Toy(options=EndpointOptions(request_timeout_s=0.3, grace_s=0.0))
-    with served(toy.endpoint) as port, socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+    with served(toy.endpoint) as port, socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         connection.sendall(request_bytes("POST", "/graphql", [*HEAD, ("content-length", 1_000_000)], b'{"query":'))
         answer, rest = read_to_end(connection)
     assert (answer.status, answer.codes, rest) == (408, ["BAD_REQUEST"], b"")
@@ -34,7 +34,7 @@ def test_a_body_that_trickles_is_cut_and_the_connection_closed():
 @pytest.mark.parametrize(("budget", "status"), [(100, 413), (0, 429)])
 def test_a_gigabyte_is_refused_at_once_and_the_connection_closed(budget, status):
     toy = Toy(throttle=ToyThrottle(budget=budget))
-    with served(toy.endpoint) as port, socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+    with served(toy.endpoint) as port, socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         connection.sendall(request_bytes("POST", "/graphql", [*HEAD, ("content-length", 2**30)]))
         answer, rest = read_to_end(connection)
     assert (answer.status, answer.headers["connection"], rest) == (status, "close", b"")
@@ -47,7 +47,7 @@ def test_who_asks_first_whether_to_send_a_body_is_not_told_to_when_it_would_be_r
 
 
 def test_a_refused_short_body_leaves_the_connection_usable():
-    with served(Toy().endpoint) as port, socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+    with served(Toy().endpoint) as port, socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         refused = request_bytes("POST", "/graphql", [("host", "x"), JSON, ("content-length", 17)], b'{"query":"{add}"}')
         with connection.makefile("rb") as stream:
             for data, status in ((refused, 401), (post("good", b'{"query":"{add}"}', 200).data, 200), (refused, 401)):
@@ -59,7 +59,7 @@ def test_a_caller_that_hangs_up_in_the_middle_of_its_body_harms_nobody():
     toy = Toy()
     with served(toy.endpoint) as port:
         for _ in range(20):
-            with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+            with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
                 connection.sendall(request_bytes("POST", "/graphql", [*HEAD, ("content-length", 1000)], b'{"query":'))
         assert orjson.loads(exchange(port, post("good", b'{"query":"{add}"}', 200).data).body)["data"] == {"add": 3}
     assert toy.telemetry.requests == [("query", "OK")]
@@ -87,7 +87,7 @@ def crowded():
     """(port, toy): room for eight megabytes of large bodies, of which one tenant's stalled bodies have their half."""
     toy = Toy(options=EndpointOptions(max_body_bytes=LARGE, max_body_bytes_under_way=8 * LARGE))
     with served(toy.endpoint) as port, contextlib.ExitStack() as stack:
-        stalled = [stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20)) for _ in range(4)]
+        stalled = [stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60)) for _ in range(4)]
         for connection in stalled:
             connection.sendall(request_bytes("POST", "/graphql", [*HEAD, ("content-length", LARGE)], b"{"))
         while toy.endpoint._bodies.free > 4 * LARGE:
@@ -102,7 +102,7 @@ def large_of(tenant, headers, body=b""):
 
 def test_a_large_body_that_does_not_fit_beside_the_others_is_refused_before_it_comes(crowded):
     port, toy, _ = crowded
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         connection.sendall(large_of("clinic", [("content-length", LARGE)]))
         answer, rest = read_to_end(connection)
     assert (answer.status, answer.codes, answer.headers["connection"], rest) == (503, ["UNAVAILABLE"], "close", b"")
@@ -113,7 +113,7 @@ def test_a_large_body_that_does_not_fit_beside_the_others_is_refused_before_it_c
 
 def test_a_large_body_in_chunks_that_does_not_fit_beside_the_others_is_refused_while_it_comes(crowded):
     port, toy, _ = crowded
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         connection.sendall(large_of("clinic", [("transfer-encoding", "chunked")], b"fffff\r\n" + b" " * 100_000))
         answer, _ = read_to_end(connection)
     assert (answer.status, answer.codes, answer.headers["connection"]) == (503, ["UNAVAILABLE"], "close")
@@ -132,7 +132,7 @@ def test_small_bodies_and_another_tenant_s_large_ones_are_read_beside_them_and_a
     assert read_answer(stalled[0].makefile("rb"), bodyless=False).status == 400
     for connection in stalled[1:]:  # the callers hang up in the middle
         connection.close()
-    until = time.monotonic() + 20
+    until = time.monotonic() + 60
     while toy.endpoint._bodies.free < 8 * LARGE:
         assert time.monotonic() < until
         time.sleep(0.01)

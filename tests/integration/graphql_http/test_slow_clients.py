@@ -16,7 +16,7 @@ from app.web.serving import Leaving, ServingProcess, guarded
 from tests.support.served import exchange, read_answer, request_bytes
 
 pytestmark = pytest.mark.integration
-PATIENCE_S = 20
+PATIENCE_S = 60
 QUICK = ConnectionLimits(head_s=0.3, idle_s=0.3, send_s=0.3, head_bytes=8192)
 ROOMY = ConnectionLimits()
 

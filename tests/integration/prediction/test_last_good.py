@@ -294,7 +294,7 @@ class Told:
 
 
 async def until(holds: Any) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not holds():  # noqa: ASYNC110  a thread elsewhere brings it about
             await asyncio.sleep(0.01)
 

@@ -126,7 +126,7 @@ class Process:
         await self.until(lambda: self.line.is_up)
 
     async def until(self, true: Callable[[], bool]) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not true():  # noqa: ASYNC110  what is waited for tells nobody
                 await asyncio.sleep(0.001)
 

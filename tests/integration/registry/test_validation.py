@@ -79,7 +79,7 @@ class Validating:
 
     async def until_done(self, number: int = 1) -> tuple[str, str | None, str | None]:
         """Status, runtime, and why it is not compiled."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while (row := self.row(number))["status"] == "VALIDATING":  # noqa: ASYNC110  what is waited for tells nobody
                 await asyncio.sleep(0.002)
         return row["status"], row["runtime"], json.loads(row["proof"])["reason"] if row["proof"] else None

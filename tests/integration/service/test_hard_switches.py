@@ -57,10 +57,10 @@ def narrow() -> Iterator[Service]:
         yield running
 
 
-def promoted(admin: Client, version: int) -> dict[str, Any]:
+def promoted(admin: Client, version: int, model: str = "m") -> dict[str, Any]:
     """The promotion, once it is everywhere: a call waits two seconds for that, and said again it waits again."""
     end = time.monotonic() + 60
-    while not (done := admin.ask(PROMOTE, model="m", version=version)["promote"])["appliedEverywhere"] and time.monotonic() < end:
+    while not (done := admin.ask(PROMOTE, model=model, version=version)["promote"])["appliedEverywhere"] and time.monotonic() < end:
         time.sleep(0.05)
     return done
 
@@ -151,7 +151,7 @@ def test_one_flipped_bit_in_a_stored_graph_is_never_read_and_the_estimator_answe
         where t.id = 'flipped' and v.number = 2 and c.tenant_id = v.tenant_id and c.digest = v.compiled_digest
         returning c.tenant_id, c.digest""",
     )
-    assert admin.ask(PROMOTE, model="line", version=2)["promote"]["appliedEverywhere"] is True
+    assert promoted(admin, 2, "line")["appliedEverywhere"] is True
     answers = [admin.predict("line", [1.0, 2.0]) for _ in range(8)]
     assert {(answer["version"], round(answer["value"], 6)) for answer in answers} == {(2, 30.0)}
     files = [path.name[:64] for path in (narrow.home / "artifacts" / str(found[0]) / "flat").glob("*.ort")]

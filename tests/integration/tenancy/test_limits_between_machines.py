@@ -99,7 +99,7 @@ async def machines(folder: Path, url: str, count: int = 2) -> AsyncIterator[list
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110  nothing tells
             await asyncio.sleep(0.005)
 

@@ -52,7 +52,7 @@ class Lab:
         return dump(estimator, self.folder / f"{next(_numbers)}.joblib", compress)
 
     async def inspect(
-        self, artifact: Any, task: Task = Task.CLASSIFICATION, rows: Any = (), columns: Any = None, timeout_s: float = 20.0
+        self, artifact: Any, task: Task = Task.CLASSIFICATION, rows: Any = (), columns: Any = None, timeout_s: float = 60.0
     ) -> InspectionReport:
         path = artifact if hasattr(artifact, "open") else self.save(artifact)
         return await self.host.inspect(uuid4(), path, InspectionRequest(task, columns, tuple(rows)), timeout_s)
