@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 TURNOUT = str(ROOT / ".venv" / "bin" / "turnout")
 START_S = 180.0
-GONE_S = 10.0
+GONE_S = 30.0
 
 
 def environment(home, **more):

@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 CLIENTS = 50
 ENOUGH = 1_000
-ENOUGH_WITHIN_S = 90.0
+ENOUGH_WITHIN_S = 240.0
 
 
 @pytest.fixture
@@ -82,8 +82,8 @@ def kill_everything(service: Service) -> None:
             victim.send_signal(signal.SIGKILL)
         except psutil.NoSuchProcess:
             continue
-    service.process.wait(10)
-    psutil.wait_procs(victims, timeout=10)
+    service.process.wait(60)
+    psutil.wait_procs(victims, timeout=60)
 
 
 def logged(server: EmbeddedPostgres, tenant_id: UUID) -> list[str]:
@@ -165,7 +165,7 @@ def test_an_answered_prediction_is_in_the_log_exactly_once_after_kill_9_of_every
         server = EmbeddedPostgres(home)
         assert server.start() is False  # joined: it is the service's
         ids = tenant_ids(server)
-        end = time.monotonic() + 30
+        end = time.monotonic() + 120
         while time.monotonic() < end:
             rows = {n: logged(server, ids[f"crash-{n}"]) for n in range(4)}
             together = [one for each in rows.values() for one in each]

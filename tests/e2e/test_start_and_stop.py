@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.harness import TURNOUT, Run, left_of, python_for, user_of
+from tests.e2e.harness import GONE_S, TURNOUT, Run, left_of, python_for, user_of
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.xdist_group("e2e")]
 
@@ -74,7 +74,7 @@ def test_ctrl_c_ends_every_process_and_the_database_cleanly(started):
     tree = run.tree()
     assert len(tree) >= 8  # make, parent, host and a model, drain, serving, postgres and its own
     run.interrupt()
-    run.process.wait(10)
+    run.process.wait(GONE_S)
     assert left_of(tree) == {}
     run.close()
     assert run.lines[-1] == "turnout: stopped"
@@ -86,7 +86,7 @@ def test_a_signal_to_the_parent_alone_ends_every_process(started, how):
     run = started([TURNOUT, "serve", "--demo", "--port", "0"])
     tree = run.tree()
     run.process.send_signal(how)
-    assert run.process.wait(10) == 0
+    assert run.process.wait(GONE_S) == 0
     assert left_of(tree) == {}
 
 
@@ -115,7 +115,7 @@ def test_it_all_works_as_an_ordinary_user(home, started):
     tree = run.tree()
     assert {user_of(pid) for pid, _ in tree} - {None} == {NOBODY}
     run.interrupt()
-    run.process.wait(10)
+    run.process.wait(GONE_S)
     assert left_of(tree) == {}
 
 
