@@ -82,7 +82,7 @@ def test_create_start_predict_record_read_conclude_and_production_serves_the_win
             soon.append(told["data"]["recordOutcome"]["pending"])
 
     def worker(first_number: int) -> None:
-        with httpx.Client(base_url=service.url, headers=headers, timeout=30) as client:
+        with httpx.Client(base_url=service.url, headers=headers, timeout=120) as client:
             for number in range(first_number, REQUESTS, AT_ONCE):
                 ask(client, number)
 
@@ -136,7 +136,7 @@ def tenant_of(service, tenant: str):
 
 def landed(service, tenant: str, count: int) -> None:
     """Returns when all answers are in the log and everything was asked of the control that is going to be."""
-    tenant_id, end, before, in_a_row = tenant_of(service, tenant), time.monotonic() + 120, -1, 0
+    tenant_id, end, before, in_a_row = tenant_of(service, tenant), time.monotonic() + 300, -1, 0
     while time.monotonic() < end:
         url = url_of(service, DatabaseRole.RUNTIME)
         rows = execute(url, "select count(*) from predictions", tenant_id=tenant_id)[0][0]
