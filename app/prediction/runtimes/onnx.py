@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +22,7 @@ import onnxruntime
 import structlog
 
 from app.errors import AppError, DeadlineExceeded, ModelFailed
+from app.kernel.memory import give_back_memory
 from app.kernel.tensors import Batch, Scores
 from app.prediction.compiled.inputs import OutsideProof
 from app.prediction.compiled.outputs import Malformed
@@ -75,7 +75,7 @@ class OnnxRuntime:
         try:
             loaded = cls(open_session(flat), signature, task, classes, native, threads)
             if flat.stat().st_size > _LARGE_BYTES:
-                _give_back_memory()
+                give_back_memory()
             return loaded
         except Exception as error:  # noqa: BLE001  onnxruntime's own errors share no base
             log.warning("graph_not_loaded", file=flat.name, error=type(error).__name__, why=str(error)[:500])
@@ -181,13 +181,6 @@ class OnnxRuntime:
             self._one_s = _moved(self._one_s, seconds)
         else:
             self._row_s = _moved(self._row_s, max(0.0, seconds - self._one_s) / (rows - 1))
-
-
-def _give_back_memory() -> None:
-    """To the system, what loading took and freed; only where the C library can do so. Milliseconds, without the interpreter's lock."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
 
 
 def _moved(expected: float, seen: float) -> float:
