@@ -9,12 +9,13 @@ from collections import OrderedDict, deque
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from app.kernel.ranks import LONG_WORK
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
 T = TypeVar("T")
 THREADS, THREADS_EACH = 4, 2  # more would only share the same cores; no tenant has them all
-NICE = 5  # of what takes milliseconds: what takes microseconds goes first where there are not cores enough for both
 
 
 def calls_each() -> int:
@@ -89,7 +90,7 @@ class TenantThreads:
 def _go_behind() -> None:
     """The calling thread's rank, where threads have one of their own: the event loop gets its core back when it has something to do."""
     if sys.platform == "linux":
-        os.nice(NICE)
+        os.nice(LONG_WORK)
 
 
 class _Job:

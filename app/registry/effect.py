@@ -7,6 +7,7 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 import structlog
 from sqlalchemy import text
@@ -15,9 +16,8 @@ from app.errors import Unavailable
 from app.registry.types import ReplicaAck
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Awaitable, Callable, Collection
     from datetime import datetime
-    from uuid import UUID
 
     from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -63,6 +63,13 @@ _EFFECT = text("""
     where a.at is not null or (r.left_at is null and r.seen_at > now() - interval '10 minutes')
     order by r.name, r.replica_id
 """)
+# A change for all tenants is acknowledged by nobody, but each heartbeat says of which generation the whole picture is.
+_PICTURES = text("""
+    select name, case when greatest(joined_generation, generation) >= :generation then seen_at end as at,
+      seen_at < now() - interval '6 seconds' as silent
+    from replicas where left_at is null and seen_at > now() - interval '10 minutes' order by name, replica_id
+""")
+_NOBODY = UUID(int=0)  # replicas are no tenant's
 _LIVE = text("select exists (select 1 from replicas where left_at is null and seen_at > now() - interval '10 minutes')")
 
 
@@ -102,7 +109,7 @@ async def effects_of(session: AsyncSession, tenant_id: UUID, changes: Collection
         found[(row.generation, row.version)].append((ReplicaAck(row.name, row.at), row.silent))
     # A change that nobody counts for is so old that each replica of today began with it.
     none_behind = True if len(found) == len(changes) else (await session.execute(_LIVE)).scalar_one()
-    return {change: _effect(found.get(change, []), none_behind) for change in changes}
+    return {change: _effect(found.get(change, []), none_behind=none_behind) for change in changes}
 
 
 async def await_effect(database: Database, tenant_id: UUID, change: Change, within_s: float = WAIT_S) -> Effect:
@@ -110,6 +117,30 @@ async def await_effect(database: Database, tenant_id: UUID, change: Change, with
 
     Call it after the commit: a replica that joins later looks after joining, and so finds the change by itself.
     """
+
+    async def look(session: AsyncSession) -> Effect:
+        return (await effects_of(session, tenant_id, [change]))[change]
+
+    return await _awaited(database, tenant_id, look, within_s)
+
+
+async def await_pictures(database: Database, generation: int, within_s: float) -> Effect:
+    """As `await_effect`, of a change for all tenants; it takes a heartbeat to be heard of."""
+
+    async def look(session: AsyncSession) -> Effect:
+        rows = await session.execute(_PICTURES, {"generation": generation})
+        return _effect([(ReplicaAck(row.name, row.at), row.silent) for row in rows], none_behind=False)
+
+    return await _awaited(database, _NOBODY, look, within_s)
+
+
+def warn_of_missing(tenant_id: UUID | None, known: Effect) -> None:
+    """A line in the log that names who has not said that they serve the change; for changes whose answer cannot."""
+    if known.missing:
+        log.warning("a change is not heard of by every replica", tenant_id=tenant_id and str(tenant_id), replicas=known.missing)
+
+
+async def _awaited(database: Database, tenant_id: UUID, look: Callable[[AsyncSession], Awaitable[Effect]], within_s: float) -> Effect:
     loop = asyncio.get_running_loop()
     end, wait_s = loop.time() + within_s, _FIRST_LOOK_S
     known = NOTHING_KNOWN
@@ -117,7 +148,7 @@ async def await_effect(database: Database, tenant_id: UUID, change: Change, with
         await asyncio.sleep(wait_s)
         try:
             async with database.tenant_tx(tenant_id) as session:
-                known = (await effects_of(session, tenant_id, [change]))[change]
+                known = await look(session)
         except Unavailable:  # the change is committed; what is known of it is no reason to fail
             pass
         if known.everywhere or known.hopeless or loop.time() + wait_s > end:
@@ -125,13 +156,7 @@ async def await_effect(database: Database, tenant_id: UUID, change: Change, with
         wait_s = min(1.5 * wait_s, _LONGEST_LOOK_S)
 
 
-def warn_of_missing(tenant_id: UUID, known: Effect) -> None:
-    """A line in the log that names who has not said that they serve the change; for changes whose answer cannot."""
-    if known.missing:
-        log.warning("a change is not heard of by every replica", tenant_id=str(tenant_id), replicas=known.missing)
-
-
-def _effect(acks: list[tuple[ReplicaAck, bool]], none_behind: bool) -> Effect:
+def _effect(acks: list[tuple[ReplicaAck, bool]], *, none_behind: bool) -> Effect:
     missing = [silent for ack, silent in acks if ack.applied_at is None]
     everywhere = not missing and (bool(acks) or none_behind)
     return Effect(tuple(ack for ack, _ in acks), everywhere, hopeless=not everywhere and all(missing))

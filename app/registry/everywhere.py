@@ -4,29 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING
-from uuid import UUID
 
 import structlog
-from sqlalchemy import text
 
 from app.errors import Unavailable
-from app.registry.effect import NO_VERSION, NOTHING_KNOWN, WAIT_S, await_effect, warn_of_missing
+from app.registry.effect import NO_VERSION, WAIT_S, await_effect, await_pictures, warn_of_missing
 from app.registry.replicas import HEARTBEAT_S
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from app.db.session import Database
     from app.registry.effect import Change, Effect
     from app.registry.ports import Announcer
 
-_NOBODY = UUID(int=0)  # replicas are no tenant's
 _HEARTBEATS_S = 2 * HEARTBEAT_S
-_LOOK_S = 0.05
-# As of a tenant's change: who joined with the change has it; who left counts no more, nor who was silent for ten minutes; and silence of
-# three heartbeats means that waiting is of no use.
-_PICTURES = text("""
-    select name, greatest(joined_generation, generation) >= :generation as has, seen_at < now() - interval '6 seconds' as silent
-    from replicas where left_at is null and seen_at > now() - interval '10 minutes' order by name, replica_id
-""")
 log = structlog.get_logger()
 
 
@@ -64,27 +56,8 @@ class Everywhere:
         """Returns when every replica serves a change that is about no version; after two seconds, with a line in the log that names
         who has not said that it does. None: a change for all tenants, which takes a heartbeat to be heard of, and four seconds at most.
         """
-        if tenant_id is not None:
-            warn_of_missing(tenant_id, await self.effect_of(tenant_id, (generation, NO_VERSION)))
-            return
-        missing, _ = await asyncio.gather(self._behind(generation), self.caught_up())
-        if missing:
-            log.warning("a change is not heard of by every replica", tenant_id=None, replicas=missing)
-
-    async def _behind(self, generation: int) -> tuple[str, ...]:
-        """Names of the replicas whose picture is older than this, once there is none, or none that is likely to say more, or no time.
-
-        Acknowledgements are a tenant's. But each heartbeat says of which generation the whole picture is.
-        """
-        loop = asyncio.get_running_loop()
-        end, known = loop.time() + _HEARTBEATS_S, None
-        while True:
-            try:
-                async with self._database.tenant_tx(_NOBODY) as session:
-                    known = (await session.execute(_PICTURES, {"generation": generation})).all()
-            except Unavailable:  # as of a tenant's change: it is committed, and what is known of it is no reason to fail
-                pass
-            behind = [row for row in known or () if not row.has]
-            if (known is not None and all(row.silent for row in behind)) or loop.time() + _LOOK_S > end:
-                return tuple(row.name for row in behind) if known else NOTHING_KNOWN.missing
-            await asyncio.sleep(_LOOK_S)
+        if tenant_id is None:
+            known, _ = await asyncio.gather(await_pictures(self._database, generation, _HEARTBEATS_S), self.caught_up())
+        else:
+            known = await self.effect_of(tenant_id, (generation, NO_VERSION))
+        warn_of_missing(tenant_id, known)

@@ -167,9 +167,9 @@ class Validator:
             return InspectionReport.failed(refused.message, environment=store.UNREAD)
         except Unavailable as error:
             if isinstance(error, Undecided):
-                times = self._inspections[pending] = self._inspections.get(pending, 0) + 1
-                if times >= _MOST_TRIES:  # an artifact that sleeps looks like one that starves
-                    return _failed(f"{error.message.removesuffix('.')}; tried {times} times.")
+                why = _given_up(self._inspections, pending, error)
+                if why is not None:  # an artifact that sleeps looks like one that starves
+                    return _failed(f"{why}.")
             await self._unclaim(pending)
             raise
         except AppError as error:
@@ -187,9 +187,9 @@ class Validator:
                 pending.tenant_id, path, report.signature, request.task, report.classes or (), request.sample, self._timeout_s
             )
         except Unavailable as error:
-            times = self._compilations[pending] = self._compilations.get(pending, 0) + 1
-            if times >= _MOST_TRIES:
-                return Compiled(Proof(f"{error.message.removesuffix('.')}; tried {times} times"))
+            why = _given_up(self._compilations, pending, error)
+            if why is not None:
+                return Compiled(Proof(why))
             await self._unclaim(pending)
             raise
         except AppError as error:
@@ -240,6 +240,12 @@ def bounded(report: InspectionReport) -> InspectionReport:
     except InvalidInput as error:
         return InspectionReport.failed(error.message, report.estimator)
     return report
+
+
+def _given_up(tries: dict[PendingValidation, int], pending: PendingValidation, error: Unavailable) -> str | None:
+    """Why there is no other try after this one, which is counted; None where there is."""
+    times = tries[pending] = tries.get(pending, 0) + 1
+    return f"{error.message.removesuffix('.')}; tried {times} times" if times >= _MOST_TRIES else None
 
 
 def _failed(why: str) -> InspectionReport:

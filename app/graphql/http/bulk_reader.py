@@ -21,6 +21,7 @@ from app.graphql.http.key_count import count_keys
 from app.graphql.http.strict_json import MAX_CONTAINERS, MAX_LIST, check_lists, read_object
 from app.kernel.memory import give_back_memory
 from app.kernel.packed import pack
+from app.kernel.ranks import LONG_WORK
 
 ASKED = Struct("=Q?")  # the length of a body, and whether its rows are wanted as they were sent
 LENGTH = Struct("=QQ")  # of the header and of what follows it; 0 and 0: no
@@ -166,5 +167,5 @@ def exactly(connection: socket.socket, size: int) -> bytearray:
 
 if __name__ == "__main__":
     gc.disable()  # what JSON makes has no cycles
-    os.nice(5)  # one request after the other is worth more than a batch
+    os.nice(LONG_WORK)
     serve(socket.socket(fileno=int(sys.argv[1])))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -84,6 +85,11 @@ def encoded(batches: Sequence[Batch]) -> tuple[dict[str, Any], list[bytes]] | Mo
         return wire.encode_batch(batches[0] if len(batches) == 1 else joined(batches))
     except ValueError as error:
         return model_failed("ENCODING", str(error))
+
+
+def is_killed_from_outside(fate: dict[str, Any]) -> bool:
+    """Whether a child was killed, and not by the model host: by the kernel, say, which wanted its memory."""
+    return fate.get("exit") == -signal.SIGKILL and not fate.get("killed")
 
 
 def describe_fate(fate: dict[str, Any]) -> str:

@@ -24,7 +24,7 @@ from app.prediction.compiled.graph_check import LARGEST_GRAPH, check_graph
 from app.prediction.compiled.graph_wire import GraphRefused
 from app.prediction.compiled.outputs import VALUE_TOLERANCE
 from app.prediction.runtimes.answers import Nonsense, answer_bytes, read_scores
-from app.prediction.runtimes.calls import describe_fate
+from app.prediction.runtimes.calls import describe_fate, is_killed_from_outside
 from app.prediction.runtimes.channel import Channel, is_skops
 from app.prediction.runtimes.zygote import ZygoteClient
 from app.prediction.worker import wire
@@ -44,7 +44,6 @@ _MOST_ROWS = 5_000
 _LARGEST_ANSWER = 3 * LARGEST_GRAPH + 64 * 1024 * 1024
 _PROVE_S = 30.0
 _STARVED = 0.25  # of the time, spent computing: less of it says nothing about the file
-_SIGKILLED = -9
 _LONGEST_REASON = 500
 log = structlog.get_logger()
 
@@ -209,7 +208,7 @@ def _too_long(step: str, timeout_s: float, fate: dict[str, Any]) -> Exception:
 def _died(step: str, fate: dict[str, Any]) -> Exception:
     """No verdict where the host went away, or where something outside killed the child: the machine may have been out of memory."""
     why = f"{step} died: {describe_fate(fate)}"
-    return ModelUnavailable(why) if "exit" not in fate or (fate["exit"] == _SIGKILLED and not fate.get("killed")) else Unproved(why)
+    return ModelUnavailable(why) if "exit" not in fate or is_killed_from_outside(fate) else Unproved(why)
 
 
 def verdict(

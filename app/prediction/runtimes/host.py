@@ -15,7 +15,7 @@ from app.prediction.bulkheads import Gates
 from app.prediction.features import LARGEST_ANSWER_CELLS, LARGEST_BATCH
 from app.prediction.quarantine import LocalMarks, Quarantine
 from app.prediction.runtimes.answers import read_report
-from app.prediction.runtimes.calls import Version, describe_fate
+from app.prediction.runtimes.calls import Version, describe_fate, is_killed_from_outside
 from app.prediction.runtimes.channel import Channel, is_skops
 from app.prediction.runtimes.sklearn import SklearnRuntime
 from app.prediction.runtimes.zygote import ZygoteClient
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from app.prediction.quarantine import Marks
 
 _STARVED = 0.5  # of the time, spent computing: less of it says that the machine was slow, and nothing about the artifact
-_SIGKILLED = -9
 
 
 class ModelHost:
@@ -133,6 +132,6 @@ def _died(most_cpu_s: int, fate: dict[str, Any]) -> InspectionReport:
     The kernel kills a child that goes on beyond `most_cpu_s` with the same signal: that is the artifact's doing.
     """
     why = f"The artifact's process died during the inspection: {describe_fate(fate)}."
-    if fate["exit"] == _SIGKILLED and not fate.get("killed") and fate.get("cpu_s", 0.0) < most_cpu_s:
+    if is_killed_from_outside(fate) and fate.get("cpu_s", 0.0) < most_cpu_s:
         raise Undecided(why)
     return InspectionReport.failed(why)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from app.kernel.inspection import Confinement, InspectionRequest
+from app.kernel.ranks import LONG_WORK, SPARE_TIME
 from app.kernel.signature import Signature, Task
 from app.prediction.worker import wire
 from app.prediction.worker.calling import Caller, CallFailed
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
 
 _PATIENCE_S = 30.0  # with a serving process that stops in the middle of a frame
 _ALONE_S = 10.0  # how long to live on without a channel
-_NICE_SERVING = 5  # behind the loops that answer everybody: one tenant's slow models must not keep the others from a core
-_NICE = 10  # predictions first
 _LOWEST_FD = 10  # 0 to 2 stay closed and are never a channel: native code prints there
 
 
@@ -61,7 +60,7 @@ class ChildOptions:
 def run_child(options: ChildOptions, control: socket.socket, *, probe: bool) -> None:
     """Ends the process. `probe`: only lock, and say over `control` what holds."""
     _forget_the_zygote()
-    os.nice(_NICE_SERVING if options.purpose is Purpose.SERVE else _NICE)
+    os.nice(LONG_WORK if options.purpose is Purpose.SERVE else SPARE_TIME)
     _prepare(options.purpose)
     fd = fcntl.fcntl(control.fileno(), fcntl.F_DUPFD_CLOEXEC, _LOWEST_FD)
     held = lock(keep_fd=fd, uid=options.uid, limits=options.limits, parent=options.parent)

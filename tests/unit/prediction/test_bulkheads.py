@@ -7,7 +7,8 @@ import threading
 
 import pytest
 
-from app.prediction.bulkheads import NICE, Gate, Gates, TenantThreads
+from app.kernel.ranks import LONG_WORK
+from app.prediction.bulkheads import Gate, Gates, TenantThreads
 
 pytestmark = pytest.mark.unit
 
@@ -58,7 +59,7 @@ async def test_what_the_work_raises_reaches_who_asked_and_the_thread_goes_on() -
 async def test_work_in_lanes_ranks_behind_the_event_loop() -> None:
     threads, loop = TenantThreads(threads=1, each=1), asyncio.get_running_loop()
     before = os.getpriority(os.PRIO_PROCESS, 0)
-    assert await loop.run_in_executor(threads.of("a"), os.getpriority, os.PRIO_PROCESS, 0) == min(19, before + NICE)
+    assert await loop.run_in_executor(threads.of("a"), os.getpriority, os.PRIO_PROCESS, 0) == min(19, before + LONG_WORK)
     assert os.getpriority(os.PRIO_PROCESS, 0) == before
     threads.close()
 
