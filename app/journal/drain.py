@@ -142,7 +142,8 @@ class Drain:
         """One step and what to wait after it, in seconds."""
         now = self._clock.monotonic()
         try:
-            moved = await self.step()
+            before = self._moved
+            await self.step()
             if now >= self._held_at:
                 self._held_at = now + _HELD_EVERY_S
                 self._reader.clear_unborn()
@@ -154,7 +155,7 @@ class Drain:
             self._pause_s = min(self._pause_s * 2, _LONGEST_PAUSE_S)
         else:
             self._going()
-            pause_s = 0.0 if moved else _POLL_S
+            pause_s = 0.0 if self._moved - before >= self._batch else _POLL_S
         if now >= self._speak_at:
             self._speak_at = now + _SPEAK_EVERY_S
             self._speak()

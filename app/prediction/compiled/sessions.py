@@ -13,7 +13,7 @@ from app.prediction.compiled.inputs import NUMBERS, Feeder
 from app.prediction.compiled.outputs import LAYOUTS, PROBABILITIES, Answer, Malformed, read_answer, read_probabilities
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from app.kernel.tensors import Batch
 
 _SILENT = 4  # only what is fatal
+_TRIED = 256  # rows by which company is tried; of graphs to which it matters, one row in fifty shows it
+_SEED = 20
 
 
 class CompiledGraph:
@@ -56,6 +58,21 @@ class CompiledGraph:
         found = self._session.run(self._names, self.feeder(batch), options)
         return read_answer(self._task, self._classes, batch.rows, dict(zip(self._names, found, strict=True)))
 
+    def answers(self, rows: Sequence[Batch]) -> list[Answer]:
+        """Each row's answer, from one call; every one has been proved (`feeder.require_proved`). Raises as `answer`.
+
+        Only for graphs of which `is_indifferent`.
+        """
+        if self._one is None:
+            return [self.answer(row) for row in rows]
+        return self._one.each(np.concatenate([row.numbers for row in rows]))
+
+    def is_indifferent(self) -> bool:
+        """Whether a row's answer is, to the last bit, what it is alone when others are answered with it. Tried with random rows; may
+        run in a thread.
+        """
+        return self._one is not None and self._one.is_indifferent()
+
 
 class _OneRow:
     """One row of numbers through memory that is bound to the graph once: half of what such a call costs is making and binding it."""
@@ -66,10 +83,11 @@ class _OneRow:
         feeder: Feeder,
         row: NDArray[Any],
         found: dict[str, NDArray[Any]],
-        read: Callable[[], Answer],
+        read: Callable[[Mapping[str, NDArray[Any]]], Answer],
     ) -> None:
         self._feeder = feeder
         self._row = row
+        self._found = found
         self._read = read
         binding = session.io_binding()
         binding.bind_ortvalue_input(NUMBERS, onnxruntime.OrtValue.ortvalue_from_numpy(row))
@@ -94,12 +112,33 @@ class _OneRow:
             return None
         alone = found.get(PROBABILITIES) if len(found) == 1 and task is Task.CLASSIFICATION else None
         if alone is not None and alone.shape == (1, classes) and alone.dtype.char in "fd":
-            return cls(session, feeder, row, found, partial(read_probabilities, alone))
-        return cls(session, feeder, row, found, partial(read_answer, task, classes, 1, found))
+            return cls(session, feeder, row, found, lambda outputs: read_probabilities(outputs[PROBABILITIES]))
+        return cls(session, feeder, row, found, partial(read_answer, task, classes, 1))
 
     def __call__(self, batch: Batch) -> Answer:
         """Its scores; raises OutsideProof, Malformed, and what onnxruntime raises."""
         self._feeder.require_proved(batch)
         self._row[:] = batch.numbers
         self._run()
-        return self._read()
+        return self._read(self._found)
+
+    def each(self, rows: NDArray[np.float64]) -> list[Answer]:
+        """The answers of rows that have been proved; raises Malformed, and what onnxruntime raises."""
+        found = self._several(rows)
+        return [self._read({name: array[k : k + 1] for name, array in found.items()}) for k in range(len(rows))]
+
+    def is_indifferent(self) -> bool:
+        chance = np.random.default_rng(_SEED)
+        rows = chance.normal(size=(_TRIED, self._row.shape[1])) * 10.0 ** chance.integers(-2, 4, size=(_TRIED, 1))
+        together = self._several(rows)
+        alone = [self._several(rows[k : k + 1]) for k in range(_TRIED)]
+        return all(
+            np.array_equal(array, np.concatenate([found[name] for found in alone]), equal_nan=True) for name, array in together.items()
+        )
+
+    def _several(self, rows: NDArray[np.float64]) -> dict[str, NDArray[Any]]:
+        session, _ = self._kept
+        outputs: list[NDArray[Any]] = session.run(list(self._found), {NUMBERS: rows.astype(self._row.dtype, copy=False)})
+        if any(len(array) != len(rows) for array in outputs):
+            raise Malformed("The graph does not answer each row.")
+        return dict(zip(self._found, outputs, strict=True))

@@ -30,9 +30,10 @@ from app.prediction.compiled.sessions import CompiledGraph
 from app.prediction.runtimes.base import NotNow
 from app.prediction.runtimes.calls import model_failed
 from app.prediction.runtimes.flat import open_session
+from app.prediction.runtimes.together import MOST_ROWS, Together
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
     from concurrent.futures import Executor
     from pathlib import Path
 
@@ -68,6 +69,7 @@ class OnnxRuntime:
         self._closed = False
         self._one_s = self._row_s = 0.0  # what one row, and each row more, cost of late
         self._measure(signature)
+        self._together = Together(self._answers, self._answer, self._graph.is_indifferent, self._most, threads)
 
     @classmethod
     def load(cls, flat: Path, signature: Signature, task: Task, classes: int, native: Native, threads: Executor) -> OnnxRuntime:
@@ -94,8 +96,13 @@ class OnnxRuntime:
             raise DeadlineExceeded("The time for this request is over.")
         self._running += 1
         try:
-            quick = self._one_s + batch.rows * self._row_s <= _LOOP_S
-            answer = self._answer(batch) if quick else await self._in_a_thread(batch, deadline)
+            if self._one_s + batch.rows * self._row_s > _LOOP_S:
+                answer = await self._in_a_thread(batch, deadline)
+            elif self._together.is_for(batch):
+                self._graph.feeder.require_proved(batch)
+                answer = await self._together.join(batch)
+            else:
+                answer = self._answer(batch)
             return await self._settled(batch, answer, deadline) if answer.doubtful.size else answer.scores
         except OutsideProof:
             return await self._apart(batch, self._graph.feeder.outside(batch), deadline)
@@ -121,6 +128,16 @@ class OnnxRuntime:
             raise model_failed("ESTIMATOR", "the compiled model raised an error.") from None
         self._learn(batch.rows, time.perf_counter() - began)
         return answer
+
+    def _answers(self, rows: Sequence[Batch]) -> list[Answer]:
+        began = time.perf_counter()
+        answers = self._graph.answers(rows)
+        self._learn(len(rows), time.perf_counter() - began)
+        return answers
+
+    def _most(self) -> int:
+        """How many rows may go in one call without holding the event loop."""
+        return int((_LOOP_S - self._one_s) / self._row_s) if self._row_s else MOST_ROWS
 
     async def _settled(self, batch: Batch, answer: Answer, deadline: Deadline) -> Scores:
         """The graph's answers, with the estimator's own in the rows that are too close to call."""

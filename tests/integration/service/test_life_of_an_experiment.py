@@ -99,17 +99,19 @@ def test_a_draft_is_changed_in_part_and_null_clears(admin: Client) -> None:
         ),
         ({"model": "none"}, "NOT_FOUND", "There is no model named 'none'."),
         ({"variants": [VARIANTS[0], {"name": "new", "version": 9}]}, "NOT_FOUND", "There is no version 9 of the model 'coin'."),
-        (
-            {"primaryMetric": {"name": "clicked", "kind": "MEAN"}},
-            "CONFLICT",
-            "The metric 'clicked' of your tenant is PROPORTION INCREASE ANY",
-        ),
     ],
 )
 def test_what_cannot_be_tried_is_refused_with_a_code_and_a_sentence(admin: Client, more: dict[str, Any], code: str, why: str) -> None:
     error = admin.refused(CREATE, input={**draft("refused"), **more})
     assert (error["extensions"]["code"], error["extensions"]["retryable"]) == (code, False)
     assert why in error["message"]
+
+
+def test_a_metric_is_the_same_in_all_experiments_of_a_tenant(admin: Client) -> None:
+    admin.ask(CREATE, input=draft("says-what-clicked-is"))
+    error = admin.refused(CREATE, input=draft("says-otherwise", primaryMetric={"name": "clicked", "kind": "MEAN"}))
+    assert (error["extensions"]["code"], error["extensions"]["retryable"]) == ("CONFLICT", False)
+    assert "The metric 'clicked' of your tenant is PROPORTION INCREASE ANY" in error["message"]
 
 
 def test_a_key_names_one_experiment(admin: Client) -> None:

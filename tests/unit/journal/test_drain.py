@@ -349,6 +349,20 @@ class TestTheDatabaseAway:
         with_record.close()
 
 
+class TestPace:
+    async def test_after_a_full_batch_the_next_follows_at_once_and_what_drips_is_gathered(
+        self, folder: Path, clock: ManualClock, sink: MemorySink, records: Records
+    ) -> None:
+        spool, drain = spool_of(folder, clock), Drain(folder, sink, clock, batch=2)
+        pauses = []
+        for several in (2, 1, 0):
+            for _ in range(several):
+                spool.append_now(records.one())
+            pauses.append(await drain._round())
+        assert (pauses, len(sink.rows)) == ([0.0, 0.05, 0.05], 3)
+        spool.close()
+
+
 class TestNoPartition:
     async def test_todays_records_wait_where_they_are(self, folder: Path, clock: ManualClock, sink: MemorySink, records: Records) -> None:
         spool, drain = spool_of(folder, clock), Drain(folder, sink, clock)
