@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 READY = b"ready"
 _LOOK_S = 0.05
 _SWITCH_S = 0.0005
+_YOUNG = 5_000  # objects after which garbage is looked for; the interpreter's own 700 are made by few requests, which are under way still
 _ANSWER_S = 4.0  # for what is under way when the service stops
 _LEAVE_ANSWER_S = 12.0  # when this process alone is replaced: nobody is in a hurry
 _CUT_S = 0.5  # for what was cut short: its answer to be taken, its work to be put away
@@ -169,6 +170,7 @@ def _keep_what_is_there() -> None:
     """What was made until now stays as long as the process: to look through it for garbage, now and then, would be a pause for all."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(_YOUNG, *gc.get_threshold()[1:])
 
 
 def share_the_interpreter() -> None:
