@@ -37,7 +37,7 @@ _ALL = (
     Instrument("turnout_loop_turn_seconds", Kind.HIGHEST, "Time of one turn of the event loop: how long requests wait to begin."),
     Instrument("turnout_connections", Kind.TOTAL, "Open connections of clients."),
     Instrument("turnout_connections_closed_total", Kind.COUNTER, "Connections ended or not taken by the service.", ("reason",)),
-    Instrument("turnout_prediction_seconds", Kind.HISTOGRAM, "Time of a prediction in its model.", (*TENANT_LABELS, "runtime"), _FAST),
+    Instrument("turnout_prediction_seconds", Kind.HISTOGRAM, "From asking its model to the answer, the wait for company included.", (*TENANT_LABELS, "runtime"), _FAST),
     Instrument("turnout_prediction_rows_total", Kind.COUNTER, "Rows predicted.", (*TENANT_LABELS, "runtime")),
     Instrument("turnout_models_loaded", Kind.TOTAL, "Model versions ready to answer, summed over serving processes."),
     Instrument("turnout_model_memory_bytes", Kind.TOTAL, "Memory of open model versions as reckoned, summed over serving processes."),
