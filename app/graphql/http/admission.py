@@ -40,9 +40,8 @@ _LATE_TURNS = 2  # one alone may be a pause
 _AGAIN_S = 1.0  # an overload that comes back within this is the same one: nobody waits for it to stand
 _LONGEST_WAIT_S = 10.0
 _MOST_KNOWN = 4096
-_COST_S = 0.0003  # of one request, until some were measured
-_AROUND_S = 0.0001  # beside it: reading the request, writing the answer
-_WEIGHT = 0.05  # of the newest one in the mean
+_COST_S = 0.0004  # of one request, until some were measured
+_WEIGHT = 0.2  # of the newest turn in the mean
 
 
 class TurnedAway(Protocol):
@@ -78,7 +77,7 @@ class Share:
 
     def end(self) -> None:
         self.under_way -= 1
-        self._of.ended(self)
+        self._of.ended()
 
 
 class Places:
@@ -132,13 +131,13 @@ class Admission:
         self.shedding = False  # whether turns are so long that requests wait for theirs
         self._waiting = 0
         self._crowd = 1.0  # how many times what fits was asked for
-        self._turns = self._late_turns = 0
+        self._late_turns = 0
         self._turn_s = 0.0
         self._late_since = 0.0
         self._over_at = float("-inf")  # when the last overload was
         self._cost_s = _COST_S
         self._known: dict[bytes, int] = {}
-        self._sampled: tuple[Share, int, float] | None = None  # begun last, in which turn and when
+        self._ended = 0  # in this turn
 
     @property
     def turn_s(self) -> float:
@@ -175,21 +174,16 @@ class Admission:
             if mine.done() and not mine.cancelled():  # its turn had come in the very moment in which it was given up
                 share.end()
             raise
-        self._sampled = (share, self._turns, self._clock())
         return share
 
     def change(self, tenant_id: UUID, place: Place) -> Place:
         """The place of a request that changes something: of those a process has fewer. Raises Unavailable; then `place` is still held."""
         return self._changes.begin(tenant_id, place)
 
-    def ended(self, share: Share) -> None:
+    def ended(self) -> None:
         """For the place itself."""
         self._free += 1
-        if self._sampled is not None:
-            of, turn, at = self._sampled
-            self._sampled = None
-            if of is share and turn == self._turns:  # it waited for nothing
-                self._cost_s += _WEIGHT * (self._clock() - at - self._cost_s)
+        self._ended += 1
 
     async def run(self) -> None:
         """Watches the loop until cancelled: a turn now and then, each of them while they take too long."""
@@ -206,8 +200,8 @@ class Admission:
 
     def turned(self, now: float, took_s: float) -> bool:
         """One turn of the loop took so long and ended `now`. Whether the next one is to be told, too."""
-        self._turns += 1
         self._turn_s = took_s
+        self._measure(took_s)
         if took_s >= TARGET_S:
             self._late(now, took_s)
         elif not self._waiting:
@@ -244,9 +238,18 @@ class Admission:
                 log.warning("overload", turn_s=round(took_s, 3), tenants=len(self._shares))
             self.shedding = True
 
+    def _measure(self, took_s: float) -> None:
+        """What one request costs, with all that the loop does beside: the more it has to refuse, the fewer it begins in the same time.
+
+        A few that end together may have waited for something else.
+        """
+        ended, self._ended = self._ended, 0
+        if self.shedding and ended >= LEAST_A_TURN:
+            self._cost_s += _WEIGHT * (took_s / ended - self._cost_s)
+
     def _release(self) -> int:
         """Begins what fits into a turn, in equal parts for those who wait; whoever wants less leaves the rest to the others. How many."""
-        fits = max(LEAST_A_TURN, int(TARGET_S / (self._cost_s + _AROUND_S)))
+        fits = max(LEAST_A_TURN, int(TARGET_S / self._cost_s))
         self._crowd = max(1.0, sum(share.asked for share in self._shares.values()) / fits)
         waiting = [share for share in self._shares.values() if share.waiting]
         level = water_level([len(share.waiting) for share in waiting], min(fits, self._free))
@@ -270,7 +273,7 @@ class Admission:
 
     def _is_full(self, share: Share) -> bool:
         """Whether as many of the tenant wait as may: four times as many as there is room for, so that there is room for another tenant."""
-        most = max(LEAST_WAITING, int(MOST_WAIT_S / (self._cost_s + _AROUND_S)))
+        most = max(LEAST_WAITING, int(MOST_WAIT_S / self._cost_s))
         return len(share.waiting) >= (most - self._waiting) << 2
 
     def _must_wait(self, share: Share, deadline_at: float, token: bytes) -> bool:
