@@ -71,7 +71,7 @@ class RateLimiter:
         self._storage = cast("SharedMemoryStorage", self._gcra.storage)
         self._requests = self._storage.budget(REQUESTS)
         self._budgets: dict[UUID, tuple[TenantLimits, tuple[Budget, str, bytes]]] = {}
-        self._rows_keys: dict[UUID, tuple[int, str]] = {}  # of the day that was asked for last
+        self._rows_keys: dict[UUID, tuple[int, bytes]] = {}  # of the day that was asked for last
 
     def take(self, tenant_id: UUID, limits: TenantLimits, cost: int = 1, machines: int = 1) -> Decision:
         """Takes `cost` requests (0 or more) out of the tenant's budget where they fit; a refusal takes nothing. Under 6 µs.
@@ -102,11 +102,12 @@ class RateLimiter:
 
     def _add_rows(self, tenant_id: UUID, limits: TenantLimits, rows: int) -> tuple[bool, int]:
         """Whether they fit, and the rows of today now."""
-        day, until_ms = self._today()
+        now_ms = self._clock.time_ms()
+        day = now_ms // _DAY_MS
         known = self._rows_keys.get(tenant_id)
         if known is None or known[0] != day:
-            known = self._rows_keys[tenant_id] = (day, _rows_key(tenant_id, day))
-        return self._storage.add_within(known[1], rows, limits.rows_per_day, until_ms)
+            known = self._rows_keys[tenant_id] = (day, self._storage.key(_rows_key(tenant_id, day)))
+        return self._storage.add_under(known[1], rows, limits.rows_per_day, now_ms, (day + 1) * _DAY_MS)
 
     def give_back_rows(self, tenant_id: UUID, rows: int) -> None:
         """Undoes a `take_rows` that was allowed here and refused elsewhere."""
