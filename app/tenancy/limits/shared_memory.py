@@ -76,7 +76,8 @@ class Table:
 class SharedMemory:
     """The mapped file at `path` with one table for each name in `tables` (name to number of slots).
 
-    Its lock is `lock` and `unlock`, or the memory as a context manager, which costs a quarter of a microsecond more. Opened after forking, once a process. Raises ConfigurationError where the file cannot be made.
+    Its lock is `lock` and `unlock`, or the memory as a context manager, which costs a quarter of a microsecond more.
+    Opened after forking, once a process. Raises ConfigurationError where the file cannot be made.
     """
 
     def __init__(self, path: Path, tables: Mapping[str, int]) -> None:
