@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from graphql import (
@@ -33,6 +33,7 @@ _OVERHEAD = 200  # characters: what the smallest document costs to keep
 _PLANNED = 3  # characters: what a field of a plan costs to keep, some 300 bytes
 _ROWS, _MATRIX = "[FeatureRow]", "FeatureMatrix"
 _NOTHING = DocumentNode(definitions=())
+_NO_ROWS: Mapping[str, bool] = {}
 _RULES = (*specified_rules, MaybeNullValidationRule, OneOfInputValidationRule)
 
 
@@ -40,10 +41,10 @@ _RULES = (*specified_rules, MaybeNullValidationRule, OneOfInputValidationRule)
 class Operation:
     """What is known of one operation before a request runs it."""
 
+    name: str | None
     type: OperationType
     kind: str  # the type as a word
     cost: int  # tokens: one for each field at its root
-    plan: Plan | None  # where it needs no executor
     many_rows: Mapping[str, bool]  # variables that may be ManyRows, or (True) whose `data` may: where it only predicts batches
 
 
@@ -57,6 +58,7 @@ class Document:
     introspects: bool
     operations: Mapping[str | None, Operation]
     weight: int  # characters of text, which memory follows: some 120 to 270 bytes each
+    plans: Mapping[str | None, Plan] = field(default_factory=dict)  # of operations that need no executor
 
     def operation(self, name: str | None) -> Operation:
         """The one that a request means; raises OperationNotFound."""
@@ -99,9 +101,10 @@ class Examiner:
         operations: dict[str | None, Operation] = {}
         for node, counts in zip(nodes, measurement.operations, strict=True):
             name = node.name.value if node.name else None
-            many_rows = _many_rows(node) if counts.batches == counts.charged > 0 else {}
-            operations[name] = Operation(node.operation, node.operation.value, counts.cost, plans.get(name), many_rows)
-        return Document(digest, ast, (), measurement.introspects, operations, len(text) + _OVERHEAD + _PLANNED * planned)
+            many_rows = _many_rows(node) if counts.batches == counts.charged > 0 else _NO_ROWS
+            operations[name] = Operation(name, node.operation, node.operation.value, counts.cost, many_rows)
+        weight = len(text) + _OVERHEAD + _PLANNED * planned
+        return Document(digest, ast, (), measurement.introspects, operations, weight, plans)
 
     def _problems(self, ast: DocumentNode, request_id: str) -> list[Problem]:
         try:

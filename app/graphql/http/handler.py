@@ -161,7 +161,8 @@ class GraphQLEndpoint:
         if parameters.bulk is not None and self._bulk is not None:
             parameters = await _as_taken(parameters, parameters.bulk, operation.many_rows, self._bulk, ctx)
         exchange.context = context = self._context_factory(ctx)
-        result = None if operation.plan is None else await operation.plan.run(context, parameters.variables or {})
+        plan = document.plans.get(operation.name)
+        result = None if plan is None else await plan.run(context, parameters.variables or {})
         if result is None:
             result = await self._execute(document, parameters, context)
         if getattr(context, "predicts_many", False):
