@@ -33,7 +33,19 @@ _OVERHEAD = 200  # characters: what the smallest document costs to keep
 _PLANNED = 3  # characters: what a field of a plan costs to keep, some 300 bytes
 _ROWS, _MATRIX = "[FeatureRow]", "FeatureMatrix"
 _NOTHING = DocumentNode(definitions=())
+_NO_ROWS: Mapping[str, bool] = {}
 _RULES = (*specified_rules, MaybeNullValidationRule, OneOfInputValidationRule)
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """What is known of one operation before a request runs it."""
+
+    name: str | None
+    type: OperationType
+    kind: str  # the type as a word
+    cost: int  # tokens: one for each field at its root
+    many_rows: Mapping[str, bool]  # variables that may be ManyRows, or (True) whose `data` may: where it only predicts batches
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,37 +56,21 @@ class Document:
     ast: DocumentNode
     problems: tuple[Problem, ...]
     introspects: bool
-    operations: Mapping[str | None, OperationType]
+    operations: Mapping[str | None, Operation]
     weight: int  # characters of text, which memory follows: some 120 to 270 bytes each
-    costs: Mapping[str | None, int] = field(default_factory=dict)
     plans: Mapping[str | None, Plan] = field(default_factory=dict)  # of operations that need no executor
-    taking: Mapping[str | None, Mapping[str, bool]] = field(default_factory=dict)  # by operation, what `many_rows` says
 
-    def cost(self, operation_name: str | None) -> int:
-        """Tokens of the operation that a request means: one for each field at its root."""
-        if operation_name is None:
-            return next(iter(self.costs.values()), 1)
-        return self.costs.get(operation_name, 1)
-
-    def plan(self, operation_name: str | None) -> Plan | None:
-        """Of the operation that a request means, where it has one; `kind` has said that there is such an operation."""
-        return self.plans.get(next(iter(self.operations)) if operation_name is None else operation_name)
-
-    def many_rows(self, operation_name: str | None) -> Mapping[str, bool]:
-        """Variables that may be ManyRows, or (True) whose `data` may: of the operation meant, where it only predicts batches."""
-        return self.taking.get(next(iter(self.operations)) if operation_name is None else operation_name, {})
-
-    def kind(self, operation_name: str | None) -> OperationType:
-        """Of the operation that a request means; raises OperationNotFound."""
-        if operation_name is None:
+    def operation(self, name: str | None) -> Operation:
+        """The one that a request means; raises OperationNotFound."""
+        if name is None:
             if len(self.operations) == 1:
                 return next(iter(self.operations.values()))
             raise OperationNotFound("The document has no or several operations: name one of them in operationName.")
-        kind = self.operations.get(operation_name)
-        if kind is None:
-            shown = operation_name if len(operation_name) <= 80 else operation_name[:80] + "…"
+        operation = self.operations.get(name)
+        if operation is None:
+            shown = name if len(name) <= 80 else name[:80] + "…"
             raise OperationNotFound(f"The document has no operation named {shown!r}.")
-        return kind
+        return operation
 
 
 class Examiner:
@@ -100,15 +96,15 @@ class Examiner:
         problems = self._problems(ast, request_id)
         if problems:
             return _refused(digest, problems)
-        nodes = [node for node in ast.definitions if isinstance(node, OperationDefinitionNode)]
-        names = [node.name.value if node.name else None for node in nodes]
-        operations = dict(zip(names, (node.operation for node in nodes), strict=True))
-        costs = dict(zip(names, (counts.cost for counts in measurement.operations), strict=True))
         plans, planned = compile_plans(self._schema, ast) if self._plans else ({}, 0)
+        nodes = (node for node in ast.definitions if isinstance(node, OperationDefinitionNode))
+        operations: dict[str | None, Operation] = {}
+        for node, counts in zip(nodes, measurement.operations, strict=True):
+            name = node.name.value if node.name else None
+            many_rows = _many_rows(node) if counts.batches == counts.charged > 0 else _NO_ROWS
+            operations[name] = Operation(name, node.operation, node.operation.value, counts.cost, many_rows)
         weight = len(text) + _OVERHEAD + _PLANNED * planned
-        counted = zip(nodes, names, measurement.operations, strict=True)
-        taking = {name: _many_rows(node) for node, name, counts in counted if counts.batches == counts.charged > 0}
-        return Document(digest, ast, (), measurement.introspects, operations, weight, costs, plans, taking)
+        return Document(digest, ast, (), measurement.introspects, operations, weight, plans)
 
     def _problems(self, ast: DocumentNode, request_id: str) -> list[Problem]:
         try:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from app.errors import NotFound
 from app.kernel.ids import is_genuine
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
     from uuid import UUID
 
     from app.kernel.context import RequestContext
@@ -55,9 +56,9 @@ class TenantAnswers:
         """One prediction of the tenant while it lasts; entering raises RateLimited where too many are under way on this machine."""
         return self._under_way.one(tenant_id, self._entry(tenant_id).tenant.limits)
 
-    async def charge(self, tenant_id: UUID, rows: int) -> None:
+    def charge(self, tenant_id: UUID, rows: int) -> Coroutine[Any, Any, None]:
         """Counts predicted rows against the tenant's day; raises QuotaExceeded. Waits for nobody where no store is configured."""
-        await self._budgets.charge_rows(tenant_id, self._entry(tenant_id).tenant.limits, rows)
+        return self._budgets.charge_rows(tenant_id, self._entry(tenant_id).tenant.limits, rows)
 
     def take(self, ctx: RequestContext, cost: int) -> Decision:
         """Spends request tokens of the caller's tenant on this machine; a refused cost is not spent."""

@@ -20,7 +20,7 @@ class Charge:
     def __init__(self, throttle: Throttle, ctx: RequestContext, exchange: Exchange) -> None:
         """Takes the one token that every request costs, before anything of it is read; raises RateLimited."""
         self._throttle, self._ctx, self._exchange = throttle, ctx, exchange
-        self._pending: list[SharedTake] = []
+        self._pending: tuple[SharedTake, ...] = ()
         self._unasked = 0
         self._here: Decision = self.take(1)
         self._ask()
@@ -29,10 +29,16 @@ class Charge:
         """Takes `cost` more tokens; raises RateLimited, and then none of these are taken."""
         decision = self._throttle.take(self._ctx, cost)
         self._exchange.decision = self._here = decision
-        check(decision)
+        if not decision.allowed:
+            raise refusal(decision)
         self._exchange.tokens += cost
         self._unasked += cost
         return decision
+
+    @property
+    def waits(self) -> bool:
+        """Whether `settle` has anything to do."""
+        return bool(self._unasked or self._pending)
 
     async def settle(self) -> None:
         """Returns when all that was taken here is taken everywhere; raises RateLimited. Waits for nobody on a machine of its own."""
@@ -40,19 +46,18 @@ class Charge:
             self._ask()
         for pending in self._pending:
             self._exchange.decision = decision = await pending.decision()
-            check(decision)
+            if not decision.allowed:
+                raise refusal(decision)
 
     def _ask(self) -> None:
         shared = self._throttle.shared(self._ctx, self._unasked, self._here)
         self._unasked = 0
         if shared is not None:
-            self._pending.append(shared)
+            self._pending += (shared,)
 
 
-def check(decision: Decision) -> None:
-    """Raises RateLimited where the limiter said no."""
-    if decision.allowed:
-        return
+def refusal(decision: Decision) -> RateLimited:
+    """What is raised where the limiter said no."""
     if decision.retry_after_ms is None:
-        raise RateLimited(f"This request costs more than the {decision.limit} that may be taken at once.", retryable=False)
-    raise RateLimited("Too many requests. Wait, then try again.", retry_after_ms=decision.retry_after_ms)
+        return RateLimited(f"This request costs more than the {decision.limit} that may be taken at once.", retryable=False)
+    return RateLimited("Too many requests. Wait, then try again.", retry_after_ms=decision.retry_after_ms)

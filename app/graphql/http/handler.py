@@ -40,7 +40,7 @@ from app.graphql.introspection import may_introspect
 from app.kernel.context import logged_request_id
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Mapping
 
     import strawberry
     from starlette.types import Receive, Scope, Send
@@ -149,18 +149,19 @@ class GraphQLEndpoint:
         charge = Charge(self._throttle, ctx, exchange)
         parameters = await self._parameters(exchange, ctx)
         document = self._document(exchange, charge, ctx, parameters)
-        kind = document.kind(parameters.operation_name)
-        exchange.kind = kind.value
-        _check_kind(exchange.method, kind)
-        if kind is OperationType.MUTATION:
+        operation = document.operation(parameters.operation_name)
+        exchange.kind = operation.kind
+        if operation.type is not OperationType.QUERY:
+            _check_kind(exchange.method, operation.type)
             exchange.place = self._admission.change(ctx.tenant_id, exchange.place)
-        if (more := document.cost(parameters.operation_name) - 1) > 0:
-            charge.take(more)
-        await charge.settle()
+        if operation.cost > 1:
+            charge.take(operation.cost - 1)
+        if charge.waits:
+            await charge.settle()
         if parameters.bulk is not None and self._bulk is not None:
-            parameters = await _as_taken(parameters, parameters.bulk, document, self._bulk, ctx)
+            parameters = await _as_taken(parameters, parameters.bulk, operation.many_rows, self._bulk, ctx)
         exchange.context = context = self._context_factory(ctx)
-        plan = document.plan(parameters.operation_name)
+        plan = document.plans.get(operation.name)
         result = None if plan is None else await plan.run(context, parameters.variables or {})
         if result is None:
             result = await self._execute(document, parameters, context)
@@ -284,16 +285,19 @@ class GraphQLEndpoint:
 
 
 def _check_kind(method: str, kind: OperationType) -> None:
+    """Of what is no query."""
     if kind is OperationType.SUBSCRIPTION:
         raise BadRequest("Subscriptions are not served here.")
-    if method == "GET" and kind is not OperationType.QUERY:
+    if method == "GET":
         raise HttpRefusal(405, "A GET may only carry a query. Send a mutation by POST.", _ALLOW_POST)
 
 
-async def _as_taken(parameters: Parameters, bulk: Bulk, document: Document, bodies: BulkBodies, ctx: RequestContext) -> Parameters:
+async def _as_taken(
+    parameters: Parameters, bulk: Bulk, many_rows: Mapping[str, bool], bodies: BulkBodies, ctx: RequestContext
+) -> Parameters:
     """The parameters as the document takes them: where it has other uses for a list than predicting batches, as they were sent."""
     body, bulk.body = bulk.body, b""
-    if bulk.fits(document.many_rows(parameters.operation_name)):
+    if bulk.fits(many_rows):
         return parameters
     bodies.release(ctx.tenant_id, bulk)
     return await bodies.as_sent(ctx.tenant_id, body, from_object)

@@ -20,9 +20,9 @@ MAX_INNER = 100_000  # in all the lists of a list's objects: categories of colum
 MAX_CONTAINERS = 100_000  # arrays and objects in one request: the largest batch has a tenth of it
 MAX_KEYS = 20_000  # in one object: twice the columns of the widest model
 MAX_OPENINGS = 400_000  # of them, and in texts: counted before parsing, whose cost grows faster than their number
-_OPENING = (b"[", b"{")
 _LEAST_OF_A_KEY = 5  # bytes: two quotes, a colon, a digit, a comma
 _CONTAINERS = frozenset({list, dict})
+_NO_LISTS = frozenset({str, float, int, bool, type(None), dict})
 
 
 def read_object(body: bytes, known: Callable[[dict[str, Any]], None] | None = None) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def read_object(body: bytes, known: Callable[[dict[str, Any]], None] | None = No
     Of a name that stands twice in one object the last value counts, as RFC 8259 lets it; nothing before us reads the body, so no two
     readers can disagree. NaN, infinities, numbers beyond a double, lone surrogates, a byte order mark and what is no UTF-8 are refused.
     """
-    openings = sum(map(body.count, _OPENING))
+    openings = body.count(b"[") + body.count(b"{")
     data = _json(body, "The body", openings)
     if not isinstance(data, dict):
         if isinstance(data, list):
@@ -39,33 +39,44 @@ def read_object(body: bytes, known: Callable[[dict[str, Any]], None] | None = No
         raise BadRequest("The body must be a JSON object with the document in `query`.")
     if known is not None:
         known(data)
-    _check_nesting(openings, data)
+    if openings > MAX_NESTING:
+        _check_nesting(data)
     return data
 
 
 def read_value(text: str, what: str) -> Any:
     """A JSON text inside a query string, None where it is empty; raises BadRequest. `what`: its name."""
     encoded = text.encode()
-    openings = sum(map(encoded.count, _OPENING))
+    openings = encoded.count(b"[") + encoded.count(b"{")
     value = _json(encoded, what, openings) if text else None
-    _check_nesting(openings, value)
+    if openings > MAX_NESTING:
+        _check_nesting(value)
     return value
 
 
 def check_lists(variables: dict[str, Any]) -> None:
     """Raises InvalidInput for lists that no argument takes: what they hold is coerced to its type one by one, on the event loop."""
     for name, value in variables.items():
-        for held in value.values() if isinstance(value, dict) else (value,):
-            many = many_in(held)
-            if many is not None and many.count > MAX_LIST:
-                raise _too_long(name, many.count, MAX_LIST)
-            each = many.rows if isinstance(many, LooseRows) else held
-            if isinstance(each, list) and len(each) > MAX_LIST:
-                raise _too_long(name, len(each), MAX_LIST)
-            if isinstance(each, list) and isinstance(value, dict):  # input objects in an input object: columns with their categories
-                inner = sum(len(v) for item in each if isinstance(item, dict) for v in item.values() if isinstance(v, list))
-                if inner > MAX_INNER:
-                    raise _too_long(name, inner, MAX_INNER)
+        if type(value) is dict:
+            for held in value.values():
+                if type(held) not in _NO_LISTS:
+                    _check_list(name, held, inside=True)
+        elif type(value) not in _NO_LISTS:
+            _check_list(name, value, inside=False)
+
+
+def _check_list(name: str, held: Any, *, inside: bool) -> None:
+    """`inside`: an object, which may be an input object with more of them in a list."""
+    many = many_in(held)
+    if many is not None and many.count > MAX_LIST:
+        raise _too_long(name, many.count, MAX_LIST)
+    each = many.rows if isinstance(many, LooseRows) else held
+    if isinstance(each, list) and len(each) > MAX_LIST:
+        raise _too_long(name, len(each), MAX_LIST)
+    if isinstance(each, list) and inside:  # columns with their categories
+        inner = sum(len(v) for item in each if isinstance(item, dict) for v in item.values() if isinstance(v, list))
+        if inner > MAX_INNER:
+            raise _too_long(name, inner, MAX_INNER)
 
 
 def _too_long(name: str, size: int, most: int) -> InvalidInput:
@@ -94,10 +105,8 @@ def _is_utf8(text: bytes) -> bool:
     return True
 
 
-def _check_nesting(openings: int, data: Any) -> None:
+def _check_nesting(data: Any) -> None:
     """Raises BadRequest where arrays and objects nest too deeply. No recursion, and flat lists of numbers are passed over in C."""
-    if openings <= MAX_NESTING:
-        return
     level: list[Any] = [data]
     for _ in range(MAX_NESTING):
         inner: list[Any] = []

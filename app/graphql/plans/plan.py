@@ -55,23 +55,23 @@ class Plan:
         values = read_variables(self.variables, sent)
         if values is None:
             return None
-        flow = self.flows.get(tuple([values.get(name) for name in self.conditions]))
+        flow = self.flows.get(tuple(map(values.get, self.conditions)))
         if flow is None:
             return None
-        asked = []
-        for call in flow.calls:
+        calls, asked = flow.calls, []
+        for call in calls:
             arguments = call.arguments.of(values)
             if arguments is None:
                 return None
-            asked.append((call, arguments))
+            asked.append(arguments)
         data = flow.blank.copy()
         errors: list[GraphQLError] = []
-        if len(asked) == 1:
-            call, arguments = asked[0]
-            data[call.key] = await self._answer(call, arguments, context, sent, errors)
-        elif asked:
-            answers = await asyncio.gather(*(self._answer(call, arguments, context, sent, errors) for call, arguments in asked))
-            data.update(zip((call.key for call, _ in asked), answers, strict=True))
+        if len(calls) == 1:
+            data[calls[0].key] = await self._answer(calls[0], asked[0], context, sent, errors)
+        elif calls:
+            each = zip(calls, asked, strict=True)
+            answers = await asyncio.gather(*(self._answer(call, arguments, context, sent, errors) for call, arguments in each))
+            data.update(zip((call.key for call in calls), answers, strict=True))
         return ExecutionResult(data, errors or None)
 
     async def _answer(self, call: Call, arguments: dict[str, Any], context: Any, sent: dict[str, Any], errors: list[GraphQLError]) -> Any:

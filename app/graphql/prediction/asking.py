@@ -1,12 +1,9 @@
-"""The predictor's calls with the arguments of the contract: what the fields' resolvers do, whoever runs them."""
+"""The predictor's calls with the arguments of the contract, None where one was left out: what the fields do, whoever runs them."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import strawberry
-
-from app.graphql.scalars import given
 from app.prediction import types
 
 if TYPE_CHECKING:
@@ -14,35 +11,33 @@ if TYPE_CHECKING:
 
     from app.graphql.context import GraphQLContext
 
-_LEFT_OUT: Any = strawberry.UNSET
-
 
 def one(
     context: GraphQLContext,
     model: str,
     features: Any,
-    unit: Any = _LEFT_OUT,
-    attributes: Any = _LEFT_OUT,
-    alias: Any = _LEFT_OUT,
-    version: Any = _LEFT_OUT,
+    unit: Any = None,
+    attributes: Any = None,
+    alias: Any = None,
+    version: Any = None,
 ) -> Awaitable[types.Prediction]:
     """`Query.predict`; raises as the predictor does."""
     context.predicts = True
-    request = types.RouteRequest(model, given(unit), given(attributes), given(alias), given(version))
+    request = types.RouteRequest(model, unit, attributes, alias, version)
     return context.services.predictor.predict(context.request, request, features)
 
 
 def many(
     context: GraphQLContext,
     model: str,
-    rows: Any = _LEFT_OUT,
-    matrix: Any = _LEFT_OUT,
-    unit: Any = _LEFT_OUT,
-    attributes: Any = _LEFT_OUT,
-    alias: Any = _LEFT_OUT,
-    version: Any = _LEFT_OUT,
+    rows: Any = None,
+    matrix: Any = None,
+    unit: Any = None,
+    attributes: Any = None,
+    alias: Any = None,
+    version: Any = None,
 ) -> Awaitable[types.BatchPrediction]:
     """`Query.predictBatch`; raises as the predictor does."""
     context.predicts = context.predicts_many = True
-    request = types.RouteRequest(model, given(unit), given(attributes), given(alias), given(version))
-    return context.services.predictor.predict_batch(context.request, request, types.BatchRows(given(rows), given(matrix)))
+    request = types.RouteRequest(model, unit, attributes, alias, version)
+    return context.services.predictor.predict_batch(context.request, request, types.BatchRows(rows, matrix))

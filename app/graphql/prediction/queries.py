@@ -9,7 +9,7 @@ import strawberry
 from app.graphql.context import Info, root_field
 from app.graphql.prediction import asking
 from app.graphql.prediction.types import BatchPrediction, Prediction
-from app.graphql.scalars import Attributes, FeatureMatrix, FeatureRow
+from app.graphql.scalars import Attributes, FeatureMatrix, FeatureRow, given
 from app.kernel.context import Action
 from app.prediction import types
 
@@ -36,7 +36,7 @@ class PredictionQuery:
         alias: str | None = strawberry.UNSET,
         version: int | None = strawberry.UNSET,
     ) -> types.Prediction:
-        return await asking.one(info.context, model, features, unit, attributes, alias, version)
+        return await asking.one(info.context, model, features, given(unit), given(attributes), given(alias), given(version))
 
     @root_field(
         Action.PREDICT,
@@ -55,4 +55,5 @@ class PredictionQuery:
         alias: str | None = strawberry.UNSET,
         version: int | None = strawberry.UNSET,
     ) -> types.BatchPrediction:
-        return await asking.many(info.context, model, rows, matrix, unit, attributes, alias, version)
+        optional = map(given, (rows, matrix, unit, attributes, alias, version))
+        return await asking.many(info.context, model, *optional)

@@ -38,8 +38,10 @@ class DocumentBook:
 
     def find(self, tenant_id: UUID, sent: str) -> DocumentText | None:
         """The document that the tenant's clients mean by this id or sha256, or None. The tenant's own goes before one for all."""
-        name = known_id(sent)
         own = self._own.get(tenant_id)
+        if own is None and not self._for_all.found:
+            return None
+        name = known_id(sent)
         return (own.found.get(name) if own is not None else None) or self._for_all.found.get(name)
 
     def has_own(self, tenant_id: UUID) -> bool:

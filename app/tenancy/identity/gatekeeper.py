@@ -87,38 +87,23 @@ class Gatekeeper:
         failed too often, TenantSuspended, and Unavailable or DeadlineExceeded while the issuer's keys cannot be had.
         """
         try:
-            return await self._admit(authorization, request_id, deadline, address)
+            token = _bearer(authorization)
+            principal = self._verifier.known(token) or await self._verify(token, deadline, address)
+            entry = self._find(principal) or await self._look_again(principal)
+            if entry is None:
+                return self._without_tenant(principal, request_id, deadline)
+            if entry.denied.holds(principal.subject, principal.jti, principal.issued_at_s):
+                raise refused(Refusal.REVOKED)
         except Unauthenticated as error:
             log.info("token_refused", reason=error.reason)  # here alone: the caller hears one text for every bad token
             if self._attempts is not None:
                 _check(self._attempts.take_failure(address))
             raise
-
-    async def _admit(self, authorization: str | None, request_id: str, deadline: Deadline, address: str) -> RequestContext:
-        token = _bearer(authorization)
-        principal = self._verifier.known(token)
-        if principal is None:
-            if self._attempts is not None:
-                _check(self._attempts.may_try(address))
-            principal = await self._verify(token, deadline)
-        entry = self._find(principal) or await self._look_again(principal)
-        if entry is None:
-            if not self._directory.filled:
-                raise Unavailable("Which tenants there are is not known yet: the database has not been heard.", retry_after_ms=1000)
-            return _operator_context(principal, request_id, deadline)
-        if entry.denied.holds(principal.subject, principal.jti, principal.issued_at_s):
-            raise refused(Refusal.REVOKED)
         if not entry.active:
             raise TenantSuspended("This tenant is suspended.")
+        tenant = entry.tenant
         return RequestContext(
-            entry.tenant.tenant_id,
-            entry.tenant.id,
-            principal.subject,
-            principal.roles,
-            principal.allowed,
-            principal.unit,
-            request_id,
-            deadline,
+            tenant.tenant_id, tenant.id, principal.subject, principal.roles, principal.allowed, principal.unit, request_id, deadline
         )
 
     def _find(self, principal: Principal) -> TenantEntry | None:
@@ -138,7 +123,15 @@ class Gatekeeper:
         await self._maker.make(principal.issuer, principal.tenant, own_name=principal.own_names)
         return self._find(principal)
 
-    async def _verify(self, token: str, deadline: Deadline) -> Principal:
+    def _without_tenant(self, principal: Principal, request_id: str, deadline: Deadline) -> RequestContext:
+        if not self._directory.filled:
+            raise Unavailable("Which tenants there are is not known yet: the database has not been heard.", retry_after_ms=1000)
+        return _operator_context(principal, request_id, deadline)
+
+    async def _verify(self, token: str, deadline: Deadline, address: str) -> Principal:
+        """Of a token that nobody knows yet; raises RateLimited where its address failed too often."""
+        if self._attempts is not None:
+            _check(self._attempts.may_try(address))
         try:
             async with asyncio.timeout(max(0.0, deadline.remaining_s())):
                 return await self._verifier.verify(token)

@@ -65,6 +65,7 @@ class Budgets:
 
     def __init__(self, limiter: RateLimiter, store: SharedStore | None = None, machines: Machines | None = None) -> None:
         self._limiter, self._store = limiter, store
+        self.asks_others = store is not None  # whether there is a store at all
         self._machines = machines or Machines()
         self._told: dict[UUID, int] = {}  # which time of the store's coming back it was told what this machine had taken
         self._heard: dict[UUID, int] = {}  # requests that all machines had left, as of the last answer
@@ -121,11 +122,6 @@ class Budgets:
         if not decision.allowed:
             self._limiter.give_back_rows(tenant_id, rows)
         require_rows(decision, rows)
-
-    @property
-    def asks_others(self) -> bool:
-        """Whether there is a store at all."""
-        return self._store is not None
 
     @property
     def machines(self) -> int:

@@ -71,7 +71,7 @@ class RateLimiter:
         self._storage = cast("SharedMemoryStorage", self._gcra.storage)
         self._requests = self._storage.budget(REQUESTS)
         self._budgets: dict[UUID, tuple[TenantLimits, tuple[Budget, str, bytes]]] = {}
-        self._rows_keys: dict[UUID, tuple[int, str]] = {}  # of the day that was asked for last
+        self._rows_keys: dict[UUID, tuple[int, bytes]] = {}  # of the day that was asked for last
 
     def take(self, tenant_id: UUID, limits: TenantLimits, cost: int = 1, machines: int = 1) -> Decision:
         """Takes `cost` requests (0 or more) out of the tenant's budget where they fit; a refusal takes nothing. Under 6 µs.
@@ -81,12 +81,19 @@ class RateLimiter:
         if cost < 0:
             raise ValueError("a cost is never negative")
         budget, _, key = self._budget(tenant_id, limits)
-        return self._take(budget if machines == 1 else budget.share_of(machines), key, cost)
+        if machines > 1:
+            budget = budget.share_of(machines)
+        # As the strategy's `hit`, whose words for the budget and its key are made once and not for each request.
+        gcra, period_ns, window_ns = self._gcra, budget.period_ns, budget.window_ns
+        if not gcra.take(self._requests, key, cost * period_ns, window_ns):
+            return _decision(False, budget, cost, gcra.last_tat_ns, gcra.last_now_ns)
+        ahead_ns = gcra.last_tat_ns - gcra.last_now_ns
+        return Decision(True, budget.amount, (window_ns - ahead_ns) // period_ns, 0, -(-ahead_ns // NS))
 
     def give_back(self, tenant_id: UUID, limits: TenantLimits, cost: int) -> None:
         """Undoes a `take` that was allowed here and refused elsewhere."""
         budget, _, key = self._budget(tenant_id, limits)
-        self._take(budget, key, -cost)
+        self._gcra.take(self._requests, key, -cost * budget.period_ns, budget.window_ns)
 
     def shape(self, tenant_id: UUID, limits: TenantLimits) -> tuple[float, float]:
         """Of the tenant's budget: microseconds a request, and of the whole burst."""
@@ -102,11 +109,12 @@ class RateLimiter:
 
     def _add_rows(self, tenant_id: UUID, limits: TenantLimits, rows: int) -> tuple[bool, int]:
         """Whether they fit, and the rows of today now."""
-        day, until_ms = self._today()
+        now_ms = self._clock.time_ms()
+        day = now_ms // _DAY_MS
         known = self._rows_keys.get(tenant_id)
         if known is None or known[0] != day:
-            known = self._rows_keys[tenant_id] = (day, _rows_key(tenant_id, day))
-        return self._storage.add_within(known[1], rows, limits.rows_per_day, until_ms)
+            known = self._rows_keys[tenant_id] = (day, self._storage.key(_rows_key(tenant_id, day)))
+        return self._storage.add_under(known[1], rows, limits.rows_per_day, now_ms, (day + 1) * _DAY_MS)
 
     def give_back_rows(self, tenant_id: UUID, rows: int) -> None:
         """Undoes a `take_rows` that was allowed here and refused elsewhere."""
@@ -202,14 +210,6 @@ class RateLimiter:
 
     def close(self) -> None:
         self._storage.memory.close()
-
-    def _take(self, budget: Budget, key: bytes, cost: int) -> Decision:
-        """As the strategy's `hit`, whose words for the budget and its key are made once and not for each request."""
-        gcra = self._gcra
-        if not gcra.take(self._requests, key, cost * budget.period_ns, budget.window_ns):
-            return _decision(False, budget, cost, gcra.last_tat_ns, gcra.last_now_ns)
-        ahead = max(0, gcra.last_tat_ns - gcra.last_now_ns)
-        return Decision(True, budget.amount, (budget.window_ns - ahead) // budget.period_ns, 0, -(-ahead // NS))
 
     def _budget(self, tenant_id: UUID, limits: TenantLimits) -> tuple[Budget, str, bytes]:
         """The tenant's budget, what it is called, and the key under which it lies."""

@@ -97,13 +97,20 @@ class SharedMemoryStorage(Storage):
 
         The counter begins anew after `until_ms` (Unix milliseconds). Whole or not at all, across processes.
         """
-        table, name, now = self._counters, self.key(key), self.clock.time_ms()
-        with self.memory:
-            place, total, _ = table.find(name, now)
+        return self.add_under(self.key(key), amount, limit, self.clock.time_ms(), until_ms)
+
+    def add_under(self, key: bytes, amount: int, limit: int, now_ms: int, until_ms: int) -> tuple[bool, int]:
+        """As `add_within`, of the counter that lies under `key`, for who knows what time it is."""
+        table, memory = self._counters, self.memory
+        memory.lock()
+        try:
+            place, total, _ = table.find(key, now_ms)
             if total + amount > limit:
                 return False, total
-            table.write(place, name, total + amount, until_ms)
+            table.write(place, key, total + amount, until_ms)
             return True, total + amount
+        finally:
+            memory.unlock()
 
     def put(self, key: str, value: int, until_ms: int) -> int:
         """Sets the counter; returns what it was."""
@@ -177,13 +184,15 @@ class Gcra(RateLimiter):
 
     def take(self, table: Table, key: bytes, cost_ns: int, window_ns: int) -> bool:
         """As `hit`, of the budget that lies under `key` in this table."""
-        shared = self._shared
-        now = int(shared.clock.monotonic() * NS)
-        with shared.memory:
+        memory, now = self._shared.memory, int(self._shared.clock.monotonic() * NS)
+        memory.lock()
+        try:
             place, tat, _ = table.find(key, now)
             allowed, after = decide(tat, now, cost_ns, window_ns)
             if allowed or after < tat:  # a tat from beyond the window (the machine's clock began anew) is mended for good
                 table.write(place, key, after, after)
+        finally:
+            memory.unlock()
         self.last_tat_ns, self.last_now_ns = after, now
         return allowed
 
