@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-TARGET_S = 0.04
+TARGET_S = 0.03
 STANDING_S = 0.1
 MOST_WAIT_S = 0.5
 LOOK_S = 0.05
