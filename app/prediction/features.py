@@ -67,6 +67,10 @@ class RowChecker:
         self._high = np.array([np.inf if c.maximum is None else c.maximum for c in numeric])
         self._one_row = OneRow(signature)
 
+    def row(self, row: Any) -> Batch:
+        """Checked arrays of one object or positional list; raises InvalidFeatures."""
+        return self._one_row.fits(row) or self.rows((row,))
+
     def rows(self, rows: Sequence[Any]) -> Batch:
         """Checked arrays of objects, positional lists or ManyRows; raises InvalidFeatures."""
         many = many_in(rows)

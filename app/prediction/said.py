@@ -56,22 +56,22 @@ def record(
     seconds: float,
 ) -> PredictionRecord:
     """What the journal keeps of this answer."""
-    return PredictionRecord(
-        id=prediction_id,
-        tenant_id=tenant_id,
-        unit_hash=unit_hash,
-        key_generation=key_generation,
-        model=chosen.model.name,
-        version=chosen.routed.route.number,
-        reason=chosen.reason.value,
-        experiment=chosen.experiment,
-        variant=chosen.variant,
-        propensity=chosen.propensity,
-        flag_revision=chosen.flag_revision,
-        rows=batch.rows,
-        compute_us=int(seconds * 1e6),
-        score=score(scores) if batch.rows == 1 else None,
-        degraded=chosen.degraded,
+    return PredictionRecord(  # by place: fifteen names would take as long again as all of this does
+        prediction_id,
+        tenant_id,
+        unit_hash,
+        key_generation,
+        chosen.model.name,
+        chosen.routed.route.number,
+        str(chosen.reason),
+        chosen.experiment,
+        chosen.variant,
+        chosen.propensity,
+        chosen.flag_revision,
+        rows := batch.rows,
+        int(seconds * 1e6),
+        score(scores) if rows == 1 else None,
+        chosen.degraded,
     )
 
 
@@ -86,19 +86,19 @@ def one(prediction_id: UUID, request: RouteRequest, chosen: Chosen, scores: Scor
             shares = scores.probabilities[0].tolist()
             probability = shares[index]
     value = None if scores.values is None else float(scores.values[0])
-    return Prediction(
-        id=prediction_id,
-        model=request.model,
-        version=chosen.routed.route.number,
-        variant=chosen.variant,
-        experiment=chosen.experiment,
-        reason=chosen.reason,
-        label=label,
-        probability=probability,
-        classes=classes,
-        shares=shares,
-        value=value,
-        degraded=chosen.degraded,
+    return Prediction(  # by place, as above
+        prediction_id,
+        request.model,
+        chosen.routed.route.number,
+        chosen.variant,
+        chosen.experiment,
+        chosen.reason,
+        label,
+        probability,
+        classes,
+        shares,
+        value,
+        chosen.degraded,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from app.errors import AppError, InvalidFeatures, InvalidInput, ModelFailed, ModelUnavailable, NotFound, PermissionDenied, Unavailable
 from app.experiments.flags.context import check_attributes
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from app.kernel.context import RequestContext
     from app.kernel.ids import IdMint
     from app.kernel.tensors import Batch, Scores
-    from app.prediction.asking import Answer, Versions
+    from app.prediction.asking import Versions
     from app.prediction.bulkheads import TenantThreads
     from app.prediction.choosing import Chooser, Chosen
     from app.prediction.fallbacks import Fallbacks
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from app.prediction.shadows import Shadows
     from app.prediction.types import BatchPrediction, Prediction, RouteRequest
     from app.tenancy.directory import TenantDirectory, TenantEntry
+
+    _Answered = tuple[UUID, Chosen, Scores]
 
 _PACKED_CELLS_OFF_LOOP = 100_000  # as CELLS_OFF_LOOP, of rows that are arrays already
 
@@ -73,9 +75,9 @@ class Predictor:
         """
         with self._budget.under_way(ctx.tenant_id):
             asked = await self._admitted(ctx, request)
-            batch = asked.chosen.routed.checker.rows((features,))
-            answered = await self._answer(ctx, request, asked, batch, features)
-            return said.one(answered.prediction_id, request, answered.chosen, answered.scores)
+            batch = asked.chosen.routed.checker.row(features)
+            prediction_id, chosen, scores = await self._answer(ctx, request, asked, batch, features)
+            return said.one(prediction_id, request, chosen, scores)
 
     async def predict_batch(self, ctx: RequestContext, request: RouteRequest, sent: BatchRows) -> BatchPrediction:
         """Predictions for up to 10,000 rows, all by one version and under one id; raises as `predict`."""
@@ -89,8 +91,8 @@ class Predictor:
                 batch = await loop.run_in_executor(self._threads.of(ctx.tenant_id), _checked, routed, sent)
             else:
                 batch = _checked(routed, sent)
-            answered = await self._answer(ctx, request, asked, batch, sent)
-            return said.many(answered.prediction_id, request, answered.chosen, batch.rows, answered.scores)
+            prediction_id, chosen, scores = await self._answer(ctx, request, asked, batch, sent)
+            return said.many(prediction_id, request, chosen, batch.rows, scores)
 
     async def _admitted(self, ctx: RequestContext, request: RouteRequest) -> _Asked:
         """Who answers the caller; raises where the caller may not ask this, or nobody can answer."""
@@ -110,33 +112,31 @@ class Predictor:
             return _Asked(entry, unit_hash, chosen, nobody)
 
     async def _answer(self, ctx: RequestContext, request: RouteRequest, asked: _Asked, batch: Batch, sent: Any) -> _Answered:
-        entry, keys = asked.entry, asked.entry.keys
-        durability = entry.tenant.settings.durability
-        self._journal.check_room(durability)
+        chosen, settings, keys = asked.chosen, asked.entry.tenant.settings, asked.entry.keys
+        self._journal.check_room(settings.durability)
         await self._budget.charge(ctx.tenant_id, batch.rows)
-        chosen, (scores, seconds, served_by) = await self._scores(ctx, request, asked, batch, sent)
+        if asked.nobody is not None:
+            chosen, answer = await self._fallbacks.for_nobody_answer(ctx, chosen, batch, asked.nobody)
+        else:
+            deadline = self._fallbacks.first_deadline(ctx, request, chosen.model)
+            try:
+                answer = await self._versions.ask(ctx.tenant_id, chosen.model, chosen.routed, batch, deadline)
+            except (ModelFailed, Unavailable) as error:  # what its model falls back on answers, else this is raised again
+                threads = self._threads.of(ctx.tenant_id)
+                chosen, answer = await self._fallbacks.answer(ctx, request, chosen, batch, sent, error, threads)
+        scores, seconds, served_by = answer
         prediction_id = self._mint.mint(keys.ids)
         record = said.record(ctx.tenant_id, prediction_id, chosen, asked.unit_hash, keys.pseudonym_generation, batch, scores, seconds)
-        await self._journal.append(record, durability, ctx.deadline)
-        if entry.tenant.settings.capture_inputs:
-            await self._journal.append(await captured(keys, record, asked.chosen.routed.route.signature, batch), durability, ctx.deadline)
+        await self._journal.append(record, settings.durability, ctx.deadline)
+        if settings.capture_inputs:
+            sealed = await captured(keys, record, asked.chosen.routed.route.signature, batch)
+            await self._journal.append(sealed, settings.durability, ctx.deadline)
         self._telemetry.prediction(
             tenant=ctx.tenant, model=record.model, version=record.version, seconds=seconds, rows=batch.rows, runtime=served_by
         )
         if chosen.reason is RoutingReason.EXPERIMENT:
             self._shadows.consider(record, chosen, batch, scores, sent)
-        return _Answered(prediction_id, chosen, scores)
-
-    async def _scores(self, ctx: RequestContext, request: RouteRequest, asked: _Asked, batch: Batch, sent: Any) -> tuple[Chosen, Answer]:
-        """Who answered, and what: the version that was chosen, else what its model falls back on."""
-        chosen = asked.chosen
-        if asked.nobody is not None:
-            return await self._fallbacks.for_nobody_answer(ctx, chosen, batch, asked.nobody)
-        deadline = self._fallbacks.first_deadline(ctx, request, chosen.model)
-        try:
-            return chosen, await self._versions.ask(ctx.tenant_id, chosen.model, chosen.routed, batch, deadline)
-        except (ModelFailed, Unavailable) as error:
-            return await self._fallbacks.answer(ctx, request, chosen, batch, sent, error, self._threads.of(ctx.tenant_id))
+        return prediction_id, chosen, scores
 
 
 @dataclass(slots=True)
@@ -147,12 +147,6 @@ class _Asked:
     unit_hash: str | None
     chosen: Chosen
     nobody: AppError | None = None
-
-
-class _Answered(NamedTuple):
-    prediction_id: UUID
-    chosen: Chosen
-    scores: Scores
 
 
 def _admit(ctx: RequestContext, request: RouteRequest) -> tuple[str | None, bool]:

@@ -68,8 +68,18 @@ def read_answer(task: Task, classes: int, rows: int, outputs: Mapping[str, NDArr
 
 def read_probabilities(found: NDArray[Any]) -> Answer:
     """The scores of one row's probabilities (1, classes), of either float, which are copied."""
-    numbers = found.tolist()[0]  # plain numbers are faster than arrays of one row
-    scores = Scores(_label(numbers.index(max(numbers))), found.astype(np.float64))
+    return _likeliest(found.tolist()[0], found.astype(np.float64))
+
+
+def read_each(found: NDArray[Any]) -> list[Answer]:
+    """As `read_probabilities`, of each of (rows, classes)."""
+    copied = found.astype(np.float64)
+    return [_likeliest(numbers, copied[row : row + 1]) for row, numbers in enumerate(found.tolist())]
+
+
+def _likeliest(numbers: list[float], probabilities: NDArray[np.float64]) -> Answer:
+    """One row's scores; `numbers` are the same, for plain numbers are faster than arrays of one row."""
+    scores = Scores(_label(numbers.index(max(numbers))), probabilities)
     return Answer(scores, _NO_DOUBT if _sure(numbers, close=True) else np.zeros(1, dtype=np.intp))
 
 

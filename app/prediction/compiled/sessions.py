@@ -10,7 +10,7 @@ import onnxruntime
 
 from app.kernel.signature import Task
 from app.prediction.compiled.inputs import NUMBERS, Feeder
-from app.prediction.compiled.outputs import LAYOUTS, PROBABILITIES, Answer, Malformed, read_answer, read_probabilities
+from app.prediction.compiled.outputs import LAYOUTS, PROBABILITIES, Answer, Malformed, read_answer, read_each, read_probabilities
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -83,12 +83,14 @@ class _OneRow:
         feeder: Feeder,
         row: NDArray[Any],
         found: dict[str, NDArray[Any]],
-        read: Callable[[Mapping[str, NDArray[Any]]], Answer],
+        read: Callable[[], Answer],
+        read_each: Callable[[Mapping[str, NDArray[Any]]], list[Answer]],
     ) -> None:
+        """`read`: the answer of the row, from `found`. `read_each`: those of several rows, from a call's outputs."""
         self._feeder = feeder
         self._row = row
         self._found = found
-        self._read = read
+        self._read, self._read_each = read, read_each
         binding = session.io_binding()
         binding.bind_ortvalue_input(NUMBERS, onnxruntime.OrtValue.ortvalue_from_numpy(row))
         for name, array in found.items():
@@ -112,20 +114,20 @@ class _OneRow:
             return None
         alone = found.get(PROBABILITIES) if len(found) == 1 and task is Task.CLASSIFICATION else None
         if alone is not None and alone.shape == (1, classes) and alone.dtype.char in "fd":
-            return cls(session, feeder, row, found, lambda outputs: read_probabilities(outputs[PROBABILITIES]))
-        return cls(session, feeder, row, found, partial(read_answer, task, classes, 1))
+            return cls(session, feeder, row, found, partial(read_probabilities, alone), lambda outputs: read_each(outputs[PROBABILITIES]))
+        read = partial(read_answer, task, classes, 1)
+        return cls(session, feeder, row, found, partial(read, found), partial(_row_by_row, read))
 
     def __call__(self, batch: Batch) -> Answer:
         """Its scores; raises OutsideProof, Malformed, and what onnxruntime raises."""
         self._feeder.require_proved(batch)
         self._row[:] = batch.numbers
         self._run()
-        return self._read(self._found)
+        return self._read()
 
     def each(self, rows: NDArray[np.float64]) -> list[Answer]:
         """The answers of rows that have been proved; raises Malformed, and what onnxruntime raises."""
-        found = self._several(rows)
-        return [self._read({name: array[k : k + 1] for name, array in found.items()}) for k in range(len(rows))]
+        return self._read_each(self._several(rows))
 
     def is_indifferent(self) -> bool:
         chance = np.random.default_rng(_SEED)
@@ -142,3 +144,8 @@ class _OneRow:
         if any(len(array) != len(rows) for array in outputs):
             raise Malformed("The graph does not answer each row.")
         return dict(zip(self._found, outputs, strict=True))
+
+
+def _row_by_row(read: Callable[[Mapping[str, NDArray[Any]]], Answer], outputs: Mapping[str, NDArray[Any]]) -> list[Answer]:
+    rows = len(next(iter(outputs.values())))
+    return [read({name: array[k : k + 1] for name, array in outputs.items()}) for k in range(rows)]

@@ -39,6 +39,7 @@ class Together:
         self._several, self._alone, self._indifferent, self._most = several, alone, indifferent, most
         self._threads = threads
         self._tried: asyncio.Future[bool] | None = None
+        self._gathers = False  # it was found that company changes no answer
         self._asked = 0  # in this turn of the loop
         self._crowded = False  # several were, in the last one in which anybody was
         self._waiting: list[tuple[Batch, asyncio.Future[Answer]]] = []
@@ -50,7 +51,10 @@ class Together:
         self._asked += 1
         if self._asked == 1:
             asyncio.get_running_loop().call_soon(self._turn_ends)
-        return self._crowded and self._may_gather()
+        if self._crowded and self._tried is None:
+            self._tried = asyncio.get_running_loop().run_in_executor(self._threads, self._indifferent)
+            self._tried.add_done_callback(self._was_tried)
+        return self._crowded and self._gathers
 
     def join(self, batch: Batch) -> asyncio.Future[Answer]:
         """The row's answer, at the end of this turn; raises what `alone` raises."""
@@ -58,10 +62,8 @@ class Together:
         self._waiting.append((batch, answer))
         return answer
 
-    def _may_gather(self) -> bool:
-        if self._tried is None:
-            self._tried = asyncio.get_running_loop().run_in_executor(self._threads, self._indifferent)
-        return self._tried.done() and not self._tried.cancelled() and self._tried.exception() is None and self._tried.result()
+    def _was_tried(self, tried: asyncio.Future[bool]) -> None:
+        self._gathers = not tried.cancelled() and tried.exception() is None and tried.result()
 
     def _turn_ends(self) -> None:
         self._crowded, self._asked = self._asked > 1, 0
