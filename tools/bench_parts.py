@@ -8,8 +8,8 @@ timed where it is called; what the parts do not name is told as the remainder. T
 that reads a body and answers a constant: what uvicorn takes is what that one takes.
 
 `--guard` measures the application alone and ends with 1 where a request costs more than tools/bench_parts.json says: in processor time, by
-the time of a loop that is measured in the same run; in calls of functions; and, where the machine counts them, in instructions. `--write`
-writes that file. `--keep` sets a service up once and uses it again.
+the time of a loop that is measured in the same run, one request after the other and 32 under way together; in calls of functions; and,
+where the machine counts them, in instructions. `--write` writes that file. `--keep` sets a service up once and uses it again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import argparse
 import asyncio
 import contextlib
 import cProfile
-import gc
 import json
 import pstats
 import signal
@@ -43,6 +42,7 @@ from app.observability import logs
 from app.observability.exposition import METRICS_FOLDER
 from app.observability.metrics import Telemetry
 from app.settings import Settings
+from app.web.serving import keep_what_is_there
 from tools import bench_promotion, bench_runtime, bench_scale
 from tools.bench import load, processes, servers
 from tools.bench import service as bench
@@ -63,9 +63,12 @@ DOCUMENT = """query($row: FeatureRow!, $unit: ID!) { predict(model: "tumour", fe
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one request in the application. `calibrations`: processor time, by that of one turn of the loop below."""
+    """Of one request in the application. `calibrations`: processor time, by that of one turn of the loop below; `together`: so is
+    that of one of several that are under way at once.
+    """
 
     calibrations: float
+    together: float
     calls: float
     kinstructions: float | None
 
@@ -140,8 +143,7 @@ async def parts_of(home: Path, token: str) -> tuple[float, dict[str, float], Cos
             await driver.many(4 * UNITS)
             if b'"label":' not in driver.answer:
                 sys.exit(f"the service does not predict: {driver.answer[:300]!r}")
-            gc.collect()
-            gc.freeze()
+            keep_what_is_there()
             parts, whole = await measured(driver, driving, probes)
             with probes.off():
                 return whole, parts, await cost_of(driver)
@@ -167,11 +169,15 @@ async def measured(driver: Driver, driving: float, probes: Probes) -> tuple[dict
 
 async def cost_of(driver: Driver) -> Cost:
     """The least of many short rounds by turns with the loop: other programs only add to either."""
-    request_s = loop_s = float("inf")
+    request_s = together_s = loop_s = float("inf")
     for _ in range(2 * ROUNDS):
         began = time.process_time()
         await driver.many(REQUESTS)
         request_s = min(request_s, (time.process_time() - began) / REQUESTS)
+        began = time.process_time()
+        for _ in range(REQUESTS // CONNECTIONS):
+            await driver.at_once(CONNECTIONS)
+        together_s = min(together_s, (time.process_time() - began) / REQUESTS)
         loop_s = min(loop_s, cpu_s(calibration))
     profile = cProfile.Profile()
     profile.enable()
@@ -180,10 +186,10 @@ async def cost_of(driver: Driver) -> Cost:
     calls = pstats.Stats(profile).total_calls / REQUESTS  # type: ignore[attr-defined]
     count = counter()
     if count is None:
-        return Cost(request_s / loop_s, calls, None)
+        return Cost(request_s / loop_s, together_s / loop_s, calls, None)
     before = count()
     await driver.many(REQUESTS)
-    return Cost(request_s / loop_s, calls, (count() - before) / REQUESTS / 1000)
+    return Cost(request_s / loop_s, together_s / loop_s, calls, (count() - before) / REQUESTS / 1000)
 
 
 def calibration() -> int:

@@ -110,6 +110,11 @@ class Driver:
             taken.append((time.perf_counter_ns() - began) / 1000)
         return taken
 
+    async def at_once(self, count: int) -> None:
+        """So many under way together."""
+        for task in [asyncio.ensure_future(self.one()) for _ in range(count)]:
+            await task
+
 
 async def echo(_scope: Any, receive: Any, send: Any) -> None:
     """What driving costs."""

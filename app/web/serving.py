@@ -98,7 +98,7 @@ class ServingProcess(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        _keep_what_is_there()
+        keep_what_is_there()
         self.servers += [cast("asyncio.Server", Accepting(listener, self._protocol)) for listener in sockets or []]
         self._sweep()
 
@@ -166,7 +166,7 @@ class ServingProcess(uvicorn.Server):
         self._timer = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
 
 
-def _keep_what_is_there() -> None:
+def keep_what_is_there() -> None:
     """What was made until now stays as long as the process: to look through it for garbage, now and then, would be a pause for all."""
     gc.collect()
     gc.freeze()
