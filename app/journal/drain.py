@@ -64,6 +64,7 @@ class Drain:
         self._reader = SpoolReader(spool, clock)
         self._aside = Aside(spool, clock)
         self._ahead: _Batch | None = None  # the next one, read already
+        self._behind = False  # more was there than was taken last
         self._waiting_for: str | None = None
         self._pause_s = _FIRST_PAUSE_S
         self._moved = self._moved_bytes = 0
@@ -104,6 +105,7 @@ class Drain:
             if ahead:
                 await asyncio.wait([ahead])
         self._ahead = ahead.result() if ahead else None
+        self._behind = full or any(piece.end < piece.segment.size_bytes for piece in batch.pieces)
         if leftover.missing:
             self._hold_or_wait(leftover.missing)
         self._refuse(leftover)
@@ -142,7 +144,6 @@ class Drain:
         """One step and what to wait after it, in seconds."""
         now = self._clock.monotonic()
         try:
-            before = self._moved
             await self.step()
             if now >= self._held_at:
                 self._held_at = now + _HELD_EVERY_S
@@ -155,7 +156,7 @@ class Drain:
             self._pause_s = min(self._pause_s * 2, _LONGEST_PAUSE_S)
         else:
             self._going()
-            pause_s = 0.0 if self._moved - before >= self._batch else _POLL_S
+            pause_s = 0.0 if self._behind else _POLL_S  # what drips is gathered: a commit costs as much as the rows of many
         if now >= self._speak_at:
             self._speak_at = now + _SPEAK_EVERY_S
             self._speak()

@@ -138,6 +138,7 @@ class Admission:
         self._cost_s = _COST_S
         self._known: dict[bytes, int] = {}
         self._ended = 0  # in this turn
+        self._few, self._few_s = 0, 0.0  # that ended in the last turns, and how long these took
 
     @property
     def turn_s(self) -> float:
@@ -190,6 +191,7 @@ class Admission:
         while True:
             await asyncio.sleep(LOOK_S)
             await asyncio.sleep(0)  # to the beginning of a turn
+            self._ended = 0
             began = self._clock()
             while True:
                 await asyncio.sleep(0)  # behind all that was ready, and what the sockets brought meanwhile is ready next
@@ -241,11 +243,16 @@ class Admission:
     def _measure(self, took_s: float) -> None:
         """What one request costs, with all that the loop does beside: the more it has to refuse, the fewer it begins in the same time.
 
-        A few that end together may have waited for something else.
+        Of several requests, and of turns in each of which some ended: who ended alone may have waited for something else.
         """
         ended, self._ended = self._ended, 0
-        if self.shedding and ended >= LEAST_A_TURN:
-            self._cost_s += _WEIGHT * (took_s / ended - self._cost_s)
+        if not ended or not self.shedding:
+            self._few, self._few_s = 0, 0.0
+            return
+        self._few, self._few_s = self._few + ended, self._few_s + took_s
+        if self._few >= LEAST_A_TURN:
+            self._cost_s += _WEIGHT * (self._few_s / self._few - self._cost_s)
+            self._few, self._few_s = 0, 0.0
 
     def _release(self) -> int:
         """Begins what fits into a turn, in equal parts for those who wait; whoever wants less leaves the rest to the others. How many."""

@@ -69,7 +69,8 @@ class OnnxRuntime:
         self._closed = False
         self._one_s = self._row_s = 0.0  # what one row, and each row more, cost of late
         self._measure(signature)
-        self._together = Together(self._answers, self._answer, self._graph.is_indifferent, self._most, threads)
+        self._each_s = self._one_s  # what one of several rows that went together cost of late
+        self._together = Together(self._answers, self._graph.is_indifferent, self._most, threads)
 
     @classmethod
     def load(cls, flat: Path, signature: Signature, task: Task, classes: int, native: Native, threads: Executor) -> OnnxRuntime:
@@ -100,7 +101,7 @@ class OnnxRuntime:
                 answer = await self._in_a_thread(batch, deadline)
             elif self._together.is_for(batch):
                 self._graph.feeder.require_proved(batch)
-                answer = await self._together.join(batch)
+                answer = await self._together.join(batch) or self._answer(batch)
             else:
                 answer = self._answer(batch)
             return await self._settled(batch, answer, deadline) if answer.doubtful.size else answer.scores
@@ -132,12 +133,12 @@ class OnnxRuntime:
     def _answers(self, rows: Sequence[Batch]) -> list[Answer]:
         began = time.perf_counter()
         answers = self._graph.answers(rows)
-        self._learn(len(rows), time.perf_counter() - began)
+        self._each_s = _moved(self._each_s, (time.perf_counter() - began) / len(rows))
         return answers
 
     def _most(self) -> int:
-        """How many rows may go in one call without holding the event loop."""
-        return int((_LOOP_S - self._one_s) / self._row_s) if self._row_s else MOST_ROWS
+        """How many rows may go together without holding the event loop."""
+        return MOST_ROWS if self._each_s * MOST_ROWS <= _LOOP_S else int(_LOOP_S / self._each_s)
 
     async def _settled(self, batch: Batch, answer: Answer, deadline: Deadline) -> Scores:
         """The graph's answers, with the estimator's own in the rows that are too close to call."""

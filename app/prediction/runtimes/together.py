@@ -8,6 +8,7 @@ end of its own turn. Only for graphs whose answer to a row is the same to the la
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,26 +24,25 @@ MOST_ROWS = 64  # in one call
 class Together:
     """The requests of one row to one graph. Belongs to one event loop.
 
-    `several` answers rows in one call; `alone` one of them, where that call failed: others have no part in what is wrong with a row.
-    `indifferent` says whether company changes no answer; it takes milliseconds, so it is asked once, in a thread.
-    `most` is how many rows may go in one call now.
+    `several` answers rows in one call. `indifferent` says whether company changes no answer; it takes milliseconds, so it is asked once, in
+    a thread. `most` is how many rows may go in one call now.
     """
 
     def __init__(
         self,
         several: Callable[[Sequence[Batch]], list[Answer]],
-        alone: Callable[[Batch], Answer],
         indifferent: Callable[[], bool],
         most: Callable[[], int],
         threads: Executor,
     ) -> None:
-        self._several, self._alone, self._indifferent, self._most = several, alone, indifferent, most
+        self._several, self._indifferent, self._most = several, indifferent, most
         self._threads = threads
         self._tried: asyncio.Future[bool] | None = None
         self._gathers = False  # it was found that company changes no answer
         self._asked = 0  # in this turn of the loop
         self._crowded = False  # several were, in the last one in which anybody was
-        self._waiting: list[tuple[Batch, asyncio.Future[Answer]]] = []
+        self._waiting: deque[tuple[Batch, asyncio.Future[Answer | None]]] = deque()
+        self._goes_on = False  # `_answer` will be called for those that wait
 
     def is_for(self, batch: Batch) -> bool:
         """Whether this request, which comes now, is to `join`."""
@@ -52,44 +52,46 @@ class Together:
         if self._asked == 1:
             asyncio.get_running_loop().call_soon(self._turn_ends)
         if self._crowded and self._tried is None:
-            self._tried = asyncio.get_running_loop().run_in_executor(self._threads, self._indifferent)
-            self._tried.add_done_callback(self._was_tried)
+            self._try()
         return self._crowded and self._gathers
 
-    def join(self, batch: Batch) -> asyncio.Future[Answer]:
-        """The row's answer, at the end of this turn; raises what `alone` raises."""
-        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+    def join(self, batch: Batch) -> asyncio.Future[Answer | None]:
+        """The row's answer, at the end of this turn; None where the call failed: others have no part in what is wrong with a row, so
+        each is to be asked alone then, by its own caller.
+        """
+        answer: asyncio.Future[Answer | None] = asyncio.get_running_loop().create_future()
         self._waiting.append((batch, answer))
         return answer
+
+    def _try(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            self._tried = loop.run_in_executor(self._threads, self._indifferent)
+        except RuntimeError:  # no threads any more: the process ends
+            self._tried = loop.create_future()
+            return
+        self._tried.add_done_callback(self._was_tried)
 
     def _was_tried(self, tried: asyncio.Future[bool]) -> None:
         self._gathers = not tried.cancelled() and tried.exception() is None and tried.result()
 
     def _turn_ends(self) -> None:
         self._crowded, self._asked = self._asked > 1, 0
-        if self._waiting:
+        if self._waiting and not self._goes_on:
             self._answer()
 
     def _answer(self) -> None:
         """As many as may go in one call; the others after what else the loop has to do."""
-        most = max(1, min(self._most(), MOST_ROWS))
-        now, self._waiting = self._waiting[:most], self._waiting[most:]
-        if self._waiting:
+        waiting = self._waiting
+        count = min(len(waiting), max(1, min(self._most(), MOST_ROWS)))
+        now = [each for each in (waiting.popleft() for _ in range(count)) if not each[1].done()]  # without those whose caller went away
+        self._goes_on = bool(waiting)
+        if waiting:
             asyncio.get_running_loop().call_soon(self._answer)
-        now = [(batch, answer) for batch, answer in now if not answer.done()]  # whose caller went away
+        found: Sequence[Answer | None]
         try:
-            answers = self._several([batch for batch, _ in now]) if len(now) > 1 else None
+            found = self._several([batch for batch, _ in now]) if now else ()
         except Exception:  # noqa: BLE001  whatever it was, each row learns its own
-            answers = None
-        if answers is None:
-            for batch, answer in now:
-                self._settle(batch, answer)
-            return
-        for (_, answer), found in zip(now, answers, strict=True):
-            answer.set_result(found)
-
-    def _settle(self, batch: Batch, answer: asyncio.Future[Answer]) -> None:
-        try:
-            answer.set_result(self._alone(batch))
-        except Exception as error:  # noqa: BLE001  it is the caller's
-            answer.set_exception(error)
+            found = (None,) * len(now)
+        for (_, answer), one in zip(now, found, strict=True):
+            answer.set_result(one)

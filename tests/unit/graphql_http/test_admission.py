@@ -189,15 +189,38 @@ async def test_a_turn_begins_what_fits_by_what_a_request_costs_with_all_that_is_
     assert await begun_where_a_request_costs(0.05) == LEAST_A_TURN
 
 
-async def test_few_that_end_together_say_nothing_of_what_a_request_costs():
+async def test_what_a_request_costs_is_known_also_where_many_tenants_get_a_few_each():
+    world = World(most=10_000)
+    world.overloaded()
+    world.admission._cost_s = 1.0  # as after something dreadful
+    waiting = {UUID(int=number): [] for number in range(1, 8)}
+    begun = []
+    for _ in range(200):
+        for tenant in waiting:
+            waiting[tenant] += await world.waits(tenant, 20)
+        for task in begun:
+            task.result().end()
+        await world.next_turn(len(begun) * 0.0004)
+        begun = [task for tasks in waiting.values() for task in tasks if task.done()]
+        waiting = {tenant: [task for task in tasks if not task.done()] for tenant, tasks in waiting.items()}
+    for tasks in waiting.values():
+        for task in tasks:
+            task.cancel()
+    assert world.admission._cost_s == pytest.approx(0.0004, rel=0.05)
+
+
+async def test_what_ended_while_nobody_looked_at_turns_says_nothing_of_what_a_request_costs():
     world = World()
     world.overloaded()
     cost_s = world.admission._cost_s
-    for _ in range(100):
-        tasks = await world.waits(A, LEAST_A_TURN - 1)
-        await world.next_turn(0.05)
-        for task in tasks:
-            task.result().end()
+    (task,) = await world.waits(A, 1)
+    world.admission._ended = 500
+    watching = asyncio.create_task(world.admission.run())
+    async with asyncio.timeout(5):
+        while world.admission._ended == 500:  # noqa: ASYNC110  nobody tells of it
+            await asyncio.sleep(0.001)
+    watching.cancel()
+    task.cancel()
     assert world.admission._cost_s == cost_s
 
 

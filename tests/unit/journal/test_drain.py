@@ -362,6 +362,18 @@ class TestPace:
         assert (pauses, len(sink.rows)) == ([0.0, 0.05, 0.05], 3)
         spool.close()
 
+    async def test_it_does_not_pause_while_more_is_there_than_is_read_at_once(
+        self, folder: Path, clock: ManualClock, sink: MemorySink, records: Records
+    ) -> None:
+        spool, drain = spool_of(folder, clock), Drain(folder, sink, clock)
+        for _ in range(200):  # 12 MB: far from a full batch, and much for one reading
+            spool.append_now(records.one(model="m" * 60_000))
+        rounds = 0
+        while await drain._round() == 0.0:
+            rounds += 1
+        assert (rounds > 10, len(sink.rows)) == (True, 200)
+        spool.close()
+
 
 class TestNoPartition:
     async def test_todays_records_wait_where_they_are(self, folder: Path, clock: ManualClock, sink: MemorySink, records: Records) -> None:

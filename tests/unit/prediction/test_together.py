@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 
 import pytest
 from hypothesis import given, settings
@@ -28,7 +30,7 @@ class Calls:
         self.together, self.alone = [], []
         self.most, self.indifferent = most, indifferent
         self.threads = ThreadPoolExecutor(1)
-        self.gathers = Together(self.several, self.one, lambda: self.indifferent, lambda: self.most, self.threads)
+        self.gathers = Together(self.several, lambda: self.indifferent, lambda: self.most, self.threads)
 
     def several(self, rows):
         firsts = [row.numbers[0, 0] for row in rows]
@@ -46,7 +48,8 @@ class Calls:
 
     async def ask(self, first):
         row = numbers((first, 0))
-        return await self.gathers.join(row) if self.gathers.is_for(row) else self.one(row)
+        found = await self.gathers.join(row) if self.gathers.is_for(row) else None
+        return self.one(row) if found is None else found
 
     async def crowd(self, *firsts):
         """What each got, or its error."""
@@ -77,7 +80,7 @@ async def test_what_comes_in_one_turn_goes_in_one_call(calls):
 
 async def test_who_asks_alone_waits_for_nobody(calls):
     await calls.ask(1)  # after a crowd, to the end of its turn
-    assert calls.alone == [1]
+    assert (calls.together, calls.alone) == ([[1]], [])
     assert not calls.gathers.is_for(numbers((2, 0)))
 
 
@@ -94,7 +97,41 @@ async def test_in_a_call_that_fails_each_row_learns_its_own(calls):
 async def test_no_more_go_in_one_call_than_may(calls):
     calls.most = 2
     assert await calls.crowd(1, 2, 3, 4, 5) == [1, 2, 3, 4, 5]
-    assert (calls.together, calls.alone) == ([[1, 2], [3, 4]], [5])
+    assert (calls.together, calls.alone) == ([[1, 2], [3, 4], [5]], [])
+
+
+async def test_one_call_a_turn_however_many_wait_and_still_come(calls):
+    """Others of the loop come in between, in each turn."""
+    calls.most = 2
+    tasks, seen = [], []
+    for turn in range(6):
+        tasks += [asyncio.ensure_future(calls.ask(10 * turn + more)) for more in (1, 2, 3)]
+        await asyncio.sleep(0)
+        seen.append(len(calls.together))
+    await asyncio.gather(*tasks)
+    assert all(after - before <= 1 for before, after in itertools.pairwise(seen))
+    assert list(itertools.chain(*calls.together)) == [10 * turn + more for turn in range(6) for more in (1, 2, 3)]
+
+
+async def test_a_row_that_fails_is_asked_again_in_its_own_callers_name(calls):
+    who = ContextVar("who", default="nobody")
+    one, named = calls.one, []
+    calls.one = lambda row: (named.append(who.get()), one(row))[1]
+
+    async def asked_by(name, first):
+        who.set(name)
+        return await calls.ask(first)
+
+    await asyncio.gather(asked_by("first", 1), asked_by("second", -2), return_exceptions=True)
+    assert named == ["first", "second"]
+
+
+async def test_where_there_are_no_threads_any_more_each_row_goes_alone():
+    calls = Calls()
+    calls.threads.shutdown()
+    for _ in range(3):
+        assert await calls.crowd(5, 6) == [5, 6]
+    assert calls.together == []
 
 
 async def test_who_went_away_is_not_answered(calls):
@@ -115,9 +152,7 @@ async def test_where_company_matters_each_row_goes_alone():
 
 async def test_what_cannot_be_tried_goes_alone():
     calls = Calls()
-    calls.threads.shutdown()
-    calls.threads = ThreadPoolExecutor(1)
-    calls.gathers = Together(calls.several, calls.one, lambda: 1 // 0, lambda: 64, calls.threads)
+    calls.gathers = Together(calls.several, lambda: 1 // 0, lambda: 64, calls.threads)
     await calls.crowd(1, 2)
     await calls.crowd(1, 2)
     with pytest.raises(ZeroDivisionError):
@@ -180,7 +215,6 @@ async def test_the_rows_that_the_graph_must_not_answer_are_the_estimators_in_com
     runtime._one_s = runtime._row_s = 1e-6  # whatever this machine was busy with when it was measured
     called = []
     answers, runtime._graph.answers = runtime._graph.answers, lambda rows: called.append(len(rows)) or answers(rows)
-    runtime._together = Together(runtime._answers, runtime._answer, lambda: True, runtime._most, opener._threads.of(TENANT))
 
     async def crowd(*rows):
         return await asyncio.gather(*(runtime.infer(numbers(row), Deadline.after(5)) for row in rows))
@@ -190,6 +224,7 @@ async def test_the_rows_that_the_graph_must_not_answer_are_the_estimators_in_com
     await runtime._together._tried
     found = await crowd((3, 0), (1e-9, 0), (1e31, 0), (-3, 0))
     assert called == [3]
+    assert runtime._row_s == 1e-6  # which is what rows of a batch cost
     assert [scores.labels.tolist() for scores in found] == [[1], [1], [1], [0]]
     assert sorted(estimator.asked) == [[1e-9, 0.0], [1e31, 0.0]]
     assert runtime.busy is False
