@@ -189,6 +189,19 @@ async def test_a_turn_begins_what_fits_by_what_a_request_costs_with_all_that_is_
     assert await begun_where_a_request_costs(0.05) == LEAST_A_TURN
 
 
+async def test_what_waits_for_something_else_says_nothing_of_what_a_request_costs():
+    world = World()
+    world.overloaded()
+    cost_s = world.admission._cost_s
+    for _ in range(100):
+        (task,) = await world.waits(A, 1)
+        world.turn(0.05)
+        place = await task
+        world.turn(0.05)
+        place.end()
+    assert world.admission._cost_s == cost_s
+
+
 async def test_what_a_request_costs_is_known_also_where_many_tenants_get_a_few_each():
     world = World(most=10_000)
     world.overloaded()
