@@ -6,14 +6,14 @@ import hmac
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Text, bindparam, cast, insert, null, select, update
+from sqlalchemy import DateTime, LargeBinary, Text, Uuid, bindparam, cast, null, select, text
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from app.audit.chain import Link, pseudonym, seal, start
 from app.audit.ports import SEALS
-from app.audit.rows import AuditEntryRow, AuditHeadRow, AuditPersonRow
+from app.audit.rows import AuditEntryRow, AuditHeadRow
 from app.audit.types import Break, Person, Verdict
-from app.db.base import Jsonb
+from app.db.base import Bigint, Jsonb
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -38,6 +38,22 @@ _HEAD = (
     .where(AuditHeadRow.tenant_id == bindparam("tenant"))
     .with_for_update()
 )
+# Entry, head and names in one journey. Said once: a statement that is put together for each entry is compiled for each, too.
+_WRITE = text("""
+    with moved as (update audit_heads set sequence = :sequence, seal = :seal where tenant_id = :tenant_id),
+         met as (insert into audit_people (tenant_id, pseudonym, subject)
+                 select :tenant_id, pseudonym, subject
+                 from unnest(cast(:pseudonyms as text[]), cast(:subjects as text[])) as these (pseudonym, subject)
+                 on conflict do nothing)
+    insert into audit_entries (tenant_id, id, at, actor, action, subject, before, after, reason, sequence, seal)
+    values (:tenant_id, :id, :at, :actor, :action, :subject, :before, :after, :reason, :sequence, :seal)
+""").bindparams(
+    *(bindparam(name, type_=Uuid()) for name in ("tenant_id", "id")),
+    *(bindparam(name, type_=Jsonb) for name in ("before", "after")),
+    bindparam("at", type_=DateTime(timezone=True)),
+    bindparam("sequence", type_=Bigint),
+    bindparam("seal", type_=LargeBinary()),
+)
 
 
 async def write(session: AsyncSession, row: dict[str, Any]) -> bool:
@@ -60,10 +76,7 @@ async def write(session: AsyncSession, row: dict[str, Any]) -> bool:
     fields = {name: sealed[name] for name in ("id", "at", "actor", "action", "subject", "reason")}
     link = Link(sequence=head.sequence + 1, before=head.before, after=head.after, **fields)
     sealed |= {"sequence": link.sequence, "seal": seal(keys.chain, head.seal, link)}
-    named = [{"tenant_id": tenant_id, "pseudonym": name, "subject": subject} for name, subject in people.items()]
-    moved = update(AuditHeadRow).where(AuditHeadRow.tenant_id == tenant_id).values(sequence=link.sequence, seal=sealed["seal"])
-    met = upsert(AuditPersonRow).values(named).on_conflict_do_nothing()
-    await session.execute(insert(AuditEntryRow).values(sealed).add_cte(moved.cte("moved"), met.cte("met")))  # one journey
+    await session.execute(_WRITE, {**sealed, "pseudonyms": list(people), "subjects": list(people.values())})
     return True
 
 
