@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import func, select
+from sqlalchemy import ARRAY, Text, Uuid, any_, bindparam, func, select
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 
 from app.errors import Conflict, InvalidInput, NotFound
@@ -205,18 +205,20 @@ async def slots_of_others(session: AsyncSession, row: ExperimentRow) -> list[rul
     return [tuple((start, end) for start, end in slots) for slots in (await session.execute(query)).scalars()]
 
 
+_ON_MODELS = (
+    select(ExperimentRow.model_id, ExperimentRow.key, ExperimentRow.status, ExperimentRow.variants)
+    .where(ExperimentRow.tenant_id == bindparam("tenant"), ExperimentRow.model_id == any_(bindparam("models", type_=ARRAY(Uuid))))
+    .where(ExperimentRow.status == any_(bindparam("statuses", type_=ARRAY(Text))))
+    .order_by(ExperimentRow.key)
+)
+
+
 async def with_version(
     session: AsyncSession, tenant_id: UUID, versions: Collection[tuple[UUID, int]], statuses: Collection[ExperimentStatus]
 ) -> list[tuple[UUID, str, ExperimentStatus, tuple[Variant, ...]]]:
     """(model, key, status, variants) of experiments in one of `statuses` on one of these models, by key."""
-    models = {model_id for model_id, _ in versions}
-    query = (
-        select(ExperimentRow.model_id, ExperimentRow.key, ExperimentRow.status, ExperimentRow.variants)
-        .where(ExperimentRow.tenant_id == tenant_id, ExperimentRow.model_id.in_(models))
-        .where(ExperimentRow.status.in_([status.value for status in statuses]))
-        .order_by(ExperimentRow.key)
-    )
-    found = await session.execute(query)
+    models = list({model_id for model_id, _ in versions})
+    found = await session.execute(_ON_MODELS, {"tenant": tenant_id, "models": models, "statuses": [each.value for each in statuses]})
     return [(model, key, ExperimentStatus(s), tuple(Variant.from_json(v) for v in variants)) for model, key, s, variants in found]
 
 

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 from app.audit import store as audit
 from app.db.outbox import announce
 from app.errors import Conflict, NotPromotable
+from app.kernel.signature import Signature
 from app.registry import rules, store
 from app.registry.rows import PromotionRow
+from app.registry.standing import point_alias
 from app.registry.types import VersionStatus
 
 if TYPE_CHECKING:
@@ -16,8 +18,8 @@ if TYPE_CHECKING:
 
     from app.kernel.clock import Clock
     from app.kernel.context import RequestContext
-    from app.kernel.signature import Signature
     from app.registry.rows import ModelRow
+    from app.registry.standing import Found, Standing
     from app.registry.types import Promotion, PromotionBlocker
 
 
@@ -51,16 +53,21 @@ async def move(
     subject = f"alias:{model.name}/{alias}"
     await audit.record(session, ctx, clock, action=action, subject=subject, before=before, after=after, reason=reason)
     row.generation = await announce(session, ctx.tenant_id)  # before the row, which is written once and holds it
-    await store.point_alias(session, model, row)
+    await point_alias(session, row)
     return store.promotion_value(row, model.name)
 
 
 async def expected_state(session: AsyncSession, model: ModelRow, alias: str, expected: int | None) -> store.AliasState:
     """The alias as it stands; raises Conflict where the caller expected another revision (0: none yet)."""
     state = await store.alias_state(session, model, alias)
+    check_expected(model, alias, state, expected)
+    return state
+
+
+def check_expected(model: ModelRow, alias: str, state: store.AliasState, expected: int | None) -> None:
+    """As `expected_state`, of an alias whose state is known."""
     if expected is not None and expected != state.revision:
         raise Conflict(f"The alias {alias!r} of {model.name!r} is at revision {state.revision}, not {expected}: look again, then decide.")
-    return state
 
 
 async def previous(session: AsyncSession, model: ModelRow, alias: str, revision: int) -> PromotionRow | None:
@@ -73,17 +80,23 @@ async def previous(session: AsyncSession, model: ModelRow, alias: str, revision:
     return None
 
 
-async def blockers(session: AsyncSession, model: ModelRow, number: int, state: store.AliasState) -> list[PromotionBlocker]:
-    """All that stands in the way of pointing an alias in this state at the version; raises NotFound."""
-    candidate = store.version_value(await store.find_version(session, model, number), model.name)
-    if state.number == number:
-        return [b for b in rules.promotion_blockers(candidate.status, candidate.inspected, None, None, None) if not b.overridable]
-    serving: Signature | None = None
-    classes: tuple[str, ...] | None = None
-    if state.number is not None:
-        now = store.version_value(await store.find_version(session, model, state.number), model.name)
-        serving, classes = now.inspected, now.classes
-    return rules.promotion_blockers(candidate.status, candidate.inspected, candidate.classes, serving, classes)
+def blockers(standing: Standing) -> list[PromotionBlocker]:
+    """All that stands in the way of pointing the alias at the version."""
+    candidate, serving = standing.candidate, standing.serving
+    if standing.state.number == standing.number:
+        found = rules.promotion_blockers(standing.status, _signature(candidate), None, None, None)
+        return [b for b in found if not b.overridable]
+    if serving is None or serving == candidate:  # nobody calls it, or its callers will find what they found
+        return rules.promotion_blockers(standing.status, _signature(candidate), None, None, None)
+    return rules.promotion_blockers(standing.status, _signature(candidate), _classes(candidate), _signature(serving), _classes(serving))
+
+
+def _signature(found: Found) -> Signature | None:
+    return None if found.signature is None else Signature.from_json(found.signature)
+
+
+def _classes(found: Found) -> tuple[str, ...] | None:
+    return None if found.classes is None else tuple(found.classes)
 
 
 def refuse(model: ModelRow, alias: str, number: int, found: list[PromotionBlocker], allow_breaking: bool) -> None:

@@ -14,6 +14,7 @@ from app.kernel.context import Action
 from app.kernel.names import check_name
 from app.kernel.paging import Page, make_page, page_request
 from app.registry import aliases, effect, life, rules, store
+from app.registry.standing import bytes_of, standing
 from app.registry.types import PRODUCTION, Alias, Fallback, Model, ModelVersion, Promotion, PromotionBlocker, VersionStatus
 
 if TYPE_CHECKING:
@@ -167,8 +168,7 @@ class RegistryService:
         check_name("alias", alias)
         async with self._database.tenant_tx(ctx.tenant_id) as session:
             row = await store.find_model(session, ctx.tenant_id, model)
-            state = await store.alias_state(session, row, alias)
-            return await aliases.blockers(session, row, version, state)
+            return aliases.blockers(await standing(session, row, alias, version))
 
     async def promote(
         self,
@@ -212,11 +212,12 @@ class RegistryService:
         """
         ctx.require(Action.PROMOTE)
         row = await store.find_model(session, ctx.tenant_id, model, lock=True)
-        await store.find_version(session, row, version)
-        state = await aliases.expected_state(session, row, alias, expected_revision)
+        now = await standing(session, row, alias, version)
+        state = now.state
+        aliases.check_expected(row, alias, state, expected_revision)
         moved = state.number != version
         if moved:
-            aliases.refuse(row, alias, version, [*await aliases.blockers(session, row, version, state), *damage], allow_breaking)
+            aliases.refuse(row, alias, version, [*aliases.blockers(now), *damage], allow_breaking)
             parent = state.revision or None
             promotion = await aliases.move(session, ctx, self._clock, row, alias, state, version, parent, "promote", reason)
         else:
@@ -296,10 +297,10 @@ class RegistryService:
     async def damage(self, ctx: RequestContext, model: str, number: int) -> list[PromotionBlocker]:
         """A blocker where the version's bytes are not to be used here: what serves now serves on. Raises NotFound."""
         async with self._database.tenant_tx(ctx.tenant_id) as session:
-            row = await store.find_version(session, await store.find_model(session, ctx.tenant_id, model), number)
-        if row.status != VersionStatus.READY or row.artifact_digest is None:
+            status, digest = await bytes_of(session, ctx.tenant_id, model, number)
+        if status is not VersionStatus.READY or digest is None:
             return []
-        refusal = await self._artifacts.refusal(ctx.tenant_id, row.artifact_digest)
+        refusal = await self._artifacts.refusal(ctx.tenant_id, digest)
         return [] if refusal is None else [PromotionBlocker("ARTIFACT_REFUSED", refusal, overridable=False)]
 
     async def _beside_experiments(self, session: AsyncSession, ctx: RequestContext, promotions: Sequence[Promotion]) -> list[Promotion]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from sqlalchemy import func, select, tuple_, update
+from sqlalchemy import bindparam, func, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 
 from app.errors import Conflict, InvalidInput, NotFound
@@ -85,23 +85,44 @@ def promotion_value(row: PromotionRow, model: str) -> Promotion:
     )
 
 
+_MODEL = select(ModelRow).where(ModelRow.tenant_id == bindparam("tenant"), ModelRow.name == bindparam("name"))
+_MODEL_HELD = _MODEL.with_for_update()
+
+
 async def find_model(session: AsyncSession, tenant_id: UUID, name: str, *, lock: bool = False) -> ModelRow:
     """The model's row, held until the transaction ends where `lock`; raises NotFound."""
-    query = select(ModelRow).where(ModelRow.tenant_id == tenant_id, ModelRow.name == name)
-    storable = "\0" not in name  # PostgreSQL has no way to write it, and no model has such a name
-    row = (await session.execute(query.with_for_update() if lock else query)).scalar_one_or_none() if storable else None
+    query = _MODEL_HELD if lock else _MODEL
+    row = (await session.execute(query, {"tenant": tenant_id, "name": name})).scalar_one_or_none() if is_name(name) else None
     if row is None:
-        raise NotFound(f"There is no model named {name!r}.")
+        raise no_model(name)
     return row
 
 
 async def find_version(session: AsyncSession, model: ModelRow, number: int) -> ModelVersionRow:
     """The version's row; raises NotFound."""
-    key = (model.tenant_id, model.model_id, number)
-    row = await session.get(ModelVersionRow, key) if -(2**31) < number < 2**31 else None
+    known = known_number(number)
+    row = None if known is None else await session.get(ModelVersionRow, (model.tenant_id, model.model_id, known))
     if row is None:
-        raise NotFound(f"There is no version {number} of the model {model.name!r}.")
+        raise no_version(model.name, number)
     return row
+
+
+def is_name(text: str) -> bool:
+    """Whether a model may have it: PostgreSQL has no way to write a NUL, and refuses to be asked for one."""
+    return "\0" not in text
+
+
+def known_number(number: int) -> int | None:
+    """None where no version can have it, for the database could not be asked."""
+    return number if -(2**31) < number < 2**31 else None
+
+
+def no_model(name: str) -> NotFound:
+    return NotFound(f"There is no model named {name!r}.")
+
+
+def no_version(model: str, number: int) -> NotFound:
+    return NotFound(f"There is no version {number} of the model {model!r}.")
 
 
 async def list_models(session: AsyncSession, tenant_id: UUID, page: PageRequest) -> Keyed:
@@ -271,16 +292,6 @@ async def alias_state(session: AsyncSession, model: ModelRow, alias: str) -> Ali
 
 async def promotion_at(session: AsyncSession, model: ModelRow, alias: str, revision: int) -> PromotionRow | None:
     return await session.get(PromotionRow, (model.tenant_id, model.model_id, alias, revision))
-
-
-async def point_alias(session: AsyncSession, model: ModelRow, promotion: PromotionRow) -> None:
-    """Writes the history row and moves the alias to it."""
-    session.add(promotion)
-    values = {"number": promotion.number, "revision": promotion.revision}
-    key = {"tenant_id": model.tenant_id, "model_id": model.model_id, "name": promotion.alias}
-    moved = pg_insert(AliasRow).values(**key, **values)
-    await session.execute(moved.on_conflict_do_update(index_elements=["tenant_id", "model_id", "name"], set_=values))
-    await session.flush()
 
 
 async def aliases_serving(session: AsyncSession, model: ModelRow, number: int) -> list[str]:

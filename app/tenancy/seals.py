@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 
 from app.audit.types import AuditKeys
 from app.errors import Unavailable
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from app.tenancy.keys import MasterKey
 
+_SECRET = select(TenantRow.wrapped_secret).where(TenantRow.tenant_id == bindparam("tenant"))
 _log = logging.getLogger(__name__)
 
 
@@ -30,8 +31,7 @@ class TenantSeals:
 
     async def keys(self, session: AsyncSession, tenant_id: UUID) -> AuditKeys | None:
         """The tenant's audit keys, also of one that this transaction makes; None for an erased or unknown tenant. Raises Unavailable."""
-        query = select(TenantRow.wrapped_secret).where(TenantRow.tenant_id == tenant_id)
-        wrapped = (await session.execute(query)).scalar_one_or_none()
+        wrapped = (await session.execute(_SECRET, {"tenant": tenant_id})).scalar_one_or_none()
         if not wrapped:
             return None
         try:
