@@ -14,6 +14,7 @@ from app.audit.ports import SEALS
 from app.audit.rows import AuditEntryRow, AuditHeadRow
 from app.audit.types import Break, Person, Verdict
 from app.db.base import Bigint, Jsonb
+from app.db.statement import Statement
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 _PAGE = 1_000
 _NOTHING: Mapping[int, bytes] = MappingProxyType({})
 # The head is held until the transaction ends. What the database makes of the JSON is what is sealed: it is what can be read again.
-_HEAD = (
+_HEAD = Statement(
     select(
         AuditHeadRow.sequence,
         AuditHeadRow.seal,
@@ -39,7 +40,8 @@ _HEAD = (
     .with_for_update()
 )
 # Entry, head and names in one journey. Said once: a statement that is put together for each entry is compiled for each, too.
-_WRITE = text("""
+_WRITE = Statement(
+    text("""
     with moved as (update audit_heads set sequence = :sequence, seal = :seal where tenant_id = :tenant_id),
          met as (insert into audit_people (tenant_id, pseudonym, subject)
                  select :tenant_id, pseudonym, subject
@@ -48,11 +50,12 @@ _WRITE = text("""
     insert into audit_entries (tenant_id, id, at, actor, action, subject, before, after, reason, sequence, seal)
     values (:tenant_id, :id, :at, :actor, :action, :subject, :before, :after, :reason, :sequence, :seal)
 """).bindparams(
-    *(bindparam(name, type_=Uuid()) for name in ("tenant_id", "id")),
-    *(bindparam(name, type_=Jsonb) for name in ("before", "after")),
-    bindparam("at", type_=DateTime(timezone=True)),
-    bindparam("sequence", type_=Bigint),
-    bindparam("seal", type_=LargeBinary()),
+        *(bindparam(name, type_=Uuid()) for name in ("tenant_id", "id")),
+        *(bindparam(name, type_=Jsonb) for name in ("before", "after")),
+        bindparam("at", type_=DateTime(timezone=True)),
+        bindparam("sequence", type_=Bigint),
+        bindparam("seal", type_=LargeBinary()),
+    )
 )
 
 
@@ -69,14 +72,14 @@ async def write(session: AsyncSession, row: dict[str, Any]) -> bool:
     sealed = {**row, **{name: _hidden(row[name], keys, people) for name in ("before", "after")}}
     sealed["actor"] = _hidden(Person(row["actor"]), keys, people)
     tenant_id, values = row["tenant_id"], {"tenant": row["tenant_id"], "before": sealed["before"], "after": sealed["after"]}
-    head = (await session.execute(_HEAD, values)).one_or_none()
+    head = await _HEAD.row(session, **values)
     if head is None:
         await _begin(session, tenant_id, keys)
-        head = (await session.execute(_HEAD, values)).one()
+        head = await _HEAD.row(session, **values)
     fields = {name: sealed[name] for name in ("id", "at", "actor", "action", "subject", "reason")}
     link = Link(sequence=head.sequence + 1, before=head.before, after=head.after, **fields)
     sealed |= {"sequence": link.sequence, "seal": seal(keys.chain, head.seal, link)}
-    await session.execute(_WRITE, {**sealed, "pseudonyms": list(people), "subjects": list(people.values())})
+    await _WRITE.rows(session, **sealed, pseudonyms=list(people), subjects=list(people.values()))
     return True
 
 

@@ -7,11 +7,12 @@ commits, and a reader that has seen generation n has seen all changes up to n. A
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, Select, Uuid, bindparam, delete, func, select, text
+from sqlalchemy import CheckConstraint, Select, Uuid, bindparam, column, delete, func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db.base import Base, Bigint
+from app.db.statement import Statement
 
 CHANNEL = "turnout_routing"  # of NOTIFY; the payload is the generation in decimal
 
@@ -38,11 +39,15 @@ class RoutingGenerationRow(Base):
 
 _SINCE = bindparam("since", 0, type_=Bigint)
 # One journey, for other writers wait meanwhile.
-_ANNOUNCE = text("""
+_ANNOUNCE = Statement(
+    text("""
     with raised as (update routing_generation set generation = generation + 1 returning generation),
          told as (insert into outbox (generation, tenant_id) select generation, :tenant_id from raised)
-    select generation, pg_notify(:channel, generation::text) from raised
-""").bindparams(bindparam("tenant_id", type_=Uuid()))
+    select generation, pg_notify(:channel, generation::text) as told from raised
+""")
+    .bindparams(bindparam("tenant_id", type_=Uuid()))
+    .columns(column("generation"), column("told"))
+)
 
 
 async def announce(session: AsyncSession, tenant_id: UUID) -> int:
@@ -50,8 +55,8 @@ async def announce(session: AsyncSession, tenant_id: UUID) -> int:
 
     Whoever listens to `CHANNEL` hears it at the commit: the number alone, for a listener may be anybody who can log in.
     """
-    generation: int = (await session.execute(_ANNOUNCE, {"tenant_id": tenant_id, "channel": CHANNEL})).scalar_one()
-    return generation
+    row = await _ANNOUNCE.row(session, tenant_id=tenant_id, channel=CHANNEL)
+    return int(row.generation)
 
 
 def changed_tenants() -> Select[UUID]:

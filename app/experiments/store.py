@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import ARRAY, Text, Uuid, any_, bindparam, func, select
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 
+from app.db.statement import Statement
 from app.errors import Conflict, InvalidInput, NotFound
 from app.experiments import rules
 from app.experiments.rows import ExperimentRow, MetricRow
@@ -205,7 +206,7 @@ async def slots_of_others(session: AsyncSession, row: ExperimentRow) -> list[rul
     return [tuple((start, end) for start, end in slots) for slots in (await session.execute(query)).scalars()]
 
 
-_ON_MODELS = (
+_ON_MODELS = Statement(
     select(ExperimentRow.model_id, ExperimentRow.key, ExperimentRow.status, ExperimentRow.variants)
     .where(ExperimentRow.tenant_id == bindparam("tenant"), ExperimentRow.model_id == any_(bindparam("models", type_=ARRAY(Uuid))))
     .where(ExperimentRow.status == any_(bindparam("statuses", type_=ARRAY(Text))))
@@ -218,7 +219,7 @@ async def with_version(
 ) -> list[tuple[UUID, str, ExperimentStatus, tuple[Variant, ...]]]:
     """(model, key, status, variants) of experiments in one of `statuses` on one of these models, by key."""
     models = list({model_id for model_id, _ in versions})
-    found = await session.execute(_ON_MODELS, {"tenant": tenant_id, "models": models, "statuses": [each.value for each in statuses]})
+    found = await _ON_MODELS.rows(session, tenant=tenant_id, models=models, statuses=[each.value for each in statuses])
     return [(model, key, ExperimentStatus(s), tuple(Variant.from_json(v) for v in variants)) for model, key, s, variants in found]
 
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 import structlog
-from sqlalchemy import text
+from sqlalchemy import Uuid, bindparam, column, text
 
+from app.db.statement import Statement
 from app.errors import Unavailable
 from app.registry.types import ReplicaAck
 
@@ -51,7 +52,8 @@ NOTHING_KNOWN = Effect((), everywhere=False, hopeless=False)
 
 # A replica counts for a change where it joined before it; one that joined later began with it. One that has left, or was silent for
 # ten minutes, counts where it did serve the change. Silence of three heartbeats: stopped, cut off or dead.
-_EFFECT = text("""
+_EFFECT = Statement(
+    text("""
     with change as (select unnest(cast(:generations as bigint[])) as generation, unnest(cast(:versions as text[])) as version)
     select c.generation, c.version, r.name, a.at, r.seen_at < now() - interval '6 seconds' as silent
     from change c join replicas r on r.joined_generation < c.generation
@@ -63,6 +65,9 @@ _EFFECT = text("""
     where a.at is not null or (r.left_at is null and r.seen_at > now() - interval '10 minutes')
     order by r.name, r.replica_id
 """)
+    .bindparams(bindparam("tenant_id", type_=Uuid()))
+    .columns(*map(column, ("generation", "version", "name", "at", "silent")))
+)
 # A change for all tenants is acknowledged by nobody, but each heartbeat says of which generation the whole picture is.
 _PICTURES = text("""
     select name, case when greatest(joined_generation, generation) >= :generation then seen_at end as at,
@@ -103,9 +108,9 @@ async def of_promotions(session: AsyncSession, tenant_id: UUID, promotions: Coll
 
 async def effects_of(session: AsyncSession, tenant_id: UUID, changes: Collection[Change]) -> dict[Change, Effect]:
     """What is known of each change now."""
-    parameters = {"tenant_id": tenant_id, "generations": [c[0] for c in changes], "versions": [c[1] for c in changes]}
+    generations, versions = [c[0] for c in changes], [c[1] for c in changes]
     found: dict[Change, list[tuple[ReplicaAck, bool]]] = defaultdict(list)
-    for row in await session.execute(_EFFECT, parameters):
+    for row in await _EFFECT.rows(session, tenant_id=tenant_id, generations=generations, versions=versions):
         found[(row.generation, row.version)].append((ReplicaAck(row.name, row.at), row.silent))
     # A change that nobody counts for is so old that each replica of today began with it.
     none_behind = True if len(found) == len(changes) else (await session.execute(_LIVE)).scalar_one()

@@ -1,7 +1,4 @@
-"""What a promotion asks and writes: of versions only what decides, for a version's row may hold megabytes that nobody asks for here.
-
-Each statement is said once: one that is put together for each promotion costs more than what it asks.
-"""
+"""What a promotion asks and writes: of versions only what decides, for a version's row may hold megabytes that nobody asks for here."""
 
 from __future__ import annotations
 
@@ -12,6 +9,7 @@ from sqlalchemy import DateTime, Uuid, bindparam, select, text
 from sqlalchemy.orm import aliased
 
 from app.db.base import Bigint
+from app.db.statement import Statement
 from app.registry import store
 from app.registry.rows import AliasRow, ModelRow, ModelVersionRow
 from app.registry.types import VersionStatus
@@ -30,13 +28,13 @@ def _is_of_model(row: Any) -> Any:
 
 _candidate, _serving = aliased(ModelVersionRow), aliased(ModelVersionRow)
 _is_candidate = _is_of_model(_candidate) & (_candidate.number == bindparam("number"))
-_BYTES = (
+_BYTES = Statement(
     select(_candidate.status, _candidate.artifact_digest)
     .select_from(ModelRow)
     .outerjoin(_candidate, _is_candidate)
     .where(ModelRow.tenant_id == bindparam("tenant"), ModelRow.name == bindparam("name"))
 )
-_STANDING = (
+_STANDING = Statement(
     select(
         AliasRow.number,
         AliasRow.revision,
@@ -50,16 +48,18 @@ _STANDING = (
     .outerjoin(_serving, _is_of_model(_serving) & (_serving.number == AliasRow.number))
     .where(ModelRow.tenant_id == bindparam("tenant"), ModelRow.model_id == bindparam("model"))
 )
-_MOVE = text("""
+_MOVE = Statement(
+    text("""
     with told as (
       insert into promotions (tenant_id, model_id, alias, revision, number, previous_number, parent_revision, at, by, reason, generation)
       values (:tenant_id, :model_id, :alias, :revision, :number, :previous_number, :parent_revision, :at, :by, :reason, :generation))
     insert into aliases (tenant_id, model_id, name, number, revision) values (:tenant_id, :model_id, :alias, :number, :revision)
     on conflict (tenant_id, model_id, name) do update set number = excluded.number, revision = excluded.revision
 """).bindparams(
-    *(bindparam(name, type_=Uuid()) for name in ("tenant_id", "model_id")),
-    bindparam("at", type_=DateTime(timezone=True)),
-    bindparam("generation", type_=Bigint),
+        *(bindparam(name, type_=Uuid()) for name in ("tenant_id", "model_id")),
+        bindparam("at", type_=DateTime(timezone=True)),
+        bindparam("generation", type_=Bigint),
+    )
 )
 _MOVED = ("tenant_id", "model_id", "alias", "revision", "number", "previous_number", "parent_revision", "at", "by", "reason", "generation")
 
@@ -85,8 +85,8 @@ class Standing:
 
 async def bytes_of(session: AsyncSession, tenant_id: UUID, model: str, number: int) -> tuple[VersionStatus, str | None]:
     """The version's status and its artifact's digest; raises NotFound."""
-    asked = {"tenant": tenant_id, "name": model, "number": store.known_number(number)}
-    row = (await session.execute(_BYTES, asked)).one_or_none() if store.is_name(model) else None
+    known = store.known_number(number)
+    row = await _BYTES.row(session, tenant=tenant_id, name=model, number=known) if store.is_name(model) else None
     if row is None:
         raise store.no_model(model)
     if row.status is None:
@@ -96,8 +96,8 @@ async def bytes_of(session: AsyncSession, tenant_id: UUID, model: str, number: i
 
 async def standing(session: AsyncSession, model: ModelRow, alias: str, number: int) -> Standing:
     """How things stand now; raises NotFound for the version. It is not to change meanwhile where the caller holds the model's lock."""
-    asked = {"tenant": model.tenant_id, "model": model.model_id, "alias": alias, "number": store.known_number(number)}
-    row = (await session.execute(_STANDING, asked)).one()
+    known = store.known_number(number)
+    row = await _STANDING.row(session, tenant=model.tenant_id, model=model.model_id, alias=alias, number=known)
     if row.status is None:
         raise store.no_version(model.name, number)
     state = store.AliasState(None, 0) if row.number is None else store.AliasState(row.number, row.revision)
@@ -107,4 +107,4 @@ async def standing(session: AsyncSession, model: ModelRow, alias: str, number: i
 
 async def point_alias(session: AsyncSession, promotion: PromotionRow) -> None:
     """Writes the history row and moves the alias to it, in one journey."""
-    await session.execute(_MOVE, {name: getattr(promotion, name) for name in _MOVED})
+    await _MOVE.rows(session, **{name: getattr(promotion, name) for name in _MOVED})

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import bindparam, select
 
 from app.audit.types import AuditKeys
+from app.db.statement import Statement
 from app.errors import Unavailable
 from app.tenancy.keys import TenantKeys, UnreadableSecret
 from app.tenancy.rows import TenantRow
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from app.tenancy.keys import MasterKey
 
-_SECRET = select(TenantRow.wrapped_secret).where(TenantRow.tenant_id == bindparam("tenant"))
+_SECRET = Statement(select(TenantRow.wrapped_secret).where(TenantRow.tenant_id == bindparam("tenant")))
 _log = logging.getLogger(__name__)
 
 
@@ -31,11 +32,11 @@ class TenantSeals:
 
     async def keys(self, session: AsyncSession, tenant_id: UUID) -> AuditKeys | None:
         """The tenant's audit keys, also of one that this transaction makes; None for an erased or unknown tenant. Raises Unavailable."""
-        wrapped = (await session.execute(_SECRET, {"tenant": tenant_id})).scalar_one_or_none()
-        if not wrapped:
+        row = await _SECRET.row(session, tenant=tenant_id)
+        if row is None or not row.wrapped_secret:
             return None
         try:
-            keys = TenantKeys.derive(tenant_id, self._master_key.unwrap(tenant_id, wrapped))
+            keys = TenantKeys.derive(tenant_id, self._master_key.unwrap(tenant_id, row.wrapped_secret))
         except UnreadableSecret as error:
             _log.error("a tenant's audit keys cannot be read", extra={"tenant_id": str(tenant_id), "reason": str(error)})
             raise Unavailable("The tenant's keys cannot be read on this machine: see its log.") from None
