@@ -65,6 +65,22 @@ async def retried(
     `when`: whether a failure is one after which the same may succeed in a moment. `what`: its name in the log.
     """
     budget.called()
+    try:
+        return await call()
+    except Exception as error:  # noqa: BLE001  `when` says which
+        failed = error
+    return await _again(what, call, failed, when, attempts, budget)
+
+
+async def _again(
+    what: str,
+    call: Callable[[], Awaitable[T]],
+    failed: Exception,
+    when: Callable[[Exception], bool],
+    attempts: int,
+    budget: RetryBudget,
+) -> T:
+    """As `retried`, of a call whose first try has failed so."""
     made = 0
 
     def again(error: Exception) -> bool:
@@ -81,6 +97,8 @@ async def retried(
     async for attempt in tries.with_name(what, (), {}):
         made += 1
         with attempt:
+            if made == 1:
+                raise failed
             return await call()
     raise AssertionError("unreachable")
 

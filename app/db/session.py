@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from sqlalchemy import event, text
+from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from app.db.breaker import DatabaseBreaker
 
-_SET_TENANT = text("select set_config('app.tenant_id', cast(:tenant_id as text), true)")
+_SET_TENANT = "select set_config('app.tenant_id', $1, true)"
 
 
 class TenantSession(Session):
@@ -35,7 +35,7 @@ def _name_tenant(session: Session, _transaction: Any, connection: Connection) ->
     tenant_id = session.info.get("tenant_id")
     if not isinstance(tenant_id, UUID):
         raise TypeError("a transaction was begun without a tenant")  # ours to repair, so no AppError
-    connection.execute(_SET_TENANT, {"tenant_id": str(tenant_id)})
+    connection.exec_driver_sql(_SET_TENANT, (str(tenant_id),))
 
 
 class Database:
@@ -75,9 +75,14 @@ class Database:
         then unknown, as with every database.
         """
         with self._breaker.watch(), translated():
-            async with self._breaker.while_it_answers() if self._patient else nullcontext(), await self._begin(tenant_id) as session:
-                yield session
-                await session.commit()
+            async with self._breaker.while_it_answers() if self._patient else nullcontext():
+                session = await self._begin(tenant_id)
+                try:
+                    yield session
+                    await session.commit()  # gives the connection back, too: nothing is left to close
+                except BaseException:
+                    async with session:
+                        raise
 
     async def close(self) -> None:
         """Closes the pool's connections."""
