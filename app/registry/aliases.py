@@ -9,18 +9,17 @@ from app.db.outbox import announce
 from app.errors import Conflict, NotPromotable
 from app.kernel.signature import Signature
 from app.registry import rules, store
-from app.registry.rows import PromotionRow
 from app.registry.standing import point_alias
-from app.registry.types import VersionStatus
+from app.registry.types import Promotion, VersionStatus
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
     from app.kernel.clock import Clock
     from app.kernel.context import RequestContext
-    from app.registry.rows import ModelRow
+    from app.registry.rows import ModelRow, PromotionRow
     from app.registry.standing import Found, Standing
-    from app.registry.types import Promotion, PromotionBlocker
+    from app.registry.types import PromotionBlocker
 
 
 async def move(
@@ -36,25 +35,15 @@ async def move(
     reason: str | None,
 ) -> Promotion:
     """The alias pointed at the version, with its history row, audit row and news. The caller holds the model's lock."""
-    row = PromotionRow(
-        tenant_id=model.tenant_id,
-        model_id=model.model_id,
-        alias=alias,
-        revision=state.revision + 1,
-        number=number,
-        previous_number=state.number,
-        parent_revision=parent_revision,
-        at=clock.now(),
-        by=ctx.subject,
-        reason=reason,
-    )
+    at, revision = clock.now(), state.revision + 1
     before = None if state.number is None else {"version": state.number, "revision": state.revision}
-    after = {"version": number, "revision": row.revision}
+    after = {"version": number, "revision": revision}
     subject = f"alias:{model.name}/{alias}"
     await audit.record(session, ctx, clock, action=action, subject=subject, before=before, after=after, reason=reason)
-    row.generation = await announce(session, ctx.tenant_id)  # before the row, which is written once and holds it
-    await point_alias(session, row)
-    return store.promotion_value(row, model.name)
+    generation = await announce(session, ctx.tenant_id)  # before the history row, which is written once and holds it
+    moved = Promotion(model.name, alias, number, state.number, revision, at, ctx.subject, reason, model.model_id, generation)
+    await point_alias(session, model, moved, parent_revision)
+    return moved
 
 
 async def expected_state(session: AsyncSession, model: ModelRow, alias: str, expected: int | None) -> store.AliasState:

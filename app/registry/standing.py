@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncSession
 
-    from app.registry.rows import PromotionRow
+    from app.registry.types import Promotion
 
 
 def _is_of_model(row: Any) -> Any:
@@ -61,7 +61,6 @@ _MOVE = Statement(
         bindparam("generation", type_=Bigint),
     )
 )
-_MOVED = ("tenant_id", "model_id", "alias", "revision", "number", "previous_number", "parent_revision", "at", "by", "reason", "generation")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +104,19 @@ async def standing(session: AsyncSession, model: ModelRow, alias: str, number: i
     return Standing(state, number, VersionStatus(row.status), Found(row.candidate_signature, row.candidate_classes), serving)
 
 
-async def point_alias(session: AsyncSession, promotion: PromotionRow) -> None:
+async def point_alias(session: AsyncSession, model: ModelRow, promotion: Promotion, parent_revision: int | None) -> None:
     """Writes the history row and moves the alias to it, in one journey."""
-    await _MOVE.rows(session, **{name: getattr(promotion, name) for name in _MOVED})
+    await _MOVE.rows(
+        session,
+        tenant_id=model.tenant_id,
+        model_id=model.model_id,
+        alias=promotion.alias,
+        revision=promotion.revision,
+        number=promotion.version,
+        previous_number=promotion.previous_version,
+        parent_revision=parent_revision,
+        at=promotion.at,
+        by=promotion.by,
+        reason=promotion.reason,
+        generation=promotion.generation,
+    )
