@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 WAIT_S = 2.0
 KEPT_DAYS = 30  # how long acknowledgements are kept, and so how long a promotion can name who served it, and since when
-_FIRST_LOOK_S, _LONGEST_LOOK_S = 0.004, 0.05
+_FIRST_LOOK_S, _LONGEST_LOOK_S = 0.002, 0.05
 _NOT_SAID = ("unknown",)  # where no replica is on record, or the database did not say
 log = structlog.get_logger()
 
@@ -117,16 +117,19 @@ async def effects_of(session: AsyncSession, tenant_id: UUID, changes: Collection
     return {change: _effect(found.get(change, []), none_behind=none_behind) for change in changes}
 
 
-async def await_effect(database: Database, tenant_id: UUID, change: Change, within_s: float = WAIT_S) -> Effect:
+async def await_effect(
+    database: Database, tenant_id: UUID, change: Change, within_s: float = WAIT_S, *, here: asyncio.Future[None] | None = None
+) -> Effect:
     """What is known once every replica serves the change, or nobody who does not is likely to, or the time is up.
 
-    Call it after the commit: a replica that joins later looks after joining, and so finds the change by itself.
+    Call it after the commit: a replica that joins later looks after joining, and so finds the change by itself. `here`: done when this
+    process serves it; a look before that would most likely be in vain.
     """
 
     async def look(session: AsyncSession) -> Effect:
         return (await effects_of(session, tenant_id, [change]))[change]
 
-    return await _awaited(database, tenant_id, look, within_s)
+    return await _awaited(database, tenant_id, look, within_s, here)
 
 
 async def await_pictures(database: Database, generation: int, within_s: float) -> Effect:
@@ -136,7 +139,7 @@ async def await_pictures(database: Database, generation: int, within_s: float) -
         rows = await session.execute(_PICTURES, {"generation": generation})
         return _effect([(ReplicaAck(row.name, row.at), row.silent) for row in rows], none_behind=False)
 
-    return await _awaited(database, _NOBODY, look, within_s)
+    return await _awaited(database, _NOBODY, look, within_s, None)
 
 
 def warn_of_missing(tenant_id: UUID | None, known: Effect) -> None:
@@ -145,10 +148,18 @@ def warn_of_missing(tenant_id: UUID | None, known: Effect) -> None:
         log.warning("a change is not heard of by every replica", tenant_id=tenant_id and str(tenant_id), replicas=known.missing)
 
 
-async def _awaited(database: Database, tenant_id: UUID, look: Callable[[AsyncSession], Awaitable[Effect]], within_s: float) -> Effect:
+async def _awaited(
+    database: Database,
+    tenant_id: UUID,
+    look: Callable[[AsyncSession], Awaitable[Effect]],
+    within_s: float,
+    here: asyncio.Future[None] | None,
+) -> Effect:
     loop = asyncio.get_running_loop()
     end, wait_s = loop.time() + within_s, _FIRST_LOOK_S
     known = NOTHING_KNOWN
+    if here is not None:
+        await asyncio.wait([here], timeout=_LONGEST_LOOK_S)
     while True:
         await asyncio.sleep(wait_s)
         try:
@@ -158,7 +169,7 @@ async def _awaited(database: Database, tenant_id: UUID, look: Callable[[AsyncSes
             pass
         if known.everywhere or known.hopeless or loop.time() + wait_s > end:
             return known
-        wait_s = min(1.5 * wait_s, _LONGEST_LOOK_S)
+        wait_s = min(2 * wait_s, _LONGEST_LOOK_S)
 
 
 def _effect(acks: list[tuple[ReplicaAck, bool]], *, none_behind: bool) -> Effect:

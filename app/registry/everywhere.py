@@ -49,7 +49,8 @@ class Everywhere:
         The process does not rely on its own acknowledgement: where that cannot be written, nobody waits for it, and yet whoever asks
         this process next must be answered by the change.
         """
-        known, _ = await asyncio.gather(await_effect(self._database, tenant_id, change), self.caught_up(tenant_id))
+        here = asyncio.create_task(self.caught_up(tenant_id))
+        known, _ = await asyncio.gather(await_effect(self._database, tenant_id, change, here=here), here)
         return known
 
     async def in_force(self, tenant_id: UUID | None, generation: int) -> None:
