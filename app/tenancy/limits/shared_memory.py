@@ -5,15 +5,15 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
-import threading
 import time
+from functools import partial
 from struct import Struct
 from typing import TYPE_CHECKING
 
 from app.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
     from types import TracebackType
 
@@ -22,6 +22,7 @@ _HEADER_BYTES = 64
 _NEIGHBOURS = 16  # slots in which a key may lie, from its home on
 _SLOT = Struct("=16sqq")  # key, value, when the value has lost its meaning (in the unit that the table's user counts in)
 _VALUES = Struct("=qq")
+_read, _write = _SLOT.unpack_from, _SLOT.pack_into
 _FREE = bytes(KEY_BYTES)
 _UNLESS_TAKEN = fcntl.LOCK_EX | fcntl.LOCK_NB
 _PATIENCE_S = 0.01
@@ -40,19 +41,15 @@ class Table:
     def __init__(self, memory: mmap.mmap, offset: int, slots: int) -> None:
         self._memory, self._offset, self._slots = memory, offset, slots
 
+    def slot(self, key: bytes) -> Slot:
+        """What lies under `key`, for who asks for it again and again."""
+        return Slot(self, self._memory, self._home(key), key)
+
     def find(self, key: bytes, now: int) -> tuple[int, int, int]:
         """(place, value, expiry) of `key`; (where it would go, 0, 0) where it is not there or has expired by `now`."""
-        memory = self._memory
-        place = self._offset + int.from_bytes(key[:4]) % self._slots * _SLOT.size
-        found, value, expiry = _SLOT.unpack_from(memory, place)
-        if found == key:  # at home, as nearly all are
-            return (place, value, expiry) if expiry > now else (place, 0, 0)
-        return self._look_around(key, place, now)
-
-    def _look_around(self, key: bytes, place: int, now: int) -> tuple[int, int, int]:
-        memory = self._memory
-        best, best_expiry = place, None
-        for at in range(place, place + _NEIGHBOURS * _SLOT.size, _SLOT.size):
+        memory, home = self._memory, self._home(key)
+        best, best_expiry = home, None
+        for at in range(home, home + _NEIGHBOURS * _SLOT.size, _SLOT.size):
             found, value, expiry = _SLOT.unpack_from(memory, at)
             if found == key:
                 return (at, value, expiry) if expiry > now else (at, 0, 0)
@@ -72,12 +69,38 @@ class Table:
         for at in range(self._offset, self._offset + self._slots * _SLOT.size, _SLOT.size):
             _VALUES.pack_into(self._memory, at + KEY_BYTES, 0, 0)
 
+    def _home(self, key: bytes) -> int:
+        return self._offset + int.from_bytes(key[:4]) % self._slots * _SLOT.size
+
+
+class Slot:
+    """One key of a table. Every call is made under the memory's lock, and `write` under the one of the latest `read`."""
+
+    __slots__ = ("_home", "_key", "_memory", "_place", "_table")
+
+    def __init__(self, table: Table, memory: mmap.mmap, home: int, key: bytes) -> None:
+        self._table, self._memory, self._key = table, memory, key
+        self._home = self._place = home
+
+    def read(self, now: int) -> int:
+        """The value; 0 where it is not there or has expired by `now`."""
+        self._place = place = self._home
+        found, value, expiry = _read(self._memory, place)
+        if found != self._key:  # not at home, as nearly all are
+            self._place, value, expiry = self._table.find(self._key, now)
+        return value if expiry > now else 0
+
+    def write(self, value: int, expiry: int) -> None:
+        """As the table's, where `read` found it or it would go."""
+        _write(self._memory, self._place, self._key, value, expiry)
+
 
 class SharedMemory:
     """The mapped file at `path` with one table for each name in `tables` (name to number of slots).
 
     Its lock is `lock` and `unlock`, or the memory as a context manager, which costs a quarter of a microsecond more.
-    Opened after forking, once a process. Raises ConfigurationError where the file cannot be made.
+    Opened after forking, once a process, for one of its threads: flock is between processes alone. Raises ConfigurationError where the
+    file cannot be made.
     """
 
     def __init__(self, path: Path, tables: Mapping[str, int]) -> None:
@@ -94,8 +117,8 @@ class SharedMemory:
         for name, slots in tables.items():
             self._tables[name] = Table(self._memory, offset, slots)
             offset += (slots + _NEIGHBOURS) * _SLOT.size
-        self._threads = threading.Lock()  # flock is between processes alone
-        self._locked = False
+        # Given up where it was not had, too: that takes it from nobody.
+        self.unlock: Callable[[], None] = partial(fcntl.flock, self._descriptor, fcntl.LOCK_UN)
         self.patience_s = _PATIENCE_S
         self._impatient_until = 0.0
 
@@ -108,19 +131,12 @@ class SharedMemory:
 
     def lock(self) -> None:
         """Returns when the memory is ours; `unlock` follows in any case."""
-        self._threads.acquire()
         try:
             fcntl.flock(self._descriptor, _UNLESS_TAKEN)
         except BlockingIOError:
-            self._locked = self._wait()
+            self._wait()
         else:
-            self._locked = True
             self._impatient_until = 0.0
-
-    def unlock(self) -> None:
-        if self._locked:
-            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
-        self._threads.release()
 
     def __enter__(self) -> None:
         self.lock()
@@ -128,15 +144,15 @@ class SharedMemory:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.unlock()
 
-    def _wait(self) -> bool:
-        """Whether the lock came while we waited: microseconds as a rule, more where its holder waits for a processor.
+    def _wait(self) -> None:
+        """Returns when the lock came: after microseconds as a rule, more where its holder waits for a processor.
 
         A holder that was stopped must not stop us: after our patience we go on without the lock, at the price that one of two
         simultaneous changes may be lost, and wait for nobody until the lock is seen free again or a second has passed.
         """
         start = time.monotonic()
         if start < self._impatient_until:
-            return False
+            return
         spins = 0
         while time.monotonic() - start < self.patience_s:
             spins += 1
@@ -145,9 +161,8 @@ class SharedMemory:
                 fcntl.flock(self._descriptor, _UNLESS_TAKEN)
             except BlockingIOError:
                 continue
-            return True
+            return
         self._impatient_until = time.monotonic() + _IMPATIENCE_S
-        return False
 
 
 def _open(path: Path, header: bytes, size: int) -> int:
