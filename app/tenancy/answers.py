@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from app.tenancy.directory import TenantDirectory, TenantEntry
     from app.tenancy.limits.budgets import Budgets, Said, SharedTake
     from app.tenancy.limits.limiter import Decision
-    from app.tenancy.limits.under_way import Place, UnderWay
+    from app.tenancy.limits.under_way import OfTenant, UnderWay
     from app.tenancy.types import TenantLimits
 
 _NO_TENANT_YET = "There is no such tenant."
@@ -52,7 +52,7 @@ class TenantAnswers:
         """The pseudonym of `unit` in flags, logs and exports, of the current generation."""
         return self._entry(tenant_id).keys.unit_pseudonym(unit)
 
-    def under_way(self, tenant_id: UUID) -> Place:
+    def under_way(self, tenant_id: UUID) -> OfTenant:
         """One prediction of the tenant while it lasts; entering raises RateLimited where too many are under way on this machine."""
         return self._under_way.one(tenant_id, self._entry(tenant_id).tenant.limits)
 
