@@ -25,7 +25,7 @@ class TenantAnswers:
     """Reads the directory, in memory; one a process."""
 
     def __init__(self, directory: TenantDirectory, budgets: Budgets, under_way: UnderWay, operator_limits: TenantLimits) -> None:
-        self._directory = directory
+        self._tenant = directory.by_id
         self._budgets, self._under_way = budgets, under_way
         self._operator_limits = operator_limits
 
@@ -62,18 +62,19 @@ class TenantAnswers:
 
     def take(self, ctx: RequestContext, cost: int) -> Decision:
         """Spends request tokens of the caller's tenant on this machine; a refused cost is not spent."""
-        return self._budgets.take(ctx.tenant_id, self._limits(ctx), cost)
+        tenant_id = ctx.tenant_id
+        return self._budgets.take(tenant_id, self._limits(tenant_id), cost)
 
     def shared(self, ctx: RequestContext, cost: int, here: Said) -> SharedTake | None:
         """Begins to spend on all machines what `take` has just allowed on this one; None where there is nobody to ask."""
-        return self._budgets.shared(ctx.tenant_id, self._limits(ctx), cost, here) if self._budgets.asks_others else None
+        return self._budgets.shared(ctx.tenant_id, self._limits(ctx.tenant_id), cost, here) if self._budgets.asks_others else None
 
-    def _limits(self, ctx: RequestContext) -> TenantLimits:
-        entry = self._directory.by_id(ctx.tenant_id)
+    def _limits(self, tenant_id: UUID) -> TenantLimits:
+        entry = self._tenant(tenant_id)
         return self._operator_limits if entry is None else entry.tenant.limits
 
     def _entry(self, tenant_id: UUID) -> TenantEntry:
-        entry = self._directory.by_id(tenant_id)
+        entry = self._tenant(tenant_id)
         if entry is None:
             raise NotFound(_NO_TENANT_YET)
         return entry
