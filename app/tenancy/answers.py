@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from app.errors import NotFound
 from app.kernel.ids import is_genuine
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Awaitable
     from uuid import UUID
 
     from app.kernel.context import RequestContext
@@ -27,6 +27,7 @@ class TenantAnswers:
     def __init__(self, directory: TenantDirectory, budgets: Budgets, under_way: UnderWay, operator_limits: TenantLimits) -> None:
         self._tenant = directory.by_id
         self._budgets, self._under_way = budgets, under_way
+        self._take = budgets.take if budgets.asks_others else budgets.limiter.take
         self._operator_limits = operator_limits
 
     def max_models(self, tenant_id: UUID) -> int:
@@ -56,14 +57,18 @@ class TenantAnswers:
         """One prediction of the tenant while it lasts; entering raises RateLimited where too many are under way on this machine."""
         return self._under_way.one(tenant_id, self._entry(tenant_id).tenant.limits)
 
-    def charge(self, tenant_id: UUID, rows: int) -> Coroutine[Any, Any, None]:
-        """Counts predicted rows against the tenant's day; raises QuotaExceeded. Waits for nobody where no store is configured."""
-        return self._budgets.charge_rows(tenant_id, self._entry(tenant_id).tenant.limits, rows)
+    def charge(self, tenant_id: UUID, rows: int) -> Awaitable[None] | None:
+        """Counts predicted rows against the tenant's day; raises QuotaExceeded. None: done, as nobody else is to be asked."""
+        limits = self._entry(tenant_id).tenant.limits
+        if self._budgets.asks_others:
+            return self._budgets.charge_rows(tenant_id, limits, rows)
+        self._budgets.limiter.charge_rows(tenant_id, limits, rows)
+        return None
 
     def take(self, ctx: RequestContext, cost: int) -> Decision:
         """Spends request tokens of the caller's tenant on this machine; a refused cost is not spent."""
         tenant_id = ctx.tenant_id
-        return self._budgets.take(tenant_id, self._limits(tenant_id), cost)
+        return self._take(tenant_id, self._limits(tenant_id), cost)
 
     def shared(self, ctx: RequestContext, cost: int, here: Said) -> SharedTake | None:
         """Begins to spend on all machines what `take` has just allowed on this one; None where there is nobody to ask."""
