@@ -103,7 +103,7 @@ class ServiceLevels:
                     log.exception("service_level_not_written")
                 self._written[key] = whole
             if key[1] < today and whole == counts:  # nothing came meanwhile
-                del self._counts[key]
+                self._counts.pop(key, None)
                 self._written.pop(key, None)
 
     async def of(self, ctx: RequestContext, days: int) -> ServiceLevel:

@@ -110,13 +110,13 @@ class RateLimiter:
 
     def take_rows(self, tenant_id: UUID, limits: TenantLimits, rows: int) -> Decision:
         """Counts `rows` (0 or more) into the tenant's UTC day where they fit; a refusal counts nothing."""
-        if rows < 0:
-            raise ValueError("rows are never negative")
         added, total = self._add_rows(tenant_id, limits, rows)
         return self._of_rows(limits, rows, added, total)
 
     def _add_rows(self, tenant_id: UUID, limits: TenantLimits, rows: int) -> tuple[bool, int]:
         """Whether they fit, and the rows of today now."""
+        if rows < 0:
+            raise ValueError("rows are never negative")
         now_ms = self._clock.time_ms()
         day = now_ms // _DAY_MS
         known = self._rows.get(tenant_id)
@@ -170,8 +170,6 @@ class RateLimiter:
 
     def charge_rows(self, tenant_id: UUID, limits: TenantLimits, rows: int) -> None:
         """As `take_rows`; raises QuotaExceeded that says what is left and when the day begins anew."""
-        if rows < 0:
-            raise ValueError("rows are never negative")
         added, total = self._add_rows(tenant_id, limits, rows)
         if not added:
             require_rows(self._of_rows(limits, rows, added, total), rows)

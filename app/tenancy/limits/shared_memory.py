@@ -24,7 +24,6 @@ _SLOT = Struct("=16sqq")  # key, value, when the value has lost its meaning (in 
 _VALUES = Struct("=qq")
 _read, _write = _SLOT.unpack_from, _SLOT.pack_into
 _FREE = bytes(KEY_BYTES)
-_UNLESS_TAKEN = fcntl.LOCK_EX | fcntl.LOCK_NB
 _PATIENCE_S = 0.01
 _IMPATIENCE_S = 1.0
 _SPINS = 8
@@ -117,6 +116,7 @@ class SharedMemory:
         for name, slots in tables.items():
             self._tables[name] = Table(self._memory, offset, slots)
             offset += (slots + _NEIGHBOURS) * _SLOT.size
+        self._try_lock = partial(fcntl.flock, self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # Given up where it was not had, too: that takes it from nobody.
         self.unlock: Callable[[], None] = partial(fcntl.flock, self._descriptor, fcntl.LOCK_UN)
         self.patience_s = _PATIENCE_S
@@ -132,7 +132,7 @@ class SharedMemory:
     def lock(self) -> None:
         """Returns when the memory is ours; `unlock` follows in any case."""
         try:
-            fcntl.flock(self._descriptor, _UNLESS_TAKEN)
+            self._try_lock()
         except BlockingIOError:
             self._wait()
         else:
@@ -158,7 +158,7 @@ class SharedMemory:
             spins += 1
             time.sleep(0 if spins < _SPINS else _NAP_S)
             try:
-                fcntl.flock(self._descriptor, _UNLESS_TAKEN)
+                self._try_lock()
             except BlockingIOError:
                 continue
             return
