@@ -6,6 +6,7 @@ import fcntl
 import mmap
 import os
 import time
+from contextlib import contextmanager
 from functools import partial
 from struct import Struct
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 from app.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
     from types import TracebackType
 
@@ -26,6 +27,7 @@ _read, _write = _SLOT.unpack_from, _SLOT.pack_into
 _FREE = bytes(KEY_BYTES)
 _PATIENCE_S = 0.01
 _IMPATIENCE_S = 1.0
+_ARRIVAL_S = 0.05  # five times the patience: a process starts once
 _SPINS = 8
 _NAP_S = 0.000_05
 
@@ -97,7 +99,8 @@ class Slot:
 class SharedMemory:
     """The mapped file at `path` with one table for each name in `tables` (name to number of slots).
 
-    Its lock is `lock` and `unlock`, or the memory as a context manager, which costs a quarter of a microsecond more.
+    Its lock is `lock` and `unlock`, or the memory as a context manager, which costs half a microsecond more. A process that has the
+    file to itself needs none, and no system call: who comes beside it says so in the byte that both look at before each change.
     Opened after forking, once a process, for one of its threads: flock is between processes alone. Raises ConfigurationError where the
     file cannot be made.
     """
@@ -107,8 +110,11 @@ class SharedMemory:
         header = layout[:_HEADER_BYTES].ljust(_HEADER_BYTES, b"\0")
         size = _HEADER_BYTES + sum((slots + _NEIGHBOURS) * _SLOT.size for slots in tables.values())
         try:
-            self._descriptor = _open(path, header, size)
+            with _guarded(path):
+                self._descriptor = _open(path, header, size)
+                self._presence = _arrive(path)
             self._memory = mmap.mmap(self._descriptor, size)
+            self._others = mmap.mmap(self._presence, 1)  # [0]: whether there are any
         except OSError as error:
             raise ConfigurationError(f"The shared limits {path} cannot be made: {error.strerror}.") from None
         self._tables: dict[str, Table] = {}
@@ -116,8 +122,10 @@ class SharedMemory:
         for name, slots in tables.items():
             self._tables[name] = Table(self._memory, offset, slots)
             offset += (slots + _NEIGHBOURS) * _SLOT.size
+        if self._others[0]:
+            time.sleep(_ARRIVAL_S)
         self._try_lock = partial(fcntl.flock, self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Given up where it was not had, too: that takes it from nobody.
+        # May be called where the lock was not had: that takes it from nobody.
         self.unlock: Callable[[], None] = partial(fcntl.flock, self._descriptor, fcntl.LOCK_UN)
         self.patience_s = _PATIENCE_S
         self._impatient_until = 0.0
@@ -127,16 +135,21 @@ class SharedMemory:
 
     def close(self) -> None:
         self._memory.close()
+        self._others.close()
         os.close(self._descriptor)
+        os.close(self._presence)
 
-    def lock(self) -> None:
-        """Returns when the memory is ours; `unlock` follows in any case."""
+    def lock(self) -> bool:
+        """Returns when the memory is ours: whether `unlock` must follow, in any case."""
+        if not self._others[0]:
+            return False
         try:
             self._try_lock()
         except BlockingIOError:
             self._wait()
         else:
             self._impatient_until = 0.0
+        return True
 
     def __enter__(self) -> None:
         self.lock()
@@ -165,25 +178,48 @@ class SharedMemory:
         self._impatient_until = time.monotonic() + _IMPATIENCE_S
 
 
-def _open(path: Path, header: bytes, size: int) -> int:
-    """A descriptor of the file, made or replaced where it has another layout; processes that start together agree on one file."""
+@contextmanager
+def _guarded(path: Path) -> Iterator[None]:
+    """One process at a time opens the file, so that those who start together agree on one."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     guard = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(guard, fcntl.LOCK_EX)
-        if not _fits(path, header, size):
-            draft = path.with_name(f".{path.name}.new")
-            draft.unlink(missing_ok=True)
-            descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            try:
-                os.posix_fallocate(descriptor, 0, size)  # a page that finds no room on the disk later would kill the process
-                os.pwrite(descriptor, header, 0)
-            finally:
-                os.close(descriptor)
-            draft.rename(path)  # whoever has the old file mapped keeps it; shrinking it would kill them
-        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        yield
     finally:
         os.close(guard)
+
+
+def _open(path: Path, header: bytes, size: int) -> int:
+    """A descriptor of the file, made or replaced where it has another layout."""
+    if not _fits(path, header, size):
+        draft = path.with_name(f".{path.name}.new")
+        draft.unlink(missing_ok=True)
+        descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(descriptor, 0, size)  # a page that finds no room on the disk later would kill the process
+            os.pwrite(descriptor, header, 0)
+        finally:
+            os.close(descriptor)
+        draft.rename(path)  # whoever has the old file mapped keeps it; shrinking it would kill them
+    return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+
+
+def _arrive(path: Path) -> int:
+    """A descriptor of a file of one byte beside that at `path`: 1 once a second process is there, until one comes that is alone.
+
+    Each holds its lock, shared, for as long as it lives, however it ends; so who gets it unshared is the only one. Who finds another
+    says so, and then waits longer than a change takes: that of the other, which may just have looked.
+    """
+    descriptor = os.open(path.with_name(f".{path.name}.others"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.pwrite(descriptor, b"\x01", 0)
+    else:
+        os.pwrite(descriptor, b"\x00", 0)
+    fcntl.flock(descriptor, fcntl.LOCK_SH)  # at once: all others have it shared, and nobody else arrives meanwhile
+    return descriptor
 
 
 def _fits(path: Path, header: bytes, size: int) -> bool:

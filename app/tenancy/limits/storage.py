@@ -105,7 +105,7 @@ class SharedMemoryStorage(Storage):
 
     def add_under(self, slot: Slot, amount: int, limit: int, now_ms: int, until_ms: int) -> tuple[bool, int]:
         """As `add_within`, of the counter in this slot, for who knows what time it is."""
-        self.memory.lock()
+        locked = self.memory.lock()
         try:
             before = slot.read(now_ms)
             total = before + amount
@@ -114,7 +114,8 @@ class SharedMemoryStorage(Storage):
             slot.write(total, until_ms)
             return True, total
         finally:
-            self.memory.unlock()
+            if locked:
+                self.memory.unlock()
 
     def put(self, key: str, value: int, until_ms: int) -> int:
         """Sets the counter; returns what it was."""
@@ -193,14 +194,15 @@ class Gcra(RateLimiter):
     def take(self, slot: Slot, cost_ns: int, window_ns: int) -> bool:
         """As `hit`, of the budget in this slot."""
         now = int(self._clock.monotonic() * NS)
-        self._memory.lock()
+        locked = self._memory.lock()
         try:
             tat = slot.read(now)
             allowed, after = decide(tat, now, cost_ns, window_ns)
             if allowed or after < tat:  # a tat from beyond the window (the machine's clock began anew) is mended for good
                 slot.write(after, after)
         finally:
-            self._memory.unlock()
+            if locked:
+                self._memory.unlock()
         self.last_tat_ns, self.last_now_ns = after, now
         return allowed
 
