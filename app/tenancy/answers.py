@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from app.errors import NotFound
 from app.kernel.ids import is_genuine
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from app.tenancy.limits.limiter import Decision
     from app.tenancy.limits.under_way import OfTenant, UnderWay
     from app.tenancy.types import TenantLimits
-
-_NO_TENANT_YET = "There is no such tenant."
 
 
 class TenantAnswers:
@@ -55,14 +53,15 @@ class TenantAnswers:
 
     def under_way(self, tenant_id: UUID) -> OfTenant:
         """One prediction of the tenant while it lasts; entering raises RateLimited where too many are under way on this machine."""
-        return self._under_way.one(tenant_id, self._entry(tenant_id).tenant.limits)
+        entry = self._tenant(tenant_id) or _nobody()
+        return self._under_way.one(tenant_id, entry.tenant.limits)
 
     def charge(self, tenant_id: UUID, rows: int) -> Awaitable[None] | None:
         """Counts predicted rows against the tenant's day; raises QuotaExceeded. None: done, as nobody else is to be asked."""
-        limits = self._entry(tenant_id).tenant.limits
+        entry = self._tenant(tenant_id) or _nobody()
         if self._budgets.asks_others:
-            return self._budgets.charge_rows(tenant_id, limits, rows)
-        self._budgets.limiter.charge_rows(tenant_id, limits, rows)
+            return self._budgets.charge_rows(tenant_id, entry.tenant.limits, rows)
+        self._budgets.limiter.charge_rows(tenant_id, entry.tenant.limits, rows)
         return None
 
     def take(self, ctx: RequestContext, cost: int) -> Decision:
@@ -79,7 +78,8 @@ class TenantAnswers:
         return self._operator_limits if entry is None else entry.tenant.limits
 
     def _entry(self, tenant_id: UUID) -> TenantEntry:
-        entry = self._tenant(tenant_id)
-        if entry is None:
-            raise NotFound(_NO_TENANT_YET)
-        return entry
+        return self._tenant(tenant_id) or _nobody()
+
+
+def _nobody() -> NoReturn:
+    raise NotFound("There is no such tenant.")

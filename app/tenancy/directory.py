@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Denied:
-    """Tokens of a tenant that work no longer, however good they are. Asked on every request: at most two lookups."""
+    """Tokens of a tenant that work no longer, however good they are. Asked on every request of a tenant that has any: two lookups."""
 
     tokens: frozenset[str] = frozenset()  # by jti
     subjects: Mapping[str, float] = field(default_factory=dict)  # those issued before, in Unix seconds
@@ -52,16 +52,13 @@ class Denied:
         return before is not None and (issued_at_s is None or issued_at_s < before)
 
 
-_NOBODY = Denied()
-
-
 @dataclass(frozen=True, slots=True)
 class TenantEntry:
     """One tenant with its keys open. Replaced whole when it changes, so whoever holds one sees one state."""
 
     tenant: Tenant
     keys: TenantKeys = field(repr=False)
-    denied: Denied = _NOBODY
+    denied: Denied | None = None  # None: nothing is
     active: bool = field(init=False)
 
     def __post_init__(self) -> None:
@@ -127,7 +124,7 @@ class TenantDirectory:
             keys = TenantKeys.derive(tenant.tenant_id, secret, stored.pseudonym_generation, stored.assignment_generation)
             # Replaced in place: another thread reads meanwhile, and must not find a tenant missing.
             before = self._by_id.get(tenant.tenant_id)
-            denied = Denied.of(stored.denials) if stored.denials else _NOBODY
+            denied = Denied.of(stored.denials) if stored.denials else None
             entry = self._by_slug[tenant.id] = self._by_id[tenant.tenant_id] = TenantEntry(tenant, keys, denied)
             for name in tenant.names:
                 self._by_name[name.issuer, name.external_id] = entry

@@ -88,12 +88,13 @@ class RateLimiter:
         """
         if cost < 0:
             raise ValueError("a cost is never negative")
-        _, budget, slot = self._budget(tenant_id, limits)
-        if machines > 1:
-            budget = budget.share_of(machines)
+        known = self._budgets.get(tenant_id)
+        if known is None or known.limits is not limits:
+            known = self._budget(tenant_id, limits)
+        budget = known.budget if machines == 1 else known.budget.share_of(machines)
         # As the strategy's `hit`, whose words for the budget and its place are made once and not for each request.
         gcra, period_ns, window_ns = self._gcra, budget.period_ns, budget.window_ns
-        if not gcra.take(slot, cost * period_ns, window_ns):
+        if not gcra.take(known.slot, cost * period_ns, window_ns):
             return _decision(False, budget, cost, gcra.last_tat_ns, gcra.last_now_ns)
         ahead_ns = gcra.last_tat_ns - gcra.last_now_ns
         return Decision(True, budget.amount, (window_ns - ahead_ns) // period_ns, 0, -(-ahead_ns // NS))
@@ -219,7 +220,7 @@ class RateLimiter:
 
     def _budget(self, tenant_id: UUID, limits: TenantLimits) -> _TenantBudget:
         known = self._budgets.get(tenant_id)
-        if known is None or (known.limits is not limits and known.limits != limits):
+        if known is None or known.limits is not limits:
             budget = Budget(limits.requests_per_second, limits.burst)
             known = self._budgets[tenant_id] = _TenantBudget(limits, budget, self._gcra.slot(budget, str(tenant_id)))
         return known
