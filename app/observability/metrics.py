@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 from bisect import bisect_left
-from struct import Struct
 from typing import TYPE_CHECKING, Any
 
 from app.observability.instruments import Instrument, Kind, instruments
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 MAX_PREDICTION_SERIES = 1000  # combinations of tenant, model, version and runtime a process; the rest is "other"
 _MAX_SERIES = 100
 _OTHER = "other"
-_put = Struct("dd").pack_into  # value and time
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 
 
@@ -31,7 +29,7 @@ class Telemetry:
 
     def __init__(self, folder: Path) -> None:
         made = _make_instruments(folder)
-        self._request = _Bounded(_MAX_SERIES, lambda operation: _observing(made["turnout_request_seconds"].labels(operation)))
+        self._request = _Bounded(_MAX_SERIES, lambda operation: _Timed(made["turnout_request_seconds"].labels(operation)))
         self._error = _Bounded(_MAX_SERIES, lambda *labels: made["turnout_errors_total"].labels(*labels).inc)
         self._live_proofs = _Bounded(_MAX_SERIES, lambda outcome: made["turnout_live_proofs_total"].labels(outcome).inc)
         self._fallbacks = _Bounded(_MAX_SERIES, lambda reason: made["turnout_flag_fallbacks_total"].labels(reason).inc)
@@ -44,15 +42,15 @@ class Telemetry:
         self._prediction = _Bounded(
             MAX_PREDICTION_SERIES,
             lambda *labels: (
-                _observing(made["turnout_prediction_seconds"].labels(*labels)),
-                _Cell(made["turnout_prediction_rows_total"].labels(*labels)._value).add,  # noqa: SLF001  as in _Cell
+                _Timed(made["turnout_prediction_seconds"].labels(*labels)),
+                _cell(made["turnout_prediction_rows_total"].labels(*labels)._value),  # noqa: SLF001  as in _cell
             ),
         )
         self._fallen = _Bounded(_MAX_SERIES, lambda *labels: made["turnout_fallbacks_total"].labels(*labels).inc)
         self._breaker_changes = _Bounded(_MAX_SERIES, lambda state: made["turnout_breaker_changes_total"].labels(state).inc)
         self._breakers_open = made["turnout_breakers_open"]
         self._quarantined = made["turnout_quarantined_inputs_total"]
-        self._in_flight = _Cell(made["turnout_requests_in_flight"]._value).add  # noqa: SLF001  as in _Cell
+        self._in_flight = _cell(made["turnout_requests_in_flight"]._value)  # noqa: SLF001  as in _cell
         self._turned_away = _Bounded(_MAX_SERIES, lambda reason: made["turnout_requests_turned_away_total"].labels(reason).inc)
         self._turn = made["turnout_loop_turn_seconds"]
         self._connections = made["turnout_connections"]
@@ -68,27 +66,27 @@ class Telemetry:
 
     def request(self, seconds: float, operation: str, code: str | None = None) -> None:
         """One request answered; `operation`: its kind (query, mutation, upload), never a name that a caller chose."""
-        self._request.of(operation)(seconds)
+        self._request[operation,].observe(seconds)
         if code not in {None, "OK"}:
             self.error(operation, code)
 
     def error(self, operation: str, code: str) -> None:
         """One error sent; a request may have several."""
-        self._error.of(operation, code)(1)
+        self._error[operation, code](1)
 
     def prediction(self, *, tenant: str, model: str, version: int, seconds: float, rows: int, runtime: str) -> None:
         """One prediction of `rows` rows that took its model `seconds`. Beyond a thousand series it counts as "other"."""
-        observe, count = self._prediction.of(tenant, model, str(version), runtime)
-        observe(seconds)
-        count(rows)
+        timed, counted = self._prediction[tenant, model, version, runtime]
+        timed.observe(seconds)
+        counted[0] += rows
 
     def in_flight(self, change: int) -> None:
         """+1 when a request begins, -1 when it ends."""
-        self._in_flight(change)
+        self._in_flight[0] += change
 
     def turned_away(self, reason: str) -> None:
         """One request not begun for want of room: "busy", "share", "full", "late", "admin", "upload" or "bodies"."""
-        self._turned_away.of(reason)(1)
+        self._turned_away[reason,](1)
 
     def serving(self, connections: int, turn_s: float) -> None:
         """So many connections are open, and the event loop takes so long for one turn."""
@@ -97,7 +95,7 @@ class Telemetry:
 
     def connection_closed(self, reason: str) -> None:
         """One connection that the service ended or did not take: "head", "idle", "send", "full" or "address"."""
-        self._connections_closed.of(reason)(1)
+        self._connections_closed[reason,](1)
 
     def models_loaded(self, count: int, held_bytes: int) -> None:
         """So many versions are open, and take about so much memory."""
@@ -106,11 +104,11 @@ class Telemetry:
 
     def live_proof(self, outcome: str) -> None:
         """One compiled answer that was to be compared: "equal", "mismatch", "failed" or "dropped"."""
-        self._live_proofs.of(outcome)(1)
+        self._live_proofs[outcome,](1)
 
     def flag_fallback(self, reason: str) -> None:
         """One request that its variant could not answer, and production did: "missing", "not_open", "unusable" or "failed"."""
-        self._fallbacks.of(reason)(1)
+        self._fallbacks[reason,](1)
 
     def flags_refused(self) -> None:
         """One tenant's new flags could not be used; those from before decide."""
@@ -126,21 +124,21 @@ class Telemetry:
 
     def shared_limit(self, outcome: str, count: int = 1) -> None:
         """So many budgets that were to be asked of the store that machines share: "answered", "late" or "away"."""
-        self._shared_limits.of(outcome)(count)
+        self._shared_limits[outcome,](count)
 
     def shadow(self, kind: str, outcome: str) -> None:
         """One answer that was to be given beside another: "SHADOW" or "COVARIATE", and "answered", "refused", "missing", "not_open",
         "failed" or "dropped".
         """
-        self._shadows.of(kind, outcome)(1)
+        self._shadows[kind, outcome](1)
 
     def fallback(self, kind: str, outcome: str) -> None:
         """One request whose version failed: its model's kind of fallback, and "answered", "failed" or "missing"."""
-        self._fallen.of(kind, outcome)(1)
+        self._fallen[kind, outcome](1)
 
     def breaker(self, state: str, not_closed: int) -> None:
         """One breaker that became "CLOSED", "OPEN" or "HALF_OPEN"; and how many are not closed now."""
-        self._breaker_changes.of(state)(1)
+        self._breaker_changes[state,](1)
         self._breakers_open.set(not_closed)
 
     def input_quarantined(self) -> None:
@@ -149,7 +147,7 @@ class Telemetry:
 
     def worker_died(self, reason: str) -> None:
         """One model worker ended by itself, or was killed: "deadline", "memory", "signal"."""
-        self._deaths.of(reason)(1)
+        self._deaths[reason,](1)
 
     def database(self, *, is_away: bool) -> None:
         """Whether calls of the database are refused at once, because it was found not to answer."""
@@ -169,59 +167,52 @@ class Telemetry:
 
     def journal_committed(self, outcome: str, records: int) -> None:
         """Records that were to be in the database before their answers: "committed", "repeated" or "given_up"."""
-        self._committed.of(outcome)(records)
+        self._committed[outcome,](records)
 
 
-class _Cell:
-    """One number of prometheus_client's file, written in place. For numbers that the event loop's thread alone changes.
+def _cell(value: Any) -> memoryview[float]:
+    """One number of prometheus_client's file, changed in place at [0]. For numbers that the event loop's thread alone changes.
 
-    Its own `inc` takes a lock, asks for the process's id and looks the place up, on each of the seven numbers of a request.
+    Its own `inc` takes a lock, asks for the process's id and looks the place up, on each of the seven numbers of a request. A file
+    that grows is mapped anew; the map from before shows the same bytes.
     """
-
-    __slots__ = ("_at", "_file", "_total")
-
-    def __init__(self, value: Any) -> None:
-        self._file, self._total = value._file, value._value  # noqa: SLF001  there is no public way to the place of a number
-        self._at = self._file._positions[value._key]  # noqa: SLF001
-
-    def add(self, amount: float) -> None:
-        self._total = total = self._total + amount
-        _put(self._file._m, self._at, total, 0.0)  # noqa: SLF001  another map each time the file has grown
+    file = value._file  # noqa: SLF001  there is no public way to the place of a number
+    at = file._positions[value._key]  # noqa: SLF001
+    return memoryview(file._m)[at : at + 8].cast("d")  # noqa: SLF001
 
 
-def _observing(histogram: Any) -> Callable[[float], None]:
-    """The histogram's `observe`."""
-    bounds, count_up = tuple(histogram._upper_bounds), tuple(_Cell(bucket).add for bucket in histogram._buckets)  # noqa: SLF001
-    add = _Cell(histogram._sum).add  # noqa: SLF001
+class _Timed:
+    """One histogram."""
 
-    def observe(amount: float) -> None:
-        add(amount)
-        count_up[bisect_left(bounds, amount)](1)
+    __slots__ = ("_bounds", "_counts", "_sum")
 
-    return observe
+    def __init__(self, histogram: Any) -> None:
+        self._bounds = tuple(histogram._upper_bounds)  # noqa: SLF001
+        self._counts = tuple(map(_cell, histogram._buckets))  # noqa: SLF001
+        self._sum = _cell(histogram._sum)  # noqa: SLF001
+
+    def observe(self, amount: float) -> None:
+        self._sum[0] += amount
+        self._counts[bisect_left(self._bounds, amount)][0] += 1
 
 
-class _Bounded:
-    """Series made once and kept; at the bound the next ones share "other". Words that are no plain names are "other" at once."""
+class _Bounded(dict[tuple[str | int, ...], Any]):
+    """Series by their labels, made once and kept; at the bound the next ones share "other", as words that are no plain names do at once."""
 
     def __init__(self, most: int, make: Callable[..., Any]) -> None:
+        super().__init__()
         self._most, self._make = most, make
-        self._made: dict[tuple[str, ...], Any] = {}
 
-    def of(self, *labels: str) -> Any:
-        try:
-            return self._made[labels]
-        except KeyError:
-            return self._new(labels)
+    def __missing__(self, labels: tuple[str | int, ...]) -> Any:
+        if len(self) >= self._most or not all(map(_is_plain, labels)):
+            labels = (_OTHER,) * len(labels)
+        if labels not in self:
+            self[labels] = self._make(*labels)
+        return self[labels]
 
-    def _new(self, labels: tuple[str, ...]) -> Any:
-        if len(self._made) < self._most and all(_PLAIN.fullmatch(label) or label.isdigit() for label in labels):
-            series = self._made[labels] = self._make(*labels)
-            return series
-        other = (_OTHER,) * len(labels)
-        if other not in self._made:
-            self._made[other] = self._make(*other)
-        return self._made[other]
+
+def _is_plain(label: str | int) -> bool:
+    return isinstance(label, int) or _PLAIN.fullmatch(label) is not None or label.isdigit()
 
 
 def _make_instruments(folder: Path) -> dict[str, Any]:

@@ -157,8 +157,8 @@ class UnderWay(Protocol):
 
 
 class RowBudget(UnderWay, Protocol):
-    async def charge(self, tenant_id: UUID, rows: int) -> None:
-        """Counts `rows` against the tenant's day; raises QuotaExceeded."""
+    def charge(self, tenant_id: UUID, rows: int) -> Awaitable[None] | None:
+        """Counts `rows` against the tenant's day; raises QuotaExceeded. None: done, and nothing to wait for."""
 
 
 class Models(Protocol):

@@ -114,7 +114,8 @@ class Predictor:
     async def _answer(self, ctx: RequestContext, request: RouteRequest, asked: _Asked, batch: Batch, sent: Any) -> _Answered:
         chosen, settings, keys = asked.chosen, asked.entry.tenant.settings, asked.entry.keys
         self._journal.check_room(settings.durability)
-        await self._budget.charge(ctx.tenant_id, batch.rows)
+        if (charging := self._budget.charge(ctx.tenant_id, batch.rows)) is not None:
+            await charging
         if asked.nobody is not None:
             chosen, answer = await self._fallbacks.for_nobody_answer(ctx, chosen, batch, asked.nobody)
         else:

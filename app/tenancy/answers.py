@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NoReturn
 
 from app.errors import NotFound
 from app.kernel.ids import is_genuine
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Awaitable
     from uuid import UUID
 
     from app.kernel.context import RequestContext
     from app.tenancy.directory import TenantDirectory, TenantEntry
     from app.tenancy.limits.budgets import Budgets, Said, SharedTake
     from app.tenancy.limits.limiter import Decision
-    from app.tenancy.limits.under_way import Place, UnderWay
+    from app.tenancy.limits.under_way import OfTenant, UnderWay
     from app.tenancy.types import TenantLimits
-
-_NO_TENANT_YET = "There is no such tenant."
 
 
 class TenantAnswers:
     """Reads the directory, in memory; one a process."""
 
     def __init__(self, directory: TenantDirectory, budgets: Budgets, under_way: UnderWay, operator_limits: TenantLimits) -> None:
-        self._directory = directory
+        self._tenant = directory.by_id
         self._budgets, self._under_way = budgets, under_way
+        self._take = budgets.take if budgets.asks_others else budgets.limiter.take
         self._operator_limits = operator_limits
 
     def max_models(self, tenant_id: UUID) -> int:
@@ -52,28 +51,35 @@ class TenantAnswers:
         """The pseudonym of `unit` in flags, logs and exports, of the current generation."""
         return self._entry(tenant_id).keys.unit_pseudonym(unit)
 
-    def under_way(self, tenant_id: UUID) -> Place:
+    def under_way(self, tenant_id: UUID) -> OfTenant:
         """One prediction of the tenant while it lasts; entering raises RateLimited where too many are under way on this machine."""
-        return self._under_way.one(tenant_id, self._entry(tenant_id).tenant.limits)
+        entry = self._tenant(tenant_id) or _nobody()
+        return self._under_way.one(tenant_id, entry.tenant.limits)
 
-    def charge(self, tenant_id: UUID, rows: int) -> Coroutine[Any, Any, None]:
-        """Counts predicted rows against the tenant's day; raises QuotaExceeded. Waits for nobody where no store is configured."""
-        return self._budgets.charge_rows(tenant_id, self._entry(tenant_id).tenant.limits, rows)
+    def charge(self, tenant_id: UUID, rows: int) -> Awaitable[None] | None:
+        """Counts predicted rows against the tenant's day; raises QuotaExceeded. None: done, as nobody else is to be asked."""
+        entry = self._tenant(tenant_id) or _nobody()
+        if self._budgets.asks_others:
+            return self._budgets.charge_rows(tenant_id, entry.tenant.limits, rows)
+        self._budgets.limiter.charge_rows(tenant_id, entry.tenant.limits, rows)
+        return None
 
     def take(self, ctx: RequestContext, cost: int) -> Decision:
         """Spends request tokens of the caller's tenant on this machine; a refused cost is not spent."""
-        return self._budgets.take(ctx.tenant_id, self._limits(ctx), cost)
+        tenant_id = ctx.tenant_id
+        return self._take(tenant_id, self._limits(tenant_id), cost)
 
     def shared(self, ctx: RequestContext, cost: int, here: Said) -> SharedTake | None:
         """Begins to spend on all machines what `take` has just allowed on this one; None where there is nobody to ask."""
-        return self._budgets.shared(ctx.tenant_id, self._limits(ctx), cost, here) if self._budgets.asks_others else None
+        return self._budgets.shared(ctx.tenant_id, self._limits(ctx.tenant_id), cost, here) if self._budgets.asks_others else None
 
-    def _limits(self, ctx: RequestContext) -> TenantLimits:
-        entry = self._directory.by_id(ctx.tenant_id)
+    def _limits(self, tenant_id: UUID) -> TenantLimits:
+        entry = self._tenant(tenant_id)
         return self._operator_limits if entry is None else entry.tenant.limits
 
     def _entry(self, tenant_id: UUID) -> TenantEntry:
-        entry = self._directory.by_id(tenant_id)
-        if entry is None:
-            raise NotFound(_NO_TENANT_YET)
-        return entry
+        return self._tenant(tenant_id) or _nobody()
+
+
+def _nobody() -> NoReturn:
+    raise NotFound("There is no such tenant.")

@@ -14,7 +14,7 @@ from app.tenancy.store import stored_tenant, tenant_ids, tenant_queries, tenants
 from app.tenancy.types import TenantStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from uuid import UUID
 
     from app.tenancy.keys import MasterKey
@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Denied:
-    """Tokens of a tenant that work no longer, however good they are. Asked on every request: at most two lookups."""
+    """Tokens of a tenant that work no longer, however good they are. Asked on every request of a tenant that has any: two lookups."""
 
     tokens: frozenset[str] = frozenset()  # by jti
     subjects: Mapping[str, float] = field(default_factory=dict)  # those issued before, in Unix seconds
@@ -52,20 +52,17 @@ class Denied:
         return before is not None and (issued_at_s is None or issued_at_s < before)
 
 
-_NOBODY = Denied()
-
-
 @dataclass(frozen=True, slots=True)
 class TenantEntry:
     """One tenant with its keys open. Replaced whole when it changes, so whoever holds one sees one state."""
 
     tenant: Tenant
     keys: TenantKeys = field(repr=False)
-    denied: Denied = _NOBODY
+    denied: Denied | None = None  # None: nothing is
+    active: bool = field(init=False)
 
-    @property
-    def active(self) -> bool:
-        return self.tenant.status is TenantStatus.ACTIVE
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "active", self.tenant.status is TenantStatus.ACTIVE)
 
 
 class TenantDirectory:
@@ -82,10 +79,9 @@ class TenantDirectory:
         self.filled = False  # whether anybody has said yet which tenants there are
         self._changes = 0
         self._newest: tuple[int, list[TenantEntry]] = (0, [])
-
-    def find(self, slug: str) -> TenantEntry | None:
-        """The tenant of this name ("clinic"), or None."""
-        return self._by_slug.get(slug)
+        # What each request asks is the dicts' own look-up; they are changed in place and never replaced.
+        self.find: Callable[[str], TenantEntry | None] = self._by_slug.get  # the tenant of this name ("clinic"), or None
+        self.by_id: Callable[[UUID], TenantEntry | None] = self._by_id.get
 
     def named(self, issuer: str, external_id: str) -> TenantEntry | None:
         """The tenant that this issuer's tokens know by this name, or None."""
@@ -94,9 +90,6 @@ class TenantDirectory:
     def erased(self, slug: str) -> UUID | None:
         """The tenant that had this name and was erased, or None: the name stays taken."""
         return self._erased.get(slug)
-
-    def by_id(self, tenant_id: UUID) -> TenantEntry | None:
-        return self._by_id.get(tenant_id)
 
     def entries(self) -> list[TenantEntry]:
         """All of them, newest first; the same list until one changes, so nobody may change it."""
@@ -131,7 +124,7 @@ class TenantDirectory:
             keys = TenantKeys.derive(tenant.tenant_id, secret, stored.pseudonym_generation, stored.assignment_generation)
             # Replaced in place: another thread reads meanwhile, and must not find a tenant missing.
             before = self._by_id.get(tenant.tenant_id)
-            denied = Denied.of(stored.denials) if stored.denials else _NOBODY
+            denied = Denied.of(stored.denials) if stored.denials else None
             entry = self._by_slug[tenant.id] = self._by_id[tenant.tenant_id] = TenantEntry(tenant, keys, denied)
             for name in tenant.names:
                 self._by_name[name.issuer, name.external_id] = entry

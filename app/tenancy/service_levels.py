@@ -62,25 +62,25 @@ class ServiceLevels:
         self._database, self._clock = database, clock
         self._replica = f"{replica}/{uuid4().hex[:8]}"  # a process that comes after this one has rows of its own
         self._latency_s, self._objective = settings.slo_latency_ms / 1000, settings.slo_objective
-        self._counts: dict[tuple[UUID, date], list[int]] = {}
-        self._unwritten: set[tuple[UUID, date]] = set()
-        self._today: tuple[int, date] = (-1, clock.now().date())  # with the day's number since 1970
+        self._counts: dict[tuple[UUID, date], list[int]] = {}  # requests, and of them failed and late
+        self._written: dict[tuple[UUID, date], list[int]] = {}  # which of them stand in the database
+        self._today: dict[UUID, list[int]] = {}  # those of the day of this number since 1970
+        self._day = -1
 
     def count(self, tenant_id: UUID, seconds: float, *, failed: bool) -> None:
         """One request for predictions that was answered or should have been; what the caller did wrong is not counted."""
-        number = self._clock.time_ms() // _DAY_MS
-        if number != self._today[0]:
-            self._today = number, self._clock.now().date()
-        key = tenant_id, self._today[1]
-        counts = self._counts.get(key)
+        day = self._clock.time_ms() // _DAY_MS
+        if day != self._day:
+            self._day, self._today = day, {}
+        counts = self._today.get(tenant_id)
         if counts is None:
-            counts = self._counts[key] = [0, 0, 0]
+            key = tenant_id, self._clock.now().date()
+            counts = self._today[tenant_id] = self._counts.setdefault(key, [0, 0, 0])
         counts[0] += 1
         if failed:
             counts[1] += 1
         elif seconds > self._latency_s:
             counts[2] += 1
-        self._unwritten.add(key)
 
     async def run(self) -> None:
         """Writes what was counted every ten seconds, until cancelled."""
@@ -91,18 +91,20 @@ class ServiceLevels:
     async def write(self) -> None:
         """Writes what was counted since it was written; what cannot be written now stays for the next time."""
         today = self._clock.now().date()
-        for key in list(self._unwritten):
-            self._unwritten.discard(key)
-            try:
-                await self._write(*key, *self._counts[key])
-            except AppError as error:
-                self._unwritten.add(key)
-                log.info("service_levels_wait", reason=error.message)
-                return
-            except Exception:  # a tenant's trouble is not the others'
-                log.exception("service_level_not_written")
-            if key[1] < today and key not in self._unwritten:
-                del self._counts[key]
+        for key, counts in list(self._counts.items()):
+            whole = list(counts)
+            if whole != self._written.get(key):
+                try:
+                    await self._write(*key, *whole)
+                except AppError as error:
+                    log.info("service_levels_wait", reason=error.message)
+                    return
+                except Exception:  # a tenant's trouble is not the others'
+                    log.exception("service_level_not_written")
+                self._written[key] = whole
+            if key[1] < today and whole == counts:  # nothing came meanwhile
+                self._counts.pop(key, None)
+                self._written.pop(key, None)
 
     async def of(self, ctx: RequestContext, days: int) -> ServiceLevel:
         """Of the caller's tenant over the last `days` UTC days, today included; seconds behind. Raises PermissionDenied, InvalidInput."""

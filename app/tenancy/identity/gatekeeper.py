@@ -92,7 +92,7 @@ class Gatekeeper:
             entry = self._find(principal) or await self._look_again(principal)
             if entry is None:
                 return self._without_tenant(principal, request_id, deadline)
-            if entry.denied.holds(principal.subject, principal.jti, principal.issued_at_s):
+            if entry.denied is not None and entry.denied.holds(principal.subject, principal.jti, principal.issued_at_s):
                 raise refused(Refusal.REVOKED)
         except Unauthenticated as error:
             log.info("token_refused", reason=error.reason)  # here alone: the caller hears one text for every bad token

@@ -64,7 +64,7 @@ class Budgets:
     """One a serving process, its loop's alone. `store` None: each machine holds the whole limit."""
 
     def __init__(self, limiter: RateLimiter, store: SharedStore | None = None, machines: Machines | None = None) -> None:
-        self._limiter, self._store = limiter, store
+        self.limiter, self._store = limiter, store  # `limiter`: this machine's budgets, which are all there is without a store
         self.asks_others = store is not None  # whether there is a store at all
         self._machines = machines or Machines()
         self._told: dict[UUID, int] = {}  # which time of the store's coming back it was told what this machine had taken
@@ -73,18 +73,18 @@ class Budgets:
     def take(self, tenant_id: UUID, limits: TenantLimits, cost: int) -> Decision:
         """Takes `cost` requests out of this machine's budget, or its share of it; at once. A refusal takes nothing."""
         alone = self._store is not None and not self._store.ready
-        return self._limiter.take(tenant_id, limits, cost, self._machines.count if alone else 1)
+        return self.limiter.take(tenant_id, limits, cost, self._machines.count if alone else 1)
 
     def shared(self, tenant_id: UUID, limits: TenantLimits, cost: int, here: Said) -> SharedTake | None:
         """Begins to take out of all machines' budget what `take` just allowed `here`; None where nobody is to be asked."""
         if self._store is None or not self._store.ready:
             return None
-        period_us, window_us = self._limiter.shape(tenant_id, limits)
+        period_us, window_us = self.limiter.shape(tenant_id, limits)
         used_us = 0.0
         if self._told.get(tenant_id, 1) != self._store.times_ready:
             # Once, and not with each question: requests under way are in this machine's budget already, and will ask for themselves.
             self._told[tenant_id] = self._store.times_ready
-            used_us = max(0.0, self._limiter.ahead_us - cost * period_us)
+            used_us = max(0.0, self.limiter.ahead_us - cost * period_us)
         asked = self._store.ask(Question(f"{_PREFIX}{tenant_id}", "r", period_us, window_us, cost, used_us))
         return None if asked is None else SharedTake(self, tenant_id, limits, cost, here, asked)
 
@@ -95,15 +95,15 @@ class Budgets:
             machines = self._machines.count
             if machines == 1:
                 return Decision(here.allowed, here.limit, here.remaining, 0, math.ceil(here.reset_s))
-            self._limiter.give_back(tenant_id, limits, cost)
-            return self._limiter.take(tenant_id, limits, cost, machines)
-        period_us, window_us = self._limiter.shape(tenant_id, limits)
+            self.limiter.give_back(tenant_id, limits, cost)
+            return self.limiter.take(tenant_id, limits, cost, machines)
+        period_us, window_us = self.limiter.shape(tenant_id, limits)
         left = max(0, int((window_us - answer.value) // period_us))
         self._heard[tenant_id] = left
         reset_s = math.ceil(answer.value / 1e6)
         if answer.fits:
             return Decision(True, here.limit, min(here.remaining, left), 0, max(math.ceil(here.reset_s), reset_s))
-        self._limiter.give_back(tenant_id, limits, cost)
+        self.limiter.give_back(tenant_id, limits, cost)
         wait_us = answer.value + cost * period_us - window_us
         wait_ms = None if cost * period_us > window_us else max(1, math.ceil(wait_us / 1000))
         return Decision(False, here.limit, left, wait_ms, reset_s)
@@ -111,16 +111,16 @@ class Budgets:
     async def charge_rows(self, tenant_id: UUID, limits: TenantLimits, rows: int) -> None:
         """Counts `rows` into the tenant's UTC day, of all machines; raises QuotaExceeded, and then nothing is counted."""
         if self._store is None:
-            self._limiter.charge_rows(tenant_id, limits, rows)
+            self.limiter.charge_rows(tenant_id, limits, rows)
             return
-        require_rows(self._limiter.take_rows(tenant_id, limits, rows), rows)
+        require_rows(self.limiter.take_rows(tenant_id, limits, rows), rows)
         try:
             decision = await self._shared_rows(self._store, tenant_id, limits, rows)
         except BaseException:
-            self._limiter.give_back_rows(tenant_id, rows)
+            self.limiter.give_back_rows(tenant_id, rows)
             raise
         if not decision.allowed:
-            self._limiter.give_back_rows(tenant_id, rows)
+            self.limiter.give_back_rows(tenant_id, rows)
         require_rows(decision, rows)
 
     @property
@@ -141,10 +141,10 @@ class Budgets:
 
     def peek(self, tenant_id: UUID, limits: TenantLimits) -> QuotaState:
         """What is left, as this machine knows it; of requests also as all machines did when the store was asked last."""
-        return self._limiter.peek(tenant_id, limits, self._heard.get(tenant_id))
+        return self.limiter.peek(tenant_id, limits, self._heard.get(tenant_id))
 
     async def _shared_rows(self, store: SharedStore, tenant_id: UUID, limits: TenantLimits, rows: int) -> Decision:
-        limiter = self._limiter
+        limiter = self.limiter
         if store.ready:
             alone = limiter.rows_alone(tenant_id)
             name = f"{_PREFIX}{limiter.day_key(tenant_id)}"

@@ -17,7 +17,7 @@ def period_ns(units: int, seconds: int = 1) -> int:
 
 def decide(tat_ns: int, now_ns: int, cost_ns: int, window_ns: int) -> tuple[bool, int]:
     """Whether `cost_ns` fits into the budget now, and the tat after that."""
-    start = _start(tat_ns, now_ns, window_ns)
+    start = now_ns if tat_ns <= now_ns else _start(tat_ns, now_ns, window_ns)  # as a rule it is full again
     after = start + cost_ns
     return (True, after) if after - now_ns <= window_ns else (False, start)
 

@@ -17,7 +17,7 @@ from slowapi import Limiter
 
 from app.errors import QuotaExceeded
 from app.tenancy.limits.gcra import NS, units_left, wait_ns
-from app.tenancy.limits.storage import REQUESTS, STRANGERS, STRATEGY, Budget, SharedMemoryStorage, storage_uri
+from app.tenancy.limits.storage import STRANGERS, STRATEGY, Budget, SharedMemoryStorage, storage_uri
 from app.tenancy.types import QuotaState
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from app.kernel.clock import Clock
+    from app.tenancy.limits.shared_memory import Slot
     from app.tenancy.limits.storage import Gcra
     from app.tenancy.types import TenantLimits
 
@@ -49,8 +50,16 @@ class Decision(NamedTuple):  # made on every request: a third of a frozen datacl
 class CountKeys(NamedTuple):
     """Where a process tells a count, and where the others do."""
 
-    own: bytes
-    others: tuple[bytes, ...]
+    own: Slot
+    others: tuple[Slot, ...]
+
+
+class _TenantBudget(NamedTuple):
+    """A tenant's budget by its limits, and where it lies."""
+
+    limits: TenantLimits
+    budget: Budget
+    slot: Slot
 
 
 class RateLimiter:
@@ -69,9 +78,8 @@ class RateLimiter:
             )
         self._gcra = cast("Gcra", self._limiter.limiter)
         self._storage = cast("SharedMemoryStorage", self._gcra.storage)
-        self._requests = self._storage.budget(REQUESTS)
-        self._budgets: dict[UUID, tuple[TenantLimits, tuple[Budget, str, bytes]]] = {}
-        self._rows_keys: dict[UUID, tuple[int, bytes]] = {}  # of the day that was asked for last
+        self._budgets: dict[UUID, _TenantBudget] = {}
+        self._rows: dict[UUID, tuple[int, Slot]] = {}  # of the day that was asked for last
 
     def take(self, tenant_id: UUID, limits: TenantLimits, cost: int = 1, machines: int = 1) -> Decision:
         """Takes `cost` requests (0 or more) out of the tenant's budget where they fit; a refusal takes nothing. Under 6 µs.
@@ -80,40 +88,41 @@ class RateLimiter:
         """
         if cost < 0:
             raise ValueError("a cost is never negative")
-        budget, _, key = self._budget(tenant_id, limits)
-        if machines > 1:
-            budget = budget.share_of(machines)
-        # As the strategy's `hit`, whose words for the budget and its key are made once and not for each request.
+        known = self._budgets.get(tenant_id)
+        if known is None or known.limits is not limits:
+            known = self._budget(tenant_id, limits)
+        budget = known.budget if machines == 1 else known.budget.share_of(machines)
+        # As the strategy's `hit`, whose words for the budget and its place are made once and not for each request.
         gcra, period_ns, window_ns = self._gcra, budget.period_ns, budget.window_ns
-        if not gcra.take(self._requests, key, cost * period_ns, window_ns):
+        if not gcra.take(known.slot, cost * period_ns, window_ns):
             return _decision(False, budget, cost, gcra.last_tat_ns, gcra.last_now_ns)
         ahead_ns = gcra.last_tat_ns - gcra.last_now_ns
         return Decision(True, budget.amount, (window_ns - ahead_ns) // period_ns, 0, -(-ahead_ns // NS))
 
     def give_back(self, tenant_id: UUID, limits: TenantLimits, cost: int) -> None:
         """Undoes a `take` that was allowed here and refused elsewhere."""
-        budget, _, key = self._budget(tenant_id, limits)
-        self._gcra.take(self._requests, key, -cost * budget.period_ns, budget.window_ns)
+        _, budget, slot = self._budget(tenant_id, limits)
+        self._gcra.take(slot, -cost * budget.period_ns, budget.window_ns)
 
     def shape(self, tenant_id: UUID, limits: TenantLimits) -> tuple[float, float]:
         """Of the tenant's budget: microseconds a request, and of the whole burst."""
-        budget, _, _ = self._budget(tenant_id, limits)
+        budget = self._budget(tenant_id, limits).budget
         return budget.period_ns / 1000, budget.window_ns / 1000
 
     def take_rows(self, tenant_id: UUID, limits: TenantLimits, rows: int) -> Decision:
         """Counts `rows` (0 or more) into the tenant's UTC day where they fit; a refusal counts nothing."""
-        if rows < 0:
-            raise ValueError("rows are never negative")
         added, total = self._add_rows(tenant_id, limits, rows)
         return self._of_rows(limits, rows, added, total)
 
     def _add_rows(self, tenant_id: UUID, limits: TenantLimits, rows: int) -> tuple[bool, int]:
         """Whether they fit, and the rows of today now."""
+        if rows < 0:
+            raise ValueError("rows are never negative")
         now_ms = self._clock.time_ms()
         day = now_ms // _DAY_MS
-        known = self._rows_keys.get(tenant_id)
+        known = self._rows.get(tenant_id)
         if known is None or known[0] != day:
-            known = self._rows_keys[tenant_id] = (day, self._storage.key(_rows_key(tenant_id, day)))
+            known = self._rows[tenant_id] = (day, self._storage.counter(_rows_key(tenant_id, day)))
         return self._storage.add_under(known[1], rows, limits.rows_per_day, now_ms, (day + 1) * _DAY_MS)
 
     def give_back_rows(self, tenant_id: UUID, rows: int) -> None:
@@ -162,8 +171,6 @@ class RateLimiter:
 
     def charge_rows(self, tenant_id: UUID, limits: TenantLimits, rows: int) -> None:
         """As `take_rows`; raises QuotaExceeded that says what is left and when the day begins anew."""
-        if rows < 0:
-            raise ValueError("rows are never negative")
         added, total = self._add_rows(tenant_id, limits, rows)
         if not added:
             require_rows(self._of_rows(limits, rows, added, total), rows)
@@ -175,8 +182,8 @@ class RateLimiter:
 
     def peek(self, tenant_id: UUID, limits: TenantLimits, at_most: int | None = None) -> QuotaState:
         """What is left of the tenant's requests (of which somebody may know that there are `at_most` so many) and rows."""
-        budget, key, _ = self._budget(tenant_id, limits)
-        tat, now = self._gcra.look(budget, key)
+        budget = self._budget(tenant_id, limits).budget
+        tat, now = self._gcra.look(budget, str(tenant_id))
         left = units_left(tat, now, budget.period_ns, budget.window_ns)
         day, until_ms = self._today()
         # What all machines used, where they were heard of, is no less than what this one did.
@@ -201,7 +208,7 @@ class RateLimiter:
 
     def count_keys(self, tenant_id: UUID, slot: int, slots: int) -> CountKeys:
         """Where the serving process in `slot` of so many tells its count of this tenant, and where the others tell theirs."""
-        keys = [self._storage.key(f"under-way/{tenant_id}/{each}") for each in range(slots)]
+        keys = [self._storage.counter(f"under-way/{tenant_id}/{each}") for each in range(slots)]
         return CountKeys(keys.pop(slot), tuple(keys))
 
     def tell_count(self, keys: CountKeys, count: int, most: int | None, for_ms: int) -> bool:
@@ -211,13 +218,12 @@ class RateLimiter:
     def close(self) -> None:
         self._storage.memory.close()
 
-    def _budget(self, tenant_id: UUID, limits: TenantLimits) -> tuple[Budget, str, bytes]:
-        """The tenant's budget, what it is called, and the key under which it lies."""
+    def _budget(self, tenant_id: UUID, limits: TenantLimits) -> _TenantBudget:
         known = self._budgets.get(tenant_id)
-        if known is None or (known[0] is not limits and known[0] != limits):
-            budget, name = Budget(limits.requests_per_second, limits.burst), str(tenant_id)
-            known = self._budgets[tenant_id] = (limits, (budget, name, self._storage.key(budget.key_for(name))))
-        return known[1]
+        if known is None or known.limits is not limits:
+            budget = Budget(limits.requests_per_second, limits.burst)
+            known = self._budgets[tenant_id] = _TenantBudget(limits, budget, self._gcra.slot(budget, str(tenant_id)))
+        return known
 
     def _today(self) -> tuple[int, int]:
         """The UTC day as a number, and the Unix millisecond at which it ends."""

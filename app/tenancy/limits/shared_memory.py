@@ -5,15 +5,16 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
-import threading
 import time
+from contextlib import contextmanager
+from functools import partial
 from struct import Struct
 from typing import TYPE_CHECKING
 
 from app.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
     from types import TracebackType
 
@@ -22,10 +23,11 @@ _HEADER_BYTES = 64
 _NEIGHBOURS = 16  # slots in which a key may lie, from its home on
 _SLOT = Struct("=16sqq")  # key, value, when the value has lost its meaning (in the unit that the table's user counts in)
 _VALUES = Struct("=qq")
+_read, _write = _SLOT.unpack_from, _SLOT.pack_into
 _FREE = bytes(KEY_BYTES)
-_UNLESS_TAKEN = fcntl.LOCK_EX | fcntl.LOCK_NB
 _PATIENCE_S = 0.01
 _IMPATIENCE_S = 1.0
+_ARRIVAL_S = 0.05  # five times the patience: a process starts once
 _SPINS = 8
 _NAP_S = 0.000_05
 
@@ -40,19 +42,15 @@ class Table:
     def __init__(self, memory: mmap.mmap, offset: int, slots: int) -> None:
         self._memory, self._offset, self._slots = memory, offset, slots
 
+    def slot(self, key: bytes) -> Slot:
+        """What lies under `key`, for who asks for it again and again."""
+        return Slot(self, self._memory, self._home(key), key)
+
     def find(self, key: bytes, now: int) -> tuple[int, int, int]:
         """(place, value, expiry) of `key`; (where it would go, 0, 0) where it is not there or has expired by `now`."""
-        memory = self._memory
-        place = self._offset + int.from_bytes(key[:4]) % self._slots * _SLOT.size
-        found, value, expiry = _SLOT.unpack_from(memory, place)
-        if found == key:  # at home, as nearly all are
-            return (place, value, expiry) if expiry > now else (place, 0, 0)
-        return self._look_around(key, place, now)
-
-    def _look_around(self, key: bytes, place: int, now: int) -> tuple[int, int, int]:
-        memory = self._memory
-        best, best_expiry = place, None
-        for at in range(place, place + _NEIGHBOURS * _SLOT.size, _SLOT.size):
+        memory, home = self._memory, self._home(key)
+        best, best_expiry = home, None
+        for at in range(home, home + _NEIGHBOURS * _SLOT.size, _SLOT.size):
             found, value, expiry = _SLOT.unpack_from(memory, at)
             if found == key:
                 return (at, value, expiry) if expiry > now else (at, 0, 0)
@@ -72,12 +70,39 @@ class Table:
         for at in range(self._offset, self._offset + self._slots * _SLOT.size, _SLOT.size):
             _VALUES.pack_into(self._memory, at + KEY_BYTES, 0, 0)
 
+    def _home(self, key: bytes) -> int:
+        return self._offset + int.from_bytes(key[:4]) % self._slots * _SLOT.size
+
+
+class Slot:
+    """One key of a table. Every call is made under the memory's lock, and `write` under the one of the latest `read`."""
+
+    __slots__ = ("_home", "_key", "_memory", "_place", "_table")
+
+    def __init__(self, table: Table, memory: mmap.mmap, home: int, key: bytes) -> None:
+        self._table, self._memory, self._key = table, memory, key
+        self._home = self._place = home
+
+    def read(self, now: int) -> int:
+        """The value; 0 where it is not there or has expired by `now`."""
+        self._place = place = self._home
+        found, value, expiry = _read(self._memory, place)
+        if found != self._key:  # not at home, as nearly all are
+            self._place, value, expiry = self._table.find(self._key, now)
+        return value if expiry > now else 0
+
+    def write(self, value: int, expiry: int) -> None:
+        """As the table's, where `read` found it or it would go."""
+        _write(self._memory, self._place, self._key, value, expiry)
+
 
 class SharedMemory:
     """The mapped file at `path` with one table for each name in `tables` (name to number of slots).
 
-    Its lock is `lock` and `unlock`, or the memory as a context manager, which costs a quarter of a microsecond more.
-    Opened after forking, once a process. Raises ConfigurationError where the file cannot be made.
+    Its lock is `lock` and `unlock`, or the memory as a context manager, which costs half a microsecond more. A process that has the
+    file to itself needs none, and no system call: who comes beside it says so in the byte that both look at before each change.
+    Opened after forking, once a process, for one of its threads: flock is between processes alone. Raises ConfigurationError where the
+    file cannot be made.
     """
 
     def __init__(self, path: Path, tables: Mapping[str, int]) -> None:
@@ -85,8 +110,11 @@ class SharedMemory:
         header = layout[:_HEADER_BYTES].ljust(_HEADER_BYTES, b"\0")
         size = _HEADER_BYTES + sum((slots + _NEIGHBOURS) * _SLOT.size for slots in tables.values())
         try:
-            self._descriptor = _open(path, header, size)
+            with _guarded(path):
+                self._descriptor = _open(path, header, size)
+                self._presence = _arrive(path)
             self._memory = mmap.mmap(self._descriptor, size)
+            self._others = mmap.mmap(self._presence, 1)  # [0]: whether there are any
         except OSError as error:
             raise ConfigurationError(f"The shared limits {path} cannot be made: {error.strerror}.") from None
         self._tables: dict[str, Table] = {}
@@ -94,8 +122,11 @@ class SharedMemory:
         for name, slots in tables.items():
             self._tables[name] = Table(self._memory, offset, slots)
             offset += (slots + _NEIGHBOURS) * _SLOT.size
-        self._threads = threading.Lock()  # flock is between processes alone
-        self._locked = False
+        if self._others[0]:
+            time.sleep(_ARRIVAL_S)
+        self._try_lock = partial(fcntl.flock, self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # May be called where the lock was not had: that takes it from nobody.
+        self.unlock: Callable[[], None] = partial(fcntl.flock, self._descriptor, fcntl.LOCK_UN)
         self.patience_s = _PATIENCE_S
         self._impatient_until = 0.0
 
@@ -104,23 +135,21 @@ class SharedMemory:
 
     def close(self) -> None:
         self._memory.close()
+        self._others.close()
         os.close(self._descriptor)
+        os.close(self._presence)
 
-    def lock(self) -> None:
-        """Returns when the memory is ours; `unlock` follows in any case."""
-        self._threads.acquire()
+    def lock(self) -> bool:
+        """Returns when the memory is ours: whether `unlock` must follow, in any case."""
+        if not self._others[0]:
+            return False
         try:
-            fcntl.flock(self._descriptor, _UNLESS_TAKEN)
+            self._try_lock()
         except BlockingIOError:
-            self._locked = self._wait()
+            self._wait()
         else:
-            self._locked = True
             self._impatient_until = 0.0
-
-    def unlock(self) -> None:
-        if self._locked:
-            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
-        self._threads.release()
+        return True
 
     def __enter__(self) -> None:
         self.lock()
@@ -128,47 +157,69 @@ class SharedMemory:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.unlock()
 
-    def _wait(self) -> bool:
-        """Whether the lock came while we waited: microseconds as a rule, more where its holder waits for a processor.
+    def _wait(self) -> None:
+        """Returns when the lock came: after microseconds as a rule, more where its holder waits for a processor.
 
         A holder that was stopped must not stop us: after our patience we go on without the lock, at the price that one of two
         simultaneous changes may be lost, and wait for nobody until the lock is seen free again or a second has passed.
         """
         start = time.monotonic()
         if start < self._impatient_until:
-            return False
+            return
         spins = 0
         while time.monotonic() - start < self.patience_s:
             spins += 1
             time.sleep(0 if spins < _SPINS else _NAP_S)
             try:
-                fcntl.flock(self._descriptor, _UNLESS_TAKEN)
+                self._try_lock()
             except BlockingIOError:
                 continue
-            return True
+            return
         self._impatient_until = time.monotonic() + _IMPATIENCE_S
-        return False
 
 
-def _open(path: Path, header: bytes, size: int) -> int:
-    """A descriptor of the file, made or replaced where it has another layout; processes that start together agree on one file."""
+@contextmanager
+def _guarded(path: Path) -> Iterator[None]:
+    """One process at a time opens the file, so that those who start together agree on one."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     guard = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(guard, fcntl.LOCK_EX)
-        if not _fits(path, header, size):
-            draft = path.with_name(f".{path.name}.new")
-            draft.unlink(missing_ok=True)
-            descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            try:
-                os.posix_fallocate(descriptor, 0, size)  # a page that finds no room on the disk later would kill the process
-                os.pwrite(descriptor, header, 0)
-            finally:
-                os.close(descriptor)
-            draft.rename(path)  # whoever has the old file mapped keeps it; shrinking it would kill them
-        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        yield
     finally:
         os.close(guard)
+
+
+def _open(path: Path, header: bytes, size: int) -> int:
+    """A descriptor of the file, made or replaced where it has another layout."""
+    if not _fits(path, header, size):
+        draft = path.with_name(f".{path.name}.new")
+        draft.unlink(missing_ok=True)
+        descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(descriptor, 0, size)  # a page that finds no room on the disk later would kill the process
+            os.pwrite(descriptor, header, 0)
+        finally:
+            os.close(descriptor)
+        draft.rename(path)  # whoever has the old file mapped keeps it; shrinking it would kill them
+    return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+
+
+def _arrive(path: Path) -> int:
+    """A descriptor of a file of one byte beside that at `path`: 1 once a second process is there, until one comes that is alone.
+
+    Each holds its lock, shared, for as long as it lives, however it ends; so who gets it unshared is the only one. Who finds another
+    says so, and then waits longer than a change takes: that of the other, which may just have looked.
+    """
+    descriptor = os.open(path.with_name(f".{path.name}.others"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.pwrite(descriptor, b"\x01", 0)
+    else:
+        os.pwrite(descriptor, b"\x00", 0)
+    fcntl.flock(descriptor, fcntl.LOCK_SH)  # at once: all others have it shared, and nobody else arrives meanwhile
+    return descriptor
 
 
 def _fits(path: Path, header: bytes, size: int) -> bool:

@@ -24,7 +24,7 @@ from app.tenancy.limits.shared_memory import KEY_BYTES, SharedMemory
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from app.tenancy.limits.shared_memory import Table
+    from app.tenancy.limits.shared_memory import Slot, Table
 
 SCHEME = "turnout-shared"
 STRATEGY = "gcra"
@@ -92,25 +92,30 @@ class SharedMemoryStorage(Storage):
             key = self._keys[text] = blake2b(text.encode(), digest_size=KEY_BYTES).digest()
         return key
 
+    def counter(self, text: str) -> Slot:
+        """Where the counter of this name lies, for `add_under` and `tell`."""
+        return self._counters.slot(self.key(text))
+
     def add_within(self, key: str, amount: int, limit: int, until_ms: int) -> tuple[bool, int]:
         """Adds `amount` to the counter where that keeps it within `limit`: (whether it did, the counter now).
 
         The counter begins anew after `until_ms` (Unix milliseconds). Whole or not at all, across processes.
         """
-        return self.add_under(self.key(key), amount, limit, self.clock.time_ms(), until_ms)
+        return self.add_under(self.counter(key), amount, limit, self.clock.time_ms(), until_ms)
 
-    def add_under(self, key: bytes, amount: int, limit: int, now_ms: int, until_ms: int) -> tuple[bool, int]:
-        """As `add_within`, of the counter that lies under `key`, for who knows what time it is."""
-        table, memory = self._counters, self.memory
-        memory.lock()
+    def add_under(self, slot: Slot, amount: int, limit: int, now_ms: int, until_ms: int) -> tuple[bool, int]:
+        """As `add_within`, of the counter in this slot, for who knows what time it is."""
+        locked = self.memory.lock()
         try:
-            place, total, _ = table.find(key, now_ms)
-            if total + amount > limit:
-                return False, total
-            table.write(place, key, total + amount, until_ms)
-            return True, total + amount
+            before = slot.read(now_ms)
+            total = before + amount
+            if total > limit:
+                return False, before
+            slot.write(total, until_ms)
+            return True, total
         finally:
-            memory.unlock()
+            if locked:
+                self.memory.unlock()
 
     def put(self, key: str, value: int, until_ms: int) -> int:
         """Sets the counter; returns what it was."""
@@ -120,13 +125,14 @@ class SharedMemoryStorage(Storage):
             table.write(place, name, value, until_ms)
         return before
 
-    def tell(self, key: bytes, value: int, others: Iterable[bytes], most: int | None, until_ms: int) -> bool:
-        """Sets the counter where that and the `others` are together at most `most` (None: in any case); returns whether it did."""
-        table, now = self._counters, self.clock.time_ms()
+    def tell(self, own: Slot, value: int, others: Iterable[Slot], most: int | None, until_ms: int) -> bool:
+        """Sets its own counter where that and the `others` are together at most `most` (None: in any case); returns whether it did."""
+        now = self.clock.time_ms()
         with self.memory:
-            if most is not None and value + sum([table.find(other, now)[1] for other in others]) > most:
+            if most is not None and value + sum([other.read(now) for other in others]) > most:
                 return False
-            table.write(table.find(key, now)[0], key, value, until_ms if value else 0)
+            own.read(now)
+            own.write(value, until_ms if value else 0)
         return True
 
     def incr(self, key: str, expiry: int, amount: int = 1) -> int:
@@ -173,26 +179,30 @@ class Gcra(RateLimiter):
         if not isinstance(storage, SharedMemoryStorage):
             raise TypeError(f"the strategy {STRATEGY!r} needs a {SCHEME} storage")
         super().__init__(storage)
-        self._shared = storage
+        self._shared, self._memory, self._clock = storage, storage.memory, storage.clock
         self.last_tat_ns = 0
         self.last_now_ns = 0
 
     def hit(self, item: RateLimitItem, *identifiers: str, cost: int = 1) -> bool:
         period, window = _shape(item)
-        shared = self._shared
-        return self.take(shared.budget(item.namespace), shared.key(item.key_for(*identifiers)), cost * period, window)
+        return self.take(self.slot(item, *identifiers), cost * period, window)
 
-    def take(self, table: Table, key: bytes, cost_ns: int, window_ns: int) -> bool:
-        """As `hit`, of the budget that lies under `key` in this table."""
-        memory, now = self._shared.memory, int(self._shared.clock.monotonic() * NS)
-        memory.lock()
+    def slot(self, item: RateLimitItem, *identifiers: str) -> Slot:
+        """Where this budget lies, for `take`."""
+        return self._shared.budget(item.namespace).slot(self._shared.key(item.key_for(*identifiers)))
+
+    def take(self, slot: Slot, cost_ns: int, window_ns: int) -> bool:
+        """As `hit`, of the budget in this slot."""
+        now = int(self._clock.monotonic() * NS)
+        locked = self._memory.lock()
         try:
-            place, tat, _ = table.find(key, now)
+            tat = slot.read(now)
             allowed, after = decide(tat, now, cost_ns, window_ns)
             if allowed or after < tat:  # a tat from beyond the window (the machine's clock began anew) is mended for good
-                table.write(place, key, after, after)
+                slot.write(after, after)
         finally:
-            memory.unlock()
+            if locked:
+                self._memory.unlock()
         self.last_tat_ns, self.last_now_ns = after, now
         return allowed
 
@@ -207,10 +217,9 @@ class Gcra(RateLimiter):
 
     def look(self, item: RateLimitItem, *identifiers: str) -> tuple[int, int]:
         """(tat, now) of a budget, in nanoseconds, without taking anything."""
-        now = int(self._shared.clock.monotonic() * NS)
-        with self._shared.memory:
-            _, tat, _ = self._shared.budget(item.namespace).find(self._shared.key(item.key_for(*identifiers)), now)
-        return tat, now
+        slot, now = self.slot(item, *identifiers), int(self._clock.monotonic() * NS)
+        with self._memory:
+            return slot.read(now), now
 
 
 def _shape(item: RateLimitItem) -> tuple[int, int]:

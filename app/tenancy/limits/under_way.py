@@ -26,8 +26,7 @@ class UnderWay:
     def __init__(self, limiter: RateLimiter, slot: int = 0, slots: int = 1, longest_s: float = 10.0) -> None:
         self._limiter, self._slot, self._slots = limiter, slot, slots
         self._longest_ms = int(longest_s * 1000) + 1000
-        self._counts: dict[UUID, int] = {}
-        self._keys: dict[UUID, CountKeys] = {}
+        self._tenants: dict[UUID, OfTenant] = {}
 
     @classmethod
     def of_worker(cls, limiter: RateLimiter, slot: int, workers: int, longest_s: float) -> UnderWay:
@@ -38,45 +37,38 @@ class UnderWay:
         """
         return cls(limiter, slot, workers + 1, longest_s) if workers > 1 else cls(limiter, longest_s=longest_s)
 
-    def one(self, tenant_id: UUID, limits: TenantLimits) -> Place:
+    def one(self, tenant_id: UUID, limits: TenantLimits) -> OfTenant:
         """A prediction, from entering to leaving it; entering raises RateLimited where as many as the tenant may are under way."""
-        return Place(self, tenant_id, limits.concurrency)
+        tenant = self._tenants.get(tenant_id)
+        if tenant is None:
+            keys = self._limiter.count_keys(tenant_id, self._slot, self._slots) if self._slots > 1 else None
+            tenant = self._tenants[tenant_id] = OfTenant(self._limiter, keys, self._longest_ms)
+        tenant.most = limits.concurrency
+        return tenant
 
-    def begin(self, tenant_id: UUID, most: int) -> None:
-        count = self._counts.get(tenant_id, 0) + 1
-        if count > most or (self._slots > 1 and not self._tell(tenant_id, count, most)):
+
+class OfTenant:
+    """What one tenant has under way in this process: entered by each prediction, and left as often.
+
+    `keys`: where that is told, None: nowhere. `most`: how many may be under way on the machine, set before it is entered.
+    """
+
+    __slots__ = ("_count", "_keys", "_limiter", "_longest_ms", "most")
+
+    def __init__(self, limiter: RateLimiter, keys: CountKeys | None, longest_ms: int) -> None:
+        self._limiter, self._keys, self._longest_ms = limiter, keys, longest_ms
+        self._count = self.most = 0
+
+    def __enter__(self) -> None:
+        count, most = self._count + 1, self.most
+        if count > most or (self._keys is not None and not self._limiter.tell_count(self._keys, count, most, self._longest_ms)):
             raise RateLimited(
                 f"{most} predictions of your tenant are under way, as many as may be at once. Wait for one to be answered.",
                 retry_after_ms=RETRY_MS,
             )
-        self._counts[tenant_id] = count
-
-    def end(self, tenant_id: UUID) -> None:
-        count = self._counts[tenant_id] - 1
-        if count:
-            self._counts[tenant_id] = count
-        else:
-            del self._counts[tenant_id]
-        if self._slots > 1:
-            self._tell(tenant_id, count, None)
-
-    def _tell(self, tenant_id: UUID, count: int, most: int | None) -> bool:
-        keys = self._keys.get(tenant_id)
-        if keys is None:
-            keys = self._keys[tenant_id] = self._limiter.count_keys(tenant_id, self._slot, self._slots)
-        return self._limiter.tell_count(keys, count, most, self._longest_ms)
-
-
-class Place:
-    """One prediction under way."""
-
-    __slots__ = ("_most", "_tenant_id", "_under_way")
-
-    def __init__(self, under_way: UnderWay, tenant_id: UUID, most: int) -> None:
-        self._under_way, self._tenant_id, self._most = under_way, tenant_id, most
-
-    def __enter__(self) -> None:
-        self._under_way.begin(self._tenant_id, self._most)
+        self._count = count
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._under_way.end(self._tenant_id)
+        self._count -= 1
+        if self._keys is not None:
+            self._limiter.tell_count(self._keys, self._count, None, self._longest_ms)

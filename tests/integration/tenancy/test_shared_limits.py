@@ -43,8 +43,8 @@ sys.stdin.readline()
 """
 
 
-def start(path: Path, takes: int) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-c", WORKER, str(path), str(takes)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+def start(path: Path, takes: int, worker: str = WORKER) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-c", worker, str(path), str(takes)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def line(process: subprocess.Popen[str]) -> str:
@@ -105,3 +105,23 @@ def test_a_process_stopped_inside_the_lock_holds_up_nobody(tmp_path: Path) -> No
     assert other.peek(TENANT, LIMITS).requests_available == 2_900
     holder.close()
     other.close()
+
+
+def test_a_process_that_comes_while_another_takes_alone_shares_its_budget_to_the_last_token(tmp_path: Path) -> None:
+    path, limits = tmp_path / "limits.bin", TenantLimits(requests_per_second=1, burst=60_000, rows_per_day=60_000)
+    first = start(path, 60_000, WORKER.replace("3_000", "60_000"))
+    try:
+        assert line(first) == "ready"
+        say_go(first)
+        limiter = RateLimiter(path, ManualClock())  # while the other takes without a lock
+        limiter._storage.memory.patience_s = 60
+        requests = rows = 0
+        while limiter.peek(TENANT, limits).requests_available or limiter.peek(TENANT, limits).rows_left_today >= 3:
+            requests += limiter.take(TENANT, limits).allowed
+            rows += 3 * limiter.take_rows(TENANT, limits, 3).allowed
+        taken = tuple(map(int, line(first).split()))
+    finally:
+        finish(first)
+    assert requests > 0
+    assert (requests + taken[0], rows + taken[1]) == (60_000, 60_000)
+    limiter.close()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import os
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
@@ -263,6 +264,31 @@ def test_an_expired_slot_is_taken_before_a_living_one(tmp_path: Path) -> None:
         table.write(place, key, number, 100 if number == 7 else 200)
     assert [number for number, key in enumerate(keys) if table.find(key, 150)[2] == 0] == [7]
     memory.close()
+
+
+def test_a_process_takes_the_lock_once_another_is_there_and_needs_none_when_it_is_alone_again(tmp_path: Path) -> None:
+    def locks(memory: SharedMemory) -> bool:
+        with memory, (tmp_path / "small.bin").open() as other:
+            try:
+                fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+            return False
+
+    first = SharedMemory(tmp_path / "small.bin", {"t": 1})
+    assert not locks(first)
+    second = SharedMemory(tmp_path / "small.bin", {"t": 1})
+    assert locks(first)
+    assert locks(second)
+    first.close()
+    third = SharedMemory(tmp_path / "small.bin", {"t": 1})
+    assert locks(third)
+    assert locks(second)
+    second.close()
+    third.close()
+    last = SharedMemory(tmp_path / "small.bin", {"t": 1})
+    assert not locks(last)
+    last.close()
 
 
 def test_the_tables_hold_many_tenants_side_by_side(limiter: RateLimiter) -> None:
