@@ -43,7 +43,7 @@ def object_writer(selections: Selections, type_: GraphQLObjectType, chosen: list
     if type_.is_type_of is not None:
         raise Unplannable
     blank: dict[str, Any] = {}
-    fields: list[tuple[str, str, Write, bool]] = []
+    fields: list[tuple[str, str, type, Write, bool]] = []
     for key, same in selections.below(type_, chosen).items():
         name = same[0].node.name.value
         if name == "__typename":
@@ -51,16 +51,18 @@ def object_writer(selections: Selections, type_: GraphQLObjectType, chosen: list
             continue
         field = type_.fields[name]
         nullable = not isinstance(field.type, GraphQLNonNull)
-        fields.append((key, _attribute(field), _writer(selections, field.type, same), nullable))
+        fields.append((key, _attribute(field), _written_as_it_is(field), _writer(selections, field.type, same), nullable))
         blank[key] = None
 
     def write(source: Any) -> dict[str, Any]:
         if isinstance(source, _NO_OBJECTS):
             raise Odd
         written = blank.copy()
-        for key, attribute, write_value, nullable in fields:
+        for key, attribute, as_it_is, write_value, nullable in fields:
             value = getattr(source, attribute)
-            if value is not None:
+            if type(value) is as_it_is:
+                written[key] = value
+            elif value is not None:
                 written[key] = write_value(value)
             elif not nullable:
                 raise Odd
@@ -89,6 +91,11 @@ def _attribute(field: GraphQLField) -> str:
     if definition is None or not definition.is_basic_field or definition.default_resolver is not getattr or field.args:
         raise Unplannable
     return str(definition.python_name)
+
+
+def _written_as_it_is(field: GraphQLField) -> type:
+    """A class of values that need no call of their writer; Odd stands for none."""
+    return _PLAIN.get(field.type.of_type if isinstance(field.type, GraphQLNonNull) else field.type, Odd)
 
 
 def _list_writer(write_item: Write, *, nullable: bool) -> Write:
@@ -168,3 +175,4 @@ _SPECIFIED: dict[GraphQLScalarType, Write] = {
     GraphQLInt: _int,
     GraphQLString: _string,
 }
+_PLAIN: dict[Any, type] = {GraphQLBoolean: bool, GraphQLID: UUID, GraphQLString: str}
