@@ -162,9 +162,8 @@ class GraphQLEndpoint:
             parameters = await _as_taken(parameters, parameters.bulk, operation.many_rows, self._bulk, ctx)
         exchange.context = context = self._context_factory(ctx)
         plan = document.plans.get(operation.name)
-        result = None if plan is None else await plan.run(context, parameters.variables or {})
-        if result is None:
-            result = await self._execute(document, parameters, context)
+        running = None if plan is None else plan.run(context, parameters.variables or {})
+        result = await (running or self._execute(document, parameters, context))
         if getattr(context, "predicts_many", False):
             await written_out(result.data)
         if parameters.bulk is not None and self._bulk is not None:
