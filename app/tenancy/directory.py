@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from app.tenancy.keys import MasterKey
-    from app.tenancy.types import StoredTenant, Tenant, TokenDenial
+    from app.tenancy.types import Principal, StoredTenant, Tenant, TokenDenial
 
 # With what `apply` takes, and how it is read.
 __all__ = ["Denied", "TenantDirectory", "TenantEntry", "stored_tenant", "tenant_ids", "tenant_queries", "tenants_of", "tenants_query"]
@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Denied:
-    """Tokens of a tenant that work no longer, however good they are. Asked on every request: at most two lookups."""
+    """Tokens of a tenant that work no longer, however good they are. Asked on each of its requests: at most two lookups."""
 
     tokens: frozenset[str] = frozenset()  # by jti
     subjects: Mapping[str, float] = field(default_factory=dict)  # those issued before, in Unix seconds
@@ -52,20 +52,14 @@ class Denied:
         return before is not None and (issued_at_s is None or issued_at_s < before)
 
 
-_NOBODY = Denied()
-
-
 @dataclass(frozen=True, slots=True)
 class TenantEntry:
     """One tenant with its keys open. Replaced whole when it changes, so whoever holds one sees one state."""
 
     tenant: Tenant
     keys: TenantKeys = field(repr=False)
-    denied: Denied = _NOBODY
-
-    @property
-    def active(self) -> bool:
-        return self.tenant.status is TenantStatus.ACTIVE
+    active: bool
+    denied: Denied | None = None  # where any of its tokens are
 
 
 class TenantDirectory:
@@ -90,6 +84,13 @@ class TenantDirectory:
     def named(self, issuer: str, external_id: str) -> TenantEntry | None:
         """The tenant that this issuer's tokens know by this name, or None."""
         return self._by_name.get((issuer, external_id))
+
+    def meant(self, principal: Principal) -> TenantEntry | None:
+        """The tenant of a token, or None. A mapped name goes first: what an operator decided for this issuer beats what the token's word
+        happens to mean here.
+        """
+        entry = self._by_name.get((principal.issuer, principal.tenant))
+        return self._by_slug.get(principal.tenant) if entry is None and principal.own_names else entry
 
     def erased(self, slug: str) -> UUID | None:
         """The tenant that had this name and was erased, or None: the name stays taken."""
@@ -131,8 +132,9 @@ class TenantDirectory:
             keys = TenantKeys.derive(tenant.tenant_id, secret, stored.pseudonym_generation, stored.assignment_generation)
             # Replaced in place: another thread reads meanwhile, and must not find a tenant missing.
             before = self._by_id.get(tenant.tenant_id)
-            denied = Denied.of(stored.denials) if stored.denials else _NOBODY
-            entry = self._by_slug[tenant.id] = self._by_id[tenant.tenant_id] = TenantEntry(tenant, keys, denied)
+            denied = Denied.of(stored.denials) if stored.denials else None
+            entry = TenantEntry(tenant, keys, tenant.status is TenantStatus.ACTIVE, denied)
+            self._by_slug[tenant.id] = self._by_id[tenant.tenant_id] = entry
             for name in tenant.names:
                 self._by_name[name.issuer, name.external_id] = entry
             if before is not None:
