@@ -68,7 +68,7 @@ def _plan(
         decided = dict(zip(names, values, strict=True))
         flows[values] = _flow(Selections(schema, fragments, operation, decided, budget), schema.query_type, variables)
     name = operation.name.value if operation.name else None
-    return Plan(schema, document, name, variables, tuple(names), flows)
+    return Plan(schema, document, name, variables, tuple(names), flows, None if names else flows[()])
 
 
 def _flow(selections: Selections, root: GraphQLObjectType, variables: tuple[Variable, ...]) -> Flow:

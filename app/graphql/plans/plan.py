@@ -41,7 +41,7 @@ class Flow:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One operation of a valid document. `flows`: by the values of its `conditions`."""
+    """One operation of a valid document. `flows`: by the values of its `conditions`; `only`: where it has none."""
 
     schema: GraphQLSchema
     document: DocumentNode
@@ -49,13 +49,14 @@ class Plan:
     variables: tuple[Variable, ...]
     conditions: tuple[str, ...]
     flows: Mapping[tuple[Any, ...], Flow]
+    only: Flow | None
 
     def run(self, context: Any, sent: dict[str, Any]) -> Awaitable[ExecutionResult] | None:
         """To be awaited: what `execute` of graphql-core gives; None, before anything was done, where that should be asked itself."""
         values = read_variables(self.variables, sent)
         if values is None:
             return None
-        flow = self.flows.get(tuple(map(values.get, self.conditions)))
+        flow = self.only or self.flows.get(tuple(map(values.get, self.conditions)))
         if flow is None:
             return None
         if len(flow.calls) != 1:
