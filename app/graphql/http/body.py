@@ -61,9 +61,10 @@ async def read_body(receive: Receive, content_length: bytes | None, most: int, h
             raise _too_large(most)
         if held is not None:
             held.need(size)
-        chunks.append(chunk)
-        if not message.get("more_body", False):
-            return b"".join(chunks)
+        if message.get("more_body", False):
+            chunks.append(chunk)
+        else:
+            return b"".join((*chunks, chunk)) if chunks else chunk
 
 
 def from_body(body: bytes) -> Parameters:
