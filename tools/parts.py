@@ -64,7 +64,7 @@ PARTS: dict[str, list[tuple[Any, str]]] = {
     "answer as bytes": [(Exchange, "respond")],
     "sending": [(Exchange, "send")],
     "metrics": [(Telemetry, "request"), (Telemetry, "in_flight"), (Telemetry, "prediction")],
-    "service level": [(GraphQLEndpoint, "_count"), (ServiceLevels, "count")],
+    "service level": [(ServiceLevels, "count")],
 }  # fmt: skip
 
 

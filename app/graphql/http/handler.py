@@ -43,12 +43,14 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping
 
     import strawberry
+    from graphql import GraphQLError
     from starlette.types import Receive, Scope, Send
 
     from app.graphql.http.bulk import Bulk, BulkBodies
     from app.graphql.http.cors import Headers
     from app.graphql.http.options import EndpointOptions
     from app.graphql.http.ports import ContextFactory, Gatekeeper, RegisteredDocuments, ServedPredictions, Telemetry, Throttle
+    from app.graphql.plans.plan import Executed
     from app.kernel.context import RequestContext
 
 log = structlog.get_logger(__name__)
@@ -125,8 +127,9 @@ class GraphQLEndpoint:
         await exchange.send(send, status, body, more)
         took_s = exchange.elapsed_s()
         self._telemetry.request(took_s, exchange.kind, exchange.code)
-        if self._served is not None and getattr(exchange.context, "predicts", False):
-            self._count(self._served, exchange, took_s)
+        # What the caller did wrong says nothing of how well the tenant is served.
+        if self._served is not None and getattr(exchange.context, "predicts", False) and (exchange.failed or exchange.code == "OK"):
+            self._served.count(exchange.context.request.tenant_id, took_s, failed=exchange.failed)
         if exchange.code != "OK" and not exchange.quiet:
             log.info("request_failed", code=exchange.code, status=status, kind=exchange.kind)
 
@@ -171,14 +174,14 @@ class GraphQLEndpoint:
         exchange.context = context = self._context_factory(ctx)
         plan = document.plans.get(operation.name)
         running = None if plan is None else plan.run(context, parameters.variables or {})
-        result = await (running or self._execute(document, parameters, context))
+        data, errors = await (running or self._execute(document, parameters, context))
         if getattr(context, "predicts_many", False):
-            await written_out(result.data)
+            await written_out(data)
         if parameters.bulk is not None and self._bulk is not None:
             self._bulk.release(ctx.tenant_id, parameters.bulk)
-        return self._result(exchange, result)
+        return self._result(exchange, data, errors)
 
-    async def _execute(self, document: Document, parameters: Parameters, context: Any) -> ExecutionResult:
+    async def _execute(self, document: Document, parameters: Parameters, context: Any) -> Executed:
         """The ordinary way, which any operation can go."""
         result = execute(
             self._schema,
@@ -190,13 +193,8 @@ class GraphQLEndpoint:
             is_awaitable=optimized_is_awaitable,  # type: ignore[arg-type]  # Strawberry says bool where graphql-core says TypeGuard
             hide_suggestions=not self._options.development,
         )
-        return result if isinstance(result, ExecutionResult) else await result
-
-    @staticmethod
-    def _count(served: ServedPredictions, exchange: Exchange, took_s: float) -> None:
-        """What the caller did wrong says nothing of how well the tenant is served."""
-        if exchange.failed or exchange.code == "OK":
-            served.count(exchange.context.request.tenant_id, took_s, failed=exchange.failed)
+        done = result if isinstance(result, ExecutionResult) else await result
+        return done.data, done.errors
 
     def _check_form(self, exchange: Exchange) -> None:
         accepted = response_type(exchange.headers.get(b"accept", b""))
@@ -274,17 +272,16 @@ class GraphQLEndpoint:
             )
         return parameters.text, parameters.document
 
-    def _result(self, exchange: Exchange, result: ExecutionResult) -> tuple[int, bytes]:
-        errors = result.errors
+    def _result(self, exchange: Exchange, data: dict[str, Any] | None, errors: list[GraphQLError] | None) -> tuple[int, bytes]:
         if not errors:
-            return exchange.respond({"data": result.data})
-        if result.data is None and not any(error.path for error in errors):
+            return exchange.respond({"data": data})
+        if data is None and not any(error.path for error in errors):
             # Nothing ran: graphql-core found variables (or conditions on the root) that do not fit their types.
             return exchange.refuse([self._mapper.input(error, exchange.request_id) for error in errors[:MAX_DOCUMENT_ERRORS]])
         seen: dict[int, Problem] = {}
         problems = [self._mapper.execution(error, exchange.request_id, seen) for error in errors[:MAX_FIELD_ERRORS]]
         exchange.note(problems)
-        return exchange.respond({"errors": [problem.wire(exchange.request_id) for problem in problems], "data": result.data})
+        return exchange.respond({"errors": [problem.wire(exchange.request_id) for problem in problems], "data": data})
 
 
 def _check_kind(method: str, kind: OperationType) -> None:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from app.graphql.plans.inputs import Arguments, Values, Variable
     from app.graphql.plans.outputs import Write
 
+    Executed = tuple[dict[str, Any] | None, list[GraphQLError] | None]  # data and errors, as in graphql-core's ExecutionResult
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -51,7 +53,7 @@ class Plan:
     flows: Mapping[tuple[Any, ...], Flow]
     only: Flow | None
 
-    def run(self, context: Any, sent: dict[str, Any]) -> Awaitable[ExecutionResult] | None:
+    def run(self, context: Any, sent: dict[str, Any]) -> Awaitable[Executed] | None:
         """To be awaited: what `execute` of graphql-core gives; None, before anything was done, where that should be asked itself."""
         values = read_variables(self.variables, sent)
         if values is None:
@@ -65,7 +67,7 @@ class Plan:
         arguments = call.arguments.of(values)
         return None if arguments is None else self._answer(call, arguments, context, sent, flow.blank.copy(), [])
 
-    def _several(self, flow: Flow, values: Values, context: Any, sent: dict[str, Any]) -> Awaitable[ExecutionResult] | None:
+    def _several(self, flow: Flow, values: Values, context: Any, sent: dict[str, Any]) -> Awaitable[Executed] | None:
         data = flow.blank.copy()
         errors: list[GraphQLError] = []
         asked: list[tuple[Call, dict[str, Any]]] = []
@@ -78,18 +80,18 @@ class Plan:
 
     async def _answer(
         self, call: Call, arguments: dict[str, Any], context: Any, sent: dict[str, Any], data: dict[str, Any], errors: list[GraphQLError]
-    ) -> ExecutionResult:
+    ) -> Executed:
         """Puts the field's value into `data`, which has null there: it stays beside an error where the call raised."""
         try:
             found = await call.ask(context, **arguments)
         except Exception as error:  # noqa: BLE001  whatever a resolver raises is that field's error
             errors.append(located_error(error, list(call.nodes), [call.key]))
-            return ExecutionResult(data, errors)
+            return data, errors
         try:
             data[call.key] = call.write(found)
         except Exception:  # noqa: BLE001  an answer that is not plainly of its type
             data[call.key] = await self._completed(call, found, context, sent, errors)
-        return ExecutionResult(data, errors or None)
+        return data, errors or None
 
     async def _completed(self, call: Call, found: Any, context: Any, sent: dict[str, Any], errors: list[GraphQLError]) -> Any:
         """What graphql-core makes of the answer that is there: the field's value, and the errors of what lies below."""
@@ -113,7 +115,7 @@ class Plan:
         return None if done.data is None else done.data[call.key]
 
 
-async def _all(answers: list[Awaitable[ExecutionResult]], data: dict[str, Any], errors: list[GraphQLError]) -> ExecutionResult:
+async def _all(answers: list[Awaitable[Executed]], data: dict[str, Any], errors: list[GraphQLError]) -> Executed:
     """What they give together, at once."""
     await asyncio.gather(*answers)
-    return ExecutionResult(data, errors or None)
+    return data, errors or None
