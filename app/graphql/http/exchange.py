@@ -141,8 +141,10 @@ def headers_of(error: AppError, status: int) -> Headers:
 
 def request_id_of(sent: bytes | None) -> str:
     """The caller's own id where it is fit to stand in a log line, else a new one."""
-    text = sent.decode("latin-1") if sent is not None and len(sent) <= 80 else ""
-    return text if text and _REQUEST_ID.fullmatch(text) else _new_id()
+    if sent is None or len(sent) > 80:
+        return _new_id()
+    text = sent.decode("latin-1")
+    return text if _REQUEST_ID.fullmatch(text) else _new_id()
 
 
 def _new_id() -> str:
@@ -151,7 +153,7 @@ def _new_id() -> str:
         return _new_ids.pop()
     except IndexError:
         many = os.urandom(256 * 16).hex()
-        _new_ids.extend(many[at : at + 32] for at in range(0, len(many), 32))
+        _new_ids.extend([many[at : at + 32] for at in range(0, len(many), 32)])
         return _new_ids.pop()
 
 
