@@ -50,7 +50,6 @@ if TYPE_CHECKING:
     from app.graphql.http.cors import Headers
     from app.graphql.http.options import EndpointOptions
     from app.graphql.http.ports import ContextFactory, Gatekeeper, RegisteredDocuments, ServedPredictions, Telemetry, Throttle
-    from app.graphql.plans.plan import Executed
     from app.kernel.context import RequestContext
 
 log = structlog.get_logger(__name__)
@@ -181,7 +180,9 @@ class GraphQLEndpoint:
             self._bulk.release(ctx.tenant_id, parameters.bulk)
         return self._result(exchange, data, errors)
 
-    async def _execute(self, document: Document, parameters: Parameters, context: Any) -> Executed:
+    async def _execute(
+        self, document: Document, parameters: Parameters, context: Any
+    ) -> tuple[dict[str, Any] | None, list[GraphQLError] | None]:
         """The ordinary way, which any operation can go."""
         result = execute(
             self._schema,
