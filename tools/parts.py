@@ -41,7 +41,7 @@ PARTS: dict[str, list[tuple[Any, str]]] = {
     "endpoint: order of things": [(Front, "__call__"), *((GraphQLEndpoint, name) for name in ("__call__", "_serve"))],
     "head, request id": [(Exchange, "__init__"), (GraphQLEndpoint, "_check_form")],
     "deadline": [(TimeLimit, "begun"), (Limited, "__exit__")],
-    "who calls": [(GraphQLEndpoint, "_admit"), (Gatekeeper, "admit")],
+    "who calls": [(Gatekeeper, "admit")],
     "admission": [(Admission, "begin"), (Share, "end")],
     "rate limit": [(Charge, "__init__"), (Charge, "take"), (Charge, "settle")],
     "body read": [(handler, "read_body")],

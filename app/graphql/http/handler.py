@@ -40,7 +40,7 @@ from app.graphql.introspection import may_introspect
 from app.kernel.context import logged_request_id
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Mapping
+    from collections.abc import Mapping
 
     import strawberry
     from graphql import GraphQLError
@@ -152,8 +152,10 @@ class GraphQLEndpoint:
 
     async def _serve(self, exchange: Exchange) -> tuple[int, bytes]:
         self._check_form(exchange)
-        ctx = await self._admit(exchange)
-        exchange.place = self._admission.begin(ctx.tenant_id, exchange.deadline.at, exchange.headers.get(b"authorization", b""))
+        token = exchange.headers.get(b"authorization")
+        text = None if token is None else token.decode("latin-1")
+        ctx = await self._gatekeeper.admit(text, exchange.request_id, exchange.deadline, exchange.client_address)
+        exchange.place = self._admission.begin(ctx.tenant_id, exchange.deadline.at, token or b"")
         if exchange.place is None:
             exchange.place = await self._admission.turn(ctx.tenant_id)
         charge = Charge(self._throttle, ctx, exchange)
@@ -216,11 +218,6 @@ class GraphQLEndpoint:
             encoding = exchange.headers.get(b"content-encoding")
             if encoding is not None and encoding.strip().lower() not in {b"", b"identity"}:
                 raise HttpRefusal(415, "Send the body without a Content-Encoding.")
-
-    def _admit(self, exchange: Exchange) -> Awaitable[RequestContext]:
-        authorization = exchange.headers.get(b"authorization")
-        text = None if authorization is None else authorization.decode("latin-1")
-        return self._gatekeeper.admit(text, exchange.request_id, exchange.deadline, exchange.client_address)
 
     async def _parameters(self, exchange: Exchange, ctx: RequestContext) -> Parameters:
         if exchange.method == "GET":
