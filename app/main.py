@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -247,7 +248,7 @@ def create_app(
         gatekeeper=parts.gatekeeper,
         throttle=parts.answers,
         telemetry=telemetry,
-        context_factory=lambda ctx: GraphQLContext(ctx, parts.services),
+        context_factory=partial(GraphQLContext, services=parts.services),
         registered=DocumentPolicy(parts.directory.documents, settings.http.documents_only, development=settings.development),
         options=options,
         served=parts.services.service_levels,

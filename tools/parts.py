@@ -38,16 +38,16 @@ if TYPE_CHECKING:
 
 # In the order in which a request meets them. What is within one part and named by another counts for that one.
 PARTS: dict[str, list[tuple[Any, str]]] = {
-    "endpoint: order of things": [(Front, "__call__"), *((GraphQLEndpoint, name) for name in ("__call__", "_answer", "_serve"))],
+    "endpoint: order of things": [(Front, "__call__"), *((GraphQLEndpoint, name) for name in ("__call__", "_serve"))],
     "head, request id": [(Exchange, "__init__"), (GraphQLEndpoint, "_check_form")],
     "deadline": [(TimeLimit, "begun"), (Limited, "__exit__")],
-    "who calls": [(GraphQLEndpoint, "_admit"), (Gatekeeper, "admit")],
+    "who calls": [(Gatekeeper, "admit")],
     "admission": [(Admission, "begin"), (Share, "end")],
     "rate limit": [(Charge, "__init__"), (Charge, "take"), (Charge, "settle")],
     "body read": [(handler, "read_body")],
     "JSON, parameters": [(handler, "from_body")],
     "document look-up": [(GraphQLEndpoint, "_document")],
-    "GraphQL: plan": [(Plan, "run"), (GraphQLEndpoint, "_execute")],
+    "GraphQL: plan": [(Plan, "run"), (Plan, "_answer"), (GraphQLEndpoint, "_execute")],
     "predictor: order of things": [(Predictor, "predict"), (Predictor, "_admitted"), (Predictor, "_answer")],
     "predictions under way": [(UnderWay, "begin"), (UnderWay, "end")],
     "unit's pseudonym": [(TenantKeys, "unit_pseudonym")],
@@ -64,7 +64,7 @@ PARTS: dict[str, list[tuple[Any, str]]] = {
     "answer as bytes": [(Exchange, "respond")],
     "sending": [(Exchange, "send")],
     "metrics": [(Telemetry, "request"), (Telemetry, "in_flight"), (Telemetry, "prediction")],
-    "service level": [(GraphQLEndpoint, "_count"), (ServiceLevels, "count")],
+    "service level": [(ServiceLevels, "count")],
 }  # fmt: skip
 
 

@@ -44,8 +44,7 @@ class DocumentCache:
     def find(self, tenant: UUID, digest: str) -> Document | None:
         """What this tenant sent before."""
         documents = self._tenants.get(tenant)
-        document = documents.get(digest) if documents else None
-        if documents is None or document is None:
+        if documents is None or (document := documents.get(digest)) is None:
             return None
         documents.move_to_end(digest)
         self._tenants.move_to_end(tenant)

@@ -62,15 +62,15 @@ class Document:
 
     def operation(self, name: str | None) -> Operation:
         """The one that a request means; raises OperationNotFound."""
-        if name is None:
-            if len(self.operations) == 1:
-                return next(iter(self.operations.values()))
-            raise OperationNotFound("The document has no or several operations: name one of them in operationName.")
-        operation = self.operations.get(name)
-        if operation is None:
+        operation = self.operations.get(name)  # under None: one without a name, which stands alone
+        if operation is not None:
+            return operation
+        if name is not None:
             shown = name if len(name) <= 80 else name[:80] + "…"
             raise OperationNotFound(f"The document has no operation named {shown!r}.")
-        return operation
+        if len(self.operations) != 1:
+            raise OperationNotFound("The document has no or several operations: name one of them in operationName.")
+        return next(iter(self.operations.values()))
 
 
 class Examiner:

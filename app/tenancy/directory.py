@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from app.tenancy.keys import MasterKey
-    from app.tenancy.types import StoredTenant, Tenant, TokenDenial
+    from app.tenancy.types import Principal, StoredTenant, Tenant, TokenDenial
 
 # With what `apply` takes, and how it is read.
 __all__ = ["Denied", "TenantDirectory", "TenantEntry", "stored_tenant", "tenant_ids", "tenant_queries", "tenants_of", "tenants_query"]
@@ -86,6 +86,13 @@ class TenantDirectory:
     def named(self, issuer: str, external_id: str) -> TenantEntry | None:
         """The tenant that this issuer's tokens know by this name, or None."""
         return self._by_name.get((issuer, external_id))
+
+    def meant(self, principal: Principal) -> TenantEntry | None:
+        """The tenant of a token, or None. A mapped name goes first: what an operator decided for this issuer beats what the token's word
+        happens to mean here.
+        """
+        entry = self._by_name.get((principal.issuer, principal.tenant))
+        return self._by_slug.get(principal.tenant) if entry is None and principal.own_names else entry
 
     def erased(self, slug: str) -> UUID | None:
         """The tenant that had this name and was erased, or None: the name stays taken."""

@@ -183,6 +183,7 @@ def serve(app: ASGIApp, listener: socket.socket, connections: Connections, leavi
     share_the_interpreter()
     config = uvicorn.Config(
         app,
+        interface="asgi3",
         loop="uvloop",
         http=guarded(connections),
         ws="none",

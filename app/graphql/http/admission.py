@@ -76,8 +76,10 @@ class Share:
         self.waiting: deque[asyncio.Future[None]] = deque()
 
     def end(self) -> None:
+        of = self._of
         self.under_way -= 1
-        self._of.ended()
+        of.free += 1
+        of.ended += 1
 
 
 class Places:
@@ -125,7 +127,7 @@ class Admission:
     def __init__(self, most: int, telemetry: TurnedAway, clock: Callable[[], float] = time.monotonic) -> None:
         self._telemetry = telemetry
         self._clock = clock
-        self._free = most
+        self.free = most  # places
         self._changes = Places(max(4, most // 8), 1, "admin", telemetry)
         self._shares: dict[int, Share] = {}
         self.shedding = False  # whether turns are so long that requests wait for theirs
@@ -137,7 +139,7 @@ class Admission:
         self._over_at = float("-inf")  # when the last overload was
         self._cost_s = _COST_S
         self._known: dict[bytes, int] = {}
-        self._ended = 0  # in this turn
+        self.ended = 0  # requests, in this turn
         self._few, self._few_s = 0, 0.0  # that ended in the last turns, and how long these took
 
     @property
@@ -155,12 +157,12 @@ class Admission:
         if share is None:
             share = self._shares[tenant_id.int] = Share(self, tenant_id.int)
         share.asked += 1
-        if share.under_way >= self._free << 2:  # four times: a tenant that is alone has up to four fifths
+        if share.under_way >= self.free << 2:  # four times: a tenant that is alone has up to four fifths
             raise self._refused(share, "full")
         if self._late_turns and self._must_wait(share, deadline_at, token):
             return None
         share.under_way += 1
-        self._free -= 1
+        self.free -= 1
         return share
 
     async def turn(self, tenant_id: UUID) -> Place:
@@ -181,17 +183,12 @@ class Admission:
         """The place of a request that changes something: of those a process has fewer. Raises Unavailable; then `place` is still held."""
         return self._changes.begin(tenant_id, place)
 
-    def ended(self) -> None:
-        """For the place itself."""
-        self._free += 1
-        self._ended += 1
-
     async def run(self) -> None:
         """Watches the loop until cancelled: a turn now and then, each of them while they take too long."""
         while True:
             await asyncio.sleep(LOOK_S)
             await asyncio.sleep(0)  # to the beginning of a turn
-            self._ended = 0
+            self.ended = 0
             began = self._clock()
             while True:
                 await asyncio.sleep(0)  # behind all that was ready, and what the sockets brought meanwhile is ready next
@@ -245,7 +242,7 @@ class Admission:
 
         Of several requests, and of turns in each of which some ended: who ended alone may have waited for something else.
         """
-        ended, self._ended = self._ended, 0
+        ended, self.ended = self.ended, 0
         if not ended or not self.shedding:
             self._few, self._few_s = 0, 0.0
             return
@@ -259,7 +256,7 @@ class Admission:
         fits = max(LEAST_A_TURN, int(TARGET_S / self._cost_s))
         self._crowd = max(1.0, sum(share.asked for share in self._shares.values()) / fits)
         waiting = [share for share in self._shares.values() if share.waiting]
-        level = water_level([len(share.waiting) for share in waiting], min(fits, self._free))
+        level = water_level([len(share.waiting) for share in waiting], min(fits, self.free))
         return sum(self._begin_waiting(share, level) for share in waiting)
 
     def _begin_waiting(self, share: Share, most: int) -> int:
@@ -268,11 +265,11 @@ class Admission:
         while share.waiting and begun < most:
             mine = share.waiting[0]
             if not mine.done():
-                if share.under_way >= self._free << 2:
+                if share.under_way >= self.free << 2:
                     break
                 mine.set_result(None)
                 share.under_way += 1
-                self._free -= 1
+                self.free -= 1
                 begun += 1
             share.waiting.popleft()
             self._waiting -= 1

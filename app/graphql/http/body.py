@@ -11,17 +11,16 @@ from urllib.parse import parse_qsl
 
 from app.errors import BadRequest, InvalidInput, PayloadTooLarge
 from app.graphql.errors import PersistedQueryNotSupported
-from app.graphql.http.strict_json import check_lists, read_object, read_value
+from app.graphql.http.strict_json import MAX_LIST, check_lists, read_object, read_value
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from starlette.types import Receive
 
     from app.graphql.http.body_bytes import Held
     from app.graphql.http.bulk import Bulk
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_NO_LONG_LISTS = 2 * MAX_LIST  # bytes: in a body of so many each of a list's values has two, with what parts it from the next
 _REMEMBERED_CHARS = 4096  # digests of longer documents are taken each time, so that nobody fills memory with them
 
 
@@ -62,24 +61,25 @@ async def read_body(receive: Receive, content_length: bytes | None, most: int, h
             raise _too_large(most)
         if held is not None:
             held.need(size)
-        chunks.append(chunk)
-        if not message.get("more_body", False):
-            return b"".join(chunks)
+        if message.get("more_body", False):
+            chunks.append(chunk)
+        else:
+            return b"".join((*chunks, chunk)) if chunks else chunk
 
 
 def from_body(body: bytes) -> Parameters:
     """The parameters of a POST; raises BadRequest, or PersistedQueryNotSupported."""
-    return from_object(read_object(body))
+    return _parameters(read_object(body), may_be_long=len(body) > _NO_LONG_LISTS)
 
 
 def from_object(data: dict[str, Any]) -> Parameters:
     """The parameters of a POST whose JSON is read; raises as from_body."""
-    return _parameters(data.get)
+    return _parameters(data)
 
 
 def from_bulk(bulk: Bulk) -> Parameters:
     """The parameters of a POST that another process has read; raises as from_body."""
-    return replace(_parameters(bulk.data.get), bulk=bulk)
+    return replace(_parameters(bulk.data), bulk=bulk)
 
 
 def from_query_string(query_string: bytes) -> Parameters:
@@ -96,16 +96,26 @@ def from_query_string(query_string: bytes) -> Parameters:
         text = texts.get(name)
         if text is not None:
             values[name] = read_value(text, name)
-    return _parameters(values.get)
+    return _parameters(values)
 
 
-def _parameters(get: Callable[[str], Any]) -> Parameters:
-    text = _typed(get("query"), str, "query", "a string")
-    operation_name = _typed(get("operationName"), str, "operationName", "a string")
-    variables = _typed(get("variables"), dict, "variables", "an object")
-    extensions = _typed(get("extensions"), dict, "extensions", "an object")
-    document_id = _typed(get("documentId"), str, "documentId", "a string")
-    check_lists(variables or {})
+def _parameters(data: dict[str, Any], *, may_be_long: bool = True) -> Parameters:
+    """`may_be_long`: whether a list among the variables may be longer than is taken."""
+    text, operation_name = data.get("query"), data.get("operationName")
+    variables, extensions = data.get("variables"), data.get("extensions")
+    document_id = data.get("documentId")
+    if text is not None and not isinstance(text, str):
+        raise _wrong("query", "a string")
+    if operation_name is not None and not isinstance(operation_name, str):
+        raise _wrong("operationName", "a string")
+    if variables is not None and not isinstance(variables, dict):
+        raise _wrong("variables", "an object")
+    if extensions is not None and not isinstance(extensions, dict):
+        raise _wrong("extensions", "an object")
+    if document_id is not None and not isinstance(document_id, str):
+        raise _wrong("documentId", "a string")
+    if variables and may_be_long:
+        check_lists(variables)
     claimed = _persisted(extensions) if extensions else None
     if document_id is not None:
         if text is not None:
@@ -131,9 +141,11 @@ def _persisted(extensions: dict[str, Any]) -> str | None:
 
     Source: Apollo's automatic persisted queries, version 1; its clients send the ids of a manifest in the same place.
     """
-    persisted = _typed(extensions.get("persistedQuery"), dict, "extensions.persistedQuery", "an object")
+    persisted = extensions.get("persistedQuery")
     if persisted is None:
         return None
+    if not isinstance(persisted, dict):
+        raise _wrong("extensions.persistedQuery", "an object")
     version = persisted.get("version")
     if version != 1 or isinstance(version, bool):
         raise PersistedQueryNotSupported("Only version 1 of persisted queries is served.")
@@ -143,10 +155,8 @@ def _persisted(extensions: dict[str, Any]) -> str | None:
     return claimed.lower() if _SHA256.fullmatch(claimed.lower()) else claimed
 
 
-def _typed(value: Any, kind: type, name: str, what: str) -> Any:
-    if value is None or isinstance(value, kind):
-        return value
-    raise BadRequest(f"`{name}` must be {what} or null.")
+def _wrong(name: str, what: str) -> BadRequest:
+    return BadRequest(f"`{name}` must be {what} or null.")
 
 
 def _too_large(most: int) -> InvalidInput:

@@ -51,8 +51,8 @@ class Exchange:
         self.repeated = len(self.headers) != len(sent) and _repeats(sent)  # a header that may stand once stood twice
         self.request_id = request_id_of(self.headers.get(b"x-request-id"))
         self.media_type = MediaType.JSON
-        self.started = time.perf_counter()
-        self.deadline = Deadline.after(timeout_s)
+        self.started = now = time.monotonic()
+        self.deadline = Deadline(now + timeout_s)
         self.decision: Decision | None = None
         self.tokens = 0  # that this request cost
         self.reading = False  # waiting for the body
@@ -65,7 +65,7 @@ class Exchange:
         self.failed = False  # by our doing
 
     def elapsed_s(self) -> float:
-        return time.perf_counter() - self.started
+        return time.monotonic() - self.started
 
     @property
     def client_address(self) -> str:
@@ -94,14 +94,13 @@ class Exchange:
 
     async def send(self, send: Send, status: int, body: bytes, more: Headers) -> None:
         """Writes the answer."""
-        headers = [
-            (b"x-request-id", self.request_id.encode()),
-            *_EVERY_ANSWER,
-            *self._rate_headers(),
-            *more,
-        ]
+        headers = [(b"x-request-id", self.request_id.encode()), *_EVERY_ANSWER]
+        if self.decision is not None:
+            headers += _rate_headers(self.decision)
+        if more:
+            headers += more
         if status != 204:
-            headers += [(b"content-type", _CONTENT_TYPES[self.media_type]), (b"content-length", b"%d" % len(body))]
+            headers += ((b"content-type", _CONTENT_TYPES[self.media_type]), (b"content-length", b"%d" % len(body)))
         if not self.body_read and self._body_is_long():
             headers.append((b"connection", b"close"))
         await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -113,19 +112,17 @@ class Exchange:
             answer["extensions"] = {"cost": {"requested": self.tokens, "remaining": max(0, self.decision.remaining)}}
         return answer
 
-    def _rate_headers(self) -> Headers:
-        """Source: IETF draft "RateLimit header fields for HTTP", quota policy and service limit as structured fields."""
-        decision = self.decision
-        if decision is None:
-            return []
-        state = b'"requests";r=%d;t=%d' % (max(0, decision.remaining), math.ceil(max(0.0, decision.reset_s)))
-        return [(b"ratelimit-policy", b'"requests";q=%d' % decision.limit), (b"ratelimit", state)]
-
     def _body_is_long(self) -> bool:
         length = self.headers.get(b"content-length")
         if length is None:
             return b"transfer-encoding" in self.headers
         return not length.isdigit() or len(length) > 18 or int(length) > _DRAINED_BYTES
+
+
+def _rate_headers(decision: Decision) -> Headers:
+    """Source: IETF draft "RateLimit header fields for HTTP", quota policy and service limit as structured fields."""
+    state = b'"requests";r=%d;t=%d' % (max(0, decision.remaining), math.ceil(max(0.0, decision.reset_s)))
+    return [(b"ratelimit-policy", b'"requests";q=%d' % decision.limit), (b"ratelimit", state)]
 
 
 def headers_of(error: AppError, status: int) -> Headers:
@@ -144,8 +141,10 @@ def headers_of(error: AppError, status: int) -> Headers:
 
 def request_id_of(sent: bytes | None) -> str:
     """The caller's own id where it is fit to stand in a log line, else a new one."""
-    text = sent.decode("latin-1") if sent is not None and len(sent) <= 80 else ""
-    return text if text and _REQUEST_ID.fullmatch(text) else _new_id()
+    if sent is None or len(sent) > 80:
+        return _new_id()
+    text = sent.decode("latin-1")
+    return text if _REQUEST_ID.fullmatch(text) else _new_id()
 
 
 def _new_id() -> str:
@@ -154,7 +153,7 @@ def _new_id() -> str:
         return _new_ids.pop()
     except IndexError:
         many = os.urandom(256 * 16).hex()
-        _new_ids.extend(many[at : at + 32] for at in range(0, len(many), 32))
+        _new_ids.extend([many[at : at + 32] for at in range(0, len(many), 32)])
         return _new_ids.pop()
 
 

@@ -40,9 +40,10 @@ from app.graphql.introspection import may_introspect
 from app.kernel.context import logged_request_id
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Mapping
+    from collections.abc import Mapping
 
     import strawberry
+    from graphql import GraphQLError
     from starlette.types import Receive, Scope, Send
 
     from app.graphql.http.bulk import Bulk, BulkBodies
@@ -92,7 +93,7 @@ class GraphQLEndpoint:
         self._options = options
         self._bodies = BodyBytes(max(options.max_body_bytes_under_way, options.max_body_bytes), telemetry)
         self._time_limit = TimeLimit(options.request_timeout_s + options.grace_s)
-        self._cors = CorsPolicy(options.cors_origins)
+        self._cors = CorsPolicy(options.cors_origins) if options.cors_origins else None
         self._mapper = ErrorMapper(suggestions=options.development)
         cache = DocumentCache(share_chars=options.document_share_chars, total_chars=options.document_total_chars)
         self._documents = DocumentStore(
@@ -104,46 +105,57 @@ class GraphQLEndpoint:
         exchange = Exchange(scope, receive, self._options.request_timeout_s)
         logged_request_id.set(exchange.request_id)
         self._telemetry.in_flight(1)
+        limited = self._time_limit.begun()
+        more: Headers = []
         try:
-            status, body, headers = await self._answer(exchange)
+            with limited:
+                if exchange.method == "OPTIONS" and (permission := self._permission(exchange)) is not None:
+                    status, body, more = 204, b"", permission
+                else:
+                    status, body = await self._serve(exchange)
         except ClientGone:
             return
+        except Exception as error:  # noqa: BLE001  the last resort: whatever happens, the caller gets an answer with a request id
+            status, body, more = self._instead(exchange, error, late=limited.expired)
         finally:
             self._telemetry.in_flight(-1)
             if exchange.place is not None:
                 exchange.place.end()
-        headers.extend(self._cors.headers(exchange.headers.get(b"origin")))
-        await exchange.send(send, status, body, headers)
-        self._telemetry.request(exchange.elapsed_s(), exchange.kind, exchange.code)
-        self._count(exchange)
+        if self._cors is not None:
+            more.extend(self._cors.headers(exchange.headers.get(b"origin")))
+        await exchange.send(send, status, body, more)
+        took_s = exchange.elapsed_s()
+        self._telemetry.request(took_s, exchange.kind, exchange.code)
+        # What the caller did wrong says nothing of how well the tenant is served.
+        if self._served is not None and getattr(exchange.context, "predicts", False) and (exchange.failed or exchange.code == "OK"):
+            self._served.count(exchange.context.request.tenant_id, took_s, failed=exchange.failed)
         if exchange.code != "OK" and not exchange.quiet:
             log.info("request_failed", code=exchange.code, status=status, kind=exchange.kind)
 
-    async def _answer(self, exchange: Exchange) -> tuple[int, bytes, Headers]:
-        """Status, body and headers, whatever happens."""
-        if exchange.method == "OPTIONS" and b"access-control-request-method" in exchange.headers:
-            permission = self._cors.preflight(exchange.headers.get(b"origin"))
-            if permission is not None:
-                return 204, b"", permission
-        limited = self._time_limit.begun()
-        try:
-            with limited:
-                return (*await self._serve(exchange), [])
-        except AppError as error:
-            return self._refused(exchange, error)
-        except DocumentRefused as error:
+    def _permission(self, exchange: Exchange) -> Headers | None:
+        """For a page of another origin that asks whether it may call; None where this is no such question, or it may not."""
+        if self._cors is None or b"access-control-request-method" not in exchange.headers:
+            return None
+        return self._cors.preflight(exchange.headers.get(b"origin"))
+
+    def _instead(self, exchange: Exchange, error: Exception, *, late: bool) -> tuple[int, bytes, Headers]:
+        """Status, body and headers of a request that was ended by `error`. `late`: because its time was up."""
+        if isinstance(error, DocumentRefused):
             return (*exchange.refuse(list(error.problems)), [])
-        except ClientGone:
-            raise
-        except Exception as error:  # noqa: BLE001  the last resort: whatever happens, the caller gets an answer with a request id
-            if isinstance(error, TimeoutError) and limited.expired:
-                return self._refused(exchange, _late(exchange))
+        if late and isinstance(error, TimeoutError):
+            error = _late(exchange)
+        if not isinstance(error, AppError):
             return (*exchange.refuse([unforeseen(error, exchange.request_id, "request")]), [])
+        exchange.quiet = isinstance(error, (Busy, Crowded))
+        status, body = exchange.refuse([problem_of(error)], error.status if isinstance(error, HttpRefusal) else None)
+        return status, body, headers_of(error, status)
 
     async def _serve(self, exchange: Exchange) -> tuple[int, bytes]:
         self._check_form(exchange)
-        ctx = await self._admit(exchange)
-        exchange.place = self._admission.begin(ctx.tenant_id, exchange.deadline.at, exchange.headers.get(b"authorization", b""))
+        token = exchange.headers.get(b"authorization")
+        text = None if token is None else token.decode("latin-1")
+        ctx = await self._gatekeeper.admit(text, exchange.request_id, exchange.deadline, exchange.client_address)
+        exchange.place = self._admission.begin(ctx.tenant_id, exchange.deadline.at, token or b"")
         if exchange.place is None:
             exchange.place = await self._admission.turn(ctx.tenant_id)
         charge = Charge(self._throttle, ctx, exchange)
@@ -162,16 +174,17 @@ class GraphQLEndpoint:
             parameters = await _as_taken(parameters, parameters.bulk, operation.many_rows, self._bulk, ctx)
         exchange.context = context = self._context_factory(ctx)
         plan = document.plans.get(operation.name)
-        result = None if plan is None else await plan.run(context, parameters.variables or {})
-        if result is None:
-            result = await self._execute(document, parameters, context)
+        running = None if plan is None else plan.run(context, parameters.variables or {})
+        data, errors = await (running or self._execute(document, parameters, context))
         if getattr(context, "predicts_many", False):
-            await written_out(result.data)
+            await written_out(data)
         if parameters.bulk is not None and self._bulk is not None:
             self._bulk.release(ctx.tenant_id, parameters.bulk)
-        return self._result(exchange, result)
+        return self._result(exchange, data, errors)
 
-    async def _execute(self, document: Document, parameters: Parameters, context: Any) -> ExecutionResult:
+    async def _execute(
+        self, document: Document, parameters: Parameters, context: Any
+    ) -> tuple[dict[str, Any] | None, list[GraphQLError] | None]:
         """The ordinary way, which any operation can go."""
         result = execute(
             self._schema,
@@ -183,14 +196,8 @@ class GraphQLEndpoint:
             is_awaitable=optimized_is_awaitable,  # type: ignore[arg-type]  # Strawberry says bool where graphql-core says TypeGuard
             hide_suggestions=not self._options.development,
         )
-        return result if isinstance(result, ExecutionResult) else await result
-
-    def _count(self, exchange: Exchange) -> None:
-        """What the caller did wrong says nothing of how well the tenant is served."""
-        if self._served is None or not getattr(exchange.context, "predicts", False):
-            return
-        if exchange.failed or exchange.code == "OK":
-            self._served.count(exchange.context.request.tenant_id, exchange.elapsed_s(), failed=exchange.failed)
+        done = result if isinstance(result, ExecutionResult) else await result
+        return done.data, done.errors
 
     def _check_form(self, exchange: Exchange) -> None:
         accepted = response_type(exchange.headers.get(b"accept", b""))
@@ -212,11 +219,6 @@ class GraphQLEndpoint:
             if encoding is not None and encoding.strip().lower() not in {b"", b"identity"}:
                 raise HttpRefusal(415, "Send the body without a Content-Encoding.")
 
-    def _admit(self, exchange: Exchange) -> Awaitable[RequestContext]:
-        authorization = exchange.headers.get(b"authorization")
-        text = None if authorization is None else authorization.decode("latin-1")
-        return self._gatekeeper.admit(text, exchange.request_id, exchange.deadline, exchange.client_address)
-
     async def _parameters(self, exchange: Exchange, ctx: RequestContext) -> Parameters:
         if exchange.method == "GET":
             return from_query_string(exchange.scope["query_string"])
@@ -233,22 +235,25 @@ class GraphQLEndpoint:
 
     def _document(self, exchange: Exchange, charge: Charge, ctx: RequestContext, parameters: Parameters) -> Document:
         """A document that may be run; one that this tenant has not sent before costs more."""
-        allowed = may_introspect(ctx, development=self._options.development)
         text, sha256 = self._meant(ctx, parameters)
         document = self._documents.find(ctx.tenant_id, sha256)
         if document is None:
-            if text is None:
-                raise PersistedQueryNotFound("PersistedQueryNotFound")
-            # A limit that is smaller than the price would never let a new document in.
-            cost = min(self._options.unseen_document_cost, (exchange.decision.limit if exchange.decision else 1) - 1)
-            if cost > 0:
-                charge.take(cost)
-            document = self._documents.prepare(ctx.tenant_id, text, sha256, exchange.request_id, may_introspect=allowed)
-        elif document.introspects and not allowed:
+            document = self._unseen(exchange, charge, ctx, text, sha256)
+        elif document.introspects and not may_introspect(ctx, development=self._options.development):
             raise IntrospectionDisabled("The schema may be asked for by operators only.")
         if document.problems:
             raise DocumentRefused(document.problems)
         return document
+
+    def _unseen(self, exchange: Exchange, charge: Charge, ctx: RequestContext, text: str | None, sha256: str) -> Document:
+        if text is None:
+            raise PersistedQueryNotFound("PersistedQueryNotFound")
+        # A limit that is smaller than the price would never let a new document in.
+        cost = min(self._options.unseen_document_cost, (exchange.decision.limit if exchange.decision else 1) - 1)
+        if cost > 0:
+            charge.take(cost)
+        allowed = may_introspect(ctx, development=self._options.development)
+        return self._documents.prepare(ctx.tenant_id, text, sha256, exchange.request_id, may_introspect=allowed)
 
     def _meant(self, ctx: RequestContext, parameters: Parameters) -> tuple[str | None, str]:
         """Text and sha256 of a registered document, else of what was sent, where the caller may send anything."""
@@ -265,23 +270,16 @@ class GraphQLEndpoint:
             )
         return parameters.text, parameters.document
 
-    def _result(self, exchange: Exchange, result: ExecutionResult) -> tuple[int, bytes]:
-        errors = result.errors
+    def _result(self, exchange: Exchange, data: dict[str, Any] | None, errors: list[GraphQLError] | None) -> tuple[int, bytes]:
         if not errors:
-            return exchange.respond({"data": result.data})
-        if result.data is None and not any(error.path for error in errors):
+            return exchange.respond({"data": data})
+        if data is None and not any(error.path for error in errors):
             # Nothing ran: graphql-core found variables (or conditions on the root) that do not fit their types.
             return exchange.refuse([self._mapper.input(error, exchange.request_id) for error in errors[:MAX_DOCUMENT_ERRORS]])
         seen: dict[int, Problem] = {}
         problems = [self._mapper.execution(error, exchange.request_id, seen) for error in errors[:MAX_FIELD_ERRORS]]
         exchange.note(problems)
-        return exchange.respond({"errors": [problem.wire(exchange.request_id) for problem in problems], "data": result.data})
-
-    @staticmethod
-    def _refused(exchange: Exchange, error: AppError) -> tuple[int, bytes, Headers]:
-        exchange.quiet = isinstance(error, (Busy, Crowded))
-        status, body = exchange.refuse([problem_of(error)], error.status if isinstance(error, HttpRefusal) else None)
-        return status, body, headers_of(error, status)
+        return exchange.respond({"errors": [problem.wire(exchange.request_id) for problem in problems], "data": data})
 
 
 def _check_kind(method: str, kind: OperationType) -> None:

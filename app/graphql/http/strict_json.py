@@ -20,7 +20,7 @@ MAX_INNER = 100_000  # in all the lists of a list's objects: categories of colum
 MAX_CONTAINERS = 100_000  # arrays and objects in one request: the largest batch has a tenth of it
 MAX_KEYS = 20_000  # in one object: twice the columns of the widest model
 MAX_OPENINGS = 400_000  # of them, and in texts: counted before parsing, whose cost grows faster than their number
-_LEAST_OF_A_KEY = 5  # bytes: two quotes, a colon, a digit, a comma
+_FEW = MAX_KEYS * 5  # bytes: a key has two quotes, a colon, a digit, a comma; so many bytes have neither too many keys nor openings
 _CONTAINERS = frozenset({list, dict})
 _NO_LISTS = frozenset({str, float, int, bool, type(None), dict})
 
@@ -85,16 +85,21 @@ def _too_long(name: str, size: int, most: int) -> InvalidInput:
 
 def _json(text: bytes, what: str, openings: int) -> Any:
     """The text's value; raises BadRequest. `openings`: brackets and braces in it."""
-    if openings > MAX_OPENINGS:
-        raise BadRequest(f"{what} has more than {MAX_OPENINGS:,} opening brackets and braces.")
-    if len(text) > MAX_KEYS * _LEAST_OF_A_KEY and text.count(b":") > MAX_KEYS and (keys := count_keys(text).largest) > MAX_KEYS:
-        raise BadRequest(f"{what} has an object of {keys:,} keys; at most {MAX_KEYS:,} are taken.")
+    if len(text) > _FEW:
+        _check_size(text, what, openings)
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:
         if not _is_utf8(text):
             raise BadRequest(f"{what} is not UTF-8, which JSON must be in.") from None
         raise BadRequest(f"{what} is not JSON: {error.msg} (line {error.lineno}, column {error.colno}).") from None
+
+
+def _check_size(text: bytes, what: str, openings: int) -> None:
+    if openings > MAX_OPENINGS:
+        raise BadRequest(f"{what} has more than {MAX_OPENINGS:,} opening brackets and braces.")
+    if text.count(b":") > MAX_KEYS and (keys := count_keys(text).largest) > MAX_KEYS:
+        raise BadRequest(f"{what} has an object of {keys:,} keys; at most {MAX_KEYS:,} are taken.")
 
 
 def _is_utf8(text: bytes) -> bool:

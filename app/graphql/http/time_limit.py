@@ -24,15 +24,11 @@ class TimeLimit:
     def begun(self) -> Limited:
         """For the running task, from now on; to be entered at once."""
         loop = asyncio.get_running_loop()
-        limited = Limited(self, asyncio.current_task(loop), loop.time() + self._seconds)
+        limited = Limited(self._begun, asyncio.current_task(loop), loop.time() + self._seconds)
         self._begun[limited] = None
         if self._timer is None or self._loop is not loop:
             self._loop, self._timer = loop, loop.call_at(limited.due, self._look, loop)
         return limited
-
-    def ended(self, limited: Limited) -> None:
-        """For the limit itself."""
-        self._begun.pop(limited, None)
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         """The timer stays as it was when who began first has ended, so it rings once in `seconds` and not for each request."""
@@ -46,15 +42,17 @@ class TimeLimit:
 
 
 class Limited:
-    """One task's work, as a context manager. `expired`: whether it was too late."""
+    """One task's work, as a context manager, which leaves `begun` when it ends. `expired`: whether it was too late."""
 
-    __slots__ = ("_cancelling", "_of", "_task", "due", "expired")
+    __slots__ = ("_begun", "_cancelling", "_task", "due", "expired")
 
-    def __init__(self, of: TimeLimit, task: asyncio.Task[object] | None, due: float) -> None:
+    def __init__(self, begun: dict[Limited, None], task: asyncio.Task[object] | None, due: float) -> None:
         if task is None:
             raise RuntimeError("only a task can be limited")
-        self._of, self._task, self.due = of, task, due
+        self._begun = begun
+        self._task = task
         self._cancelling = task.cancelling()
+        self.due = due
         self.expired = False
 
     def expire(self) -> None:
@@ -66,7 +64,7 @@ class Limited:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._of.ended(self)
+        self._begun.pop(self, None)
         # Somebody else may have cancelled the task, too: then it stays cancelled.
         if self.expired and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise TimeoutError from error

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from graphql import DocumentNode, FragmentDefinitionNode, GraphQLSchema
 
+    from app.graphql.plans.inputs import Variable
     from app.graphql.plans.selections import Selection
 
 __all__ = ["Plan", "compile_plans"]
@@ -65,12 +66,12 @@ def _plan(
     flows: dict[tuple[Any, ...], Flow] = {}
     for values in product((True, False), repeat=len(names)):
         decided = dict(zip(names, values, strict=True))
-        flows[values] = _flow(Selections(schema, fragments, operation, decided, budget), schema.query_type)
+        flows[values] = _flow(Selections(schema, fragments, operation, decided, budget), schema.query_type, variables)
     name = operation.name.value if operation.name else None
-    return Plan(schema, document, name, variables, tuple(names), flows)
+    return Plan(schema, document, name, variables, tuple(names), flows, None if names else flows[()])
 
 
-def _flow(selections: Selections, root: GraphQLObjectType) -> Flow:
+def _flow(selections: Selections, root: GraphQLObjectType, variables: tuple[Variable, ...]) -> Flow:
     blank: dict[str, Any] = {}
     calls: list[Call] = []
     for key, same in selections.root(root).items():
@@ -78,16 +79,16 @@ def _flow(selections: Selections, root: GraphQLObjectType) -> Flow:
         if same[0].node.name.value == "__typename":
             blank[key] = root.name
         else:
-            calls.append(_call(selections, root, key, same))
+            calls.append(_call(selections, root, key, same, variables))
     return Flow(blank, tuple(calls))
 
 
-def _call(selections: Selections, root: GraphQLObjectType, key: str, same: list[Selection]) -> Call:
+def _call(selections: Selections, root: GraphQLObjectType, key: str, same: list[Selection], variables: tuple[Variable, ...]) -> Call:
     field = root.fields.get(same[0].node.name.value)
     definition = None if field is None else field.extensions.get("strawberry-definition")
     direct = None if definition is None else definition.metadata.get("direct")
     if field is None or direct is None or not isinstance(field.type, GraphQLObjectType):
         raise Unplannable
-    arguments = compile_arguments(field, same[0].node)
+    arguments = compile_arguments(field, same[0].node, variables)
     write = object_writer(selections, field.type, same)
     return Call(key, direct, arguments, write, tuple(selection.node for selection in same))

@@ -45,7 +45,7 @@ class Variable(NamedTuple):
 
 
 class FromVariable(NamedTuple):
-    """An argument that is a variable."""
+    """An argument that is a variable, which may be null or left out."""
 
     argument: str
     variable: str
@@ -62,15 +62,18 @@ class Computed(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Arguments:
-    """The arguments of one call."""
+    """The arguments of one call. `given`: those that are variables that always have a value, by name."""
 
     constants: dict[str, Any]
+    given: tuple[tuple[str, str], ...]
     variables: tuple[FromVariable, ...]
     computed: tuple[Computed, ...]
 
     def of(self, values: Values) -> dict[str, Any] | None:
         """By name, without those that were left out; None where graphql-core would refuse one."""
         arguments = self.constants.copy()
+        for argument, variable in self.given:
+            arguments[argument] = values[variable]
         for argument, variable, required in self.variables:
             value = values.get(variable, Undefined)
             if required and (value is None or value is Undefined):
@@ -95,13 +98,12 @@ def read_variables(variables: tuple[Variable, ...], sent: Mapping[str, Any]) -> 
     values: Values = {}
     try:
         for name, read, nullable, default in variables:
-            value = sent.get(name, Undefined)
-            if value is None:
+            if (value := sent.get(name)) is not None:
+                values[name] = read(value)
+            elif name in sent:
                 if not nullable:
                     return None
                 values[name] = None
-            elif value is not Undefined:
-                values[name] = read(value)
             elif default is not None:
                 values[name] = default()
             elif not nullable:
@@ -111,23 +113,27 @@ def read_variables(variables: tuple[Variable, ...], sent: Mapping[str, Any]) -> 
     return values
 
 
-def compile_arguments(field: GraphQLField, node: FieldNode) -> Arguments:
-    """Of one field of a valid document; raises Unplannable."""
+def compile_arguments(field: GraphQLField, node: FieldNode, declared: Iterable[Variable]) -> Arguments:
+    """Of one field of a valid document, whose operation has `declared` these variables; raises Unplannable."""
     if any(definition.default is not None or definition.default_value is not Undefined for definition in field.args.values()):
         raise Unplannable
+    never_null = {variable.name for variable in declared if not variable.nullable}
     constants: dict[str, Any] = {}
+    given: list[tuple[str, str]] = []
     variables: list[FromVariable] = []
     computed: list[Computed] = []
     for argument in node.arguments or ():
         name, value, type_ = argument.name.value, argument.value, field.args[argument.name.value].type
         _reader(type_)
-        if isinstance(value, VariableNode):
+        if isinstance(value, VariableNode) and value.name.value in never_null:
+            given.append((name, value.name.value))
+        elif isinstance(value, VariableNode):
             variables.append(FromVariable(name, value.name.value, isinstance(type_, GraphQLNonNull)))
         elif isinstance(value, ListValueNode | ObjectValueNode) or _changes(constant := _constant(value, type_)):
             computed.append(Computed(name, value, type_))
         else:
             constants[name] = constant
-    return Arguments(constants, tuple(variables), tuple(computed))
+    return Arguments(constants, tuple(given), tuple(variables), tuple(computed))
 
 
 def _variable(schema: GraphQLSchema, node: VariableDefinitionNode) -> Variable:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from app.graphql.plans.selections import Selection, Selections
 
 Write = Callable[[Any], Any]
+Fits = Callable[[Any], bool]
 
 
 class Odd(Exception):
@@ -43,7 +44,7 @@ def object_writer(selections: Selections, type_: GraphQLObjectType, chosen: list
     if type_.is_type_of is not None:
         raise Unplannable
     blank: dict[str, Any] = {}
-    fields: list[tuple[str, str, Write, bool]] = []
+    fields: list[tuple[str, str, type, Fits | None, Write, bool]] = []
     for key, same in selections.below(type_, chosen).items():
         name = same[0].node.name.value
         if name == "__typename":
@@ -51,16 +52,18 @@ def object_writer(selections: Selections, type_: GraphQLObjectType, chosen: list
             continue
         field = type_.fields[name]
         nullable = not isinstance(field.type, GraphQLNonNull)
-        fields.append((key, _attribute(field), _writer(selections, field.type, same), nullable))
+        fields.append((key, _attribute(field), *_plain(field), _writer(selections, field.type, same), nullable))
         blank[key] = None
 
     def write(source: Any) -> dict[str, Any]:
         if isinstance(source, _NO_OBJECTS):
             raise Odd
         written = blank.copy()
-        for key, attribute, write_value, nullable in fields:
+        for key, attribute, plain, fits, write_value, nullable in fields:
             value = getattr(source, attribute)
-            if value is not None:
+            if type(value) is plain and (fits is None or fits(value)):
+                written[key] = value
+            elif value is not None:
                 written[key] = write_value(value)
             elif not nullable:
                 raise Odd
@@ -89,6 +92,11 @@ def _attribute(field: GraphQLField) -> str:
     if definition is None or not definition.is_basic_field or definition.default_resolver is not getattr or field.args:
         raise Unplannable
     return str(definition.python_name)
+
+
+def _plain(field: GraphQLField) -> tuple[type, Fits | None]:
+    """Which values are written as they are, without a call of their writer: of which class, and of what holds besides."""
+    return _PLAIN.get(field.type.of_type if isinstance(field.type, GraphQLNonNull) else field.type, (Odd, None))
 
 
 def _list_writer(write_item: Write, *, nullable: bool) -> Write:
@@ -167,4 +175,11 @@ _SPECIFIED: dict[GraphQLScalarType, Write] = {
     GraphQLID: _id,
     GraphQLInt: _int,
     GraphQLString: _string,
+}
+_PLAIN: dict[Any, tuple[type, Fits | None]] = {
+    GraphQLBoolean: (bool, None),
+    GraphQLFloat: (float, isfinite),
+    GraphQLID: (UUID, None),
+    GraphQLInt: (int, range(GRAPHQL_MIN_INT, GRAPHQL_MAX_INT + 1).__contains__),
+    GraphQLString: (str, None),
 }

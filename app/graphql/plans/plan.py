@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 
     from graphql import DocumentNode, FieldNode, GraphQLSchema
 
-    from app.graphql.plans.inputs import Arguments, Variable
+    from app.graphql.plans.inputs import Arguments, Values, Variable
     from app.graphql.plans.outputs import Write
+
+    Executed = tuple[dict[str, Any] | None, list[GraphQLError] | None]  # data and errors, as in graphql-core's ExecutionResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class Flow:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One operation of a valid document. `flows`: by the values of its `conditions`."""
+    """One operation of a valid document. `flows`: by the values of its `conditions`; `only`: where it has none."""
 
     schema: GraphQLSchema
     document: DocumentNode
@@ -49,42 +51,47 @@ class Plan:
     variables: tuple[Variable, ...]
     conditions: tuple[str, ...]
     flows: Mapping[tuple[Any, ...], Flow]
+    only: Flow | None
 
-    async def run(self, context: Any, sent: dict[str, Any]) -> ExecutionResult | None:
-        """What `execute` of graphql-core gives; None, before anything was done, where that should be asked itself."""
+    def run(self, context: Any, sent: dict[str, Any]) -> Awaitable[Executed] | None:
+        """To be awaited: what `execute` of graphql-core gives; None, before anything was done, where that should be asked itself."""
         values = read_variables(self.variables, sent)
         if values is None:
             return None
-        flow = self.flows.get(tuple(map(values.get, self.conditions)))
+        flow = self.only or self.flows.get(tuple(map(values.get, self.conditions)))
         if flow is None:
             return None
-        calls, asked = flow.calls, []
-        for call in calls:
+        if len(flow.calls) != 1:
+            return self._several(flow, values, context, sent)
+        (call,) = flow.calls
+        arguments = call.arguments.of(values)
+        return None if arguments is None else self._answer(call, arguments, context, sent, flow.blank.copy(), [])
+
+    def _several(self, flow: Flow, values: Values, context: Any, sent: dict[str, Any]) -> Awaitable[Executed] | None:
+        data = flow.blank.copy()
+        errors: list[GraphQLError] = []
+        asked: list[tuple[Call, dict[str, Any]]] = []
+        for call in flow.calls:
             arguments = call.arguments.of(values)
             if arguments is None:
                 return None
-            asked.append(arguments)
-        data = flow.blank.copy()
-        errors: list[GraphQLError] = []
-        if len(calls) == 1:
-            data[calls[0].key] = await self._answer(calls[0], asked[0], context, sent, errors)
-        elif calls:
-            each = zip(calls, asked, strict=True)
-            answers = await asyncio.gather(*(self._answer(call, arguments, context, sent, errors) for call, arguments in each))
-            data.update(zip((call.key for call in calls), answers, strict=True))
-        return ExecutionResult(data, errors or None)
+            asked.append((call, arguments))
+        return _all([self._answer(call, arguments, context, sent, data, errors) for call, arguments in asked], data, errors)
 
-    async def _answer(self, call: Call, arguments: dict[str, Any], context: Any, sent: dict[str, Any], errors: list[GraphQLError]) -> Any:
-        """The field's value: null beside an error where the call raised."""
+    async def _answer(
+        self, call: Call, arguments: dict[str, Any], context: Any, sent: dict[str, Any], data: dict[str, Any], errors: list[GraphQLError]
+    ) -> Executed:
+        """Puts the field's value into `data`, which has null there: it stays beside an error where the call raised."""
         try:
             found = await call.ask(context, **arguments)
         except Exception as error:  # noqa: BLE001  whatever a resolver raises is that field's error
             errors.append(located_error(error, list(call.nodes), [call.key]))
-            return None
+            return data, errors
         try:
-            return call.write(found)
+            data[call.key] = call.write(found)
         except Exception:  # noqa: BLE001  an answer that is not plainly of its type
-            return await self._completed(call, found, context, sent, errors)
+            data[call.key] = await self._completed(call, found, context, sent, errors)
+        return data, errors or None
 
     async def _completed(self, call: Call, found: Any, context: Any, sent: dict[str, Any], errors: list[GraphQLError]) -> Any:
         """What graphql-core makes of the answer that is there: the field's value, and the errors of what lies below."""
@@ -106,3 +113,9 @@ class Plan:
         done = result if isinstance(result, ExecutionResult) else await result
         errors.extend(done.errors or ())
         return None if done.data is None else done.data[call.key]
+
+
+async def _all(answers: list[Awaitable[Executed]], data: dict[str, Any], errors: list[GraphQLError]) -> Executed:
+    """What they give together, at once."""
+    await asyncio.gather(*answers)
+    return data, errors or None

@@ -50,18 +50,16 @@ class DocumentBook:
 
 
 class DocumentPolicy:
-    """What the HTTP endpoint asks. `only`: roles for which nothing but registered documents runs; None is the default.
+    """What the HTTP endpoint asks, `find` of the book itself. `only`: roles for which nothing but registered documents runs; None is the
+    default.
 
     The default: PREDICTOR in production, once the tenant has registered a document. Tokens of that role lie in phones and pages.
     """
 
     def __init__(self, book: DocumentBook, only: frozenset[Role] | None, *, development: bool) -> None:
         self._book = book
+        self.find = book.find
         self._only, self._always = (only, True) if only is not None else (frozenset() if development else _PREDICTORS, False)
-
-    def find(self, tenant_id: UUID, sent: str) -> DocumentText | None:
-        """The document that the tenant's clients mean by this id or sha256, or None."""
-        return self._book.find(tenant_id, sent)
 
     def alone(self, ctx: RequestContext) -> bool:
         """Whether the caller may run nothing but registered documents: where all of the caller's roles are such."""

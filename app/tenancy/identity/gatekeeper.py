@@ -89,7 +89,7 @@ class Gatekeeper:
         try:
             token = _bearer(authorization)
             principal = self._verifier.known(token) or await self._verify(token, deadline, address)
-            entry = self._find(principal) or await self._look_again(principal)
+            entry = self._directory.meant(principal) or await self._look_again(principal)
             if entry is None:
                 return self._without_tenant(principal, request_id, deadline)
             if entry.denied is not None and entry.denied.holds(principal.subject, principal.jti, principal.issued_at_s):
@@ -106,22 +106,17 @@ class Gatekeeper:
             tenant.tenant_id, tenant.id, principal.subject, principal.roles, principal.allowed, principal.unit, request_id, deadline
         )
 
-    def _find(self, principal: Principal) -> TenantEntry | None:
-        """A mapped name goes first: what an operator decided for this issuer beats what the token's word happens to mean here."""
-        entry = self._directory.named(principal.issuer, principal.tenant)
-        return self._directory.find(principal.tenant) if entry is None and principal.own_names else entry
-
     async def _look_again(self, principal: Principal) -> TenantEntry | None:
         """Another process may have made the tenant a moment ago; or it is to be made now."""
         if self._refresh is not None and self._clock.monotonic() - self._refreshed_at >= _REFRESH_EVERY_S:
             self._refreshed_at = self._clock.monotonic()
             await self._refresh()
-            if (entry := self._find(principal)) is not None:
+            if (entry := self._directory.meant(principal)) is not None:
                 return entry
         if self._maker is None or not principal.creates_tenants or not principal.roles or Role.OPERATOR in principal.roles:
             return None
         await self._maker.make(principal.issuer, principal.tenant, own_name=principal.own_names)
-        return self._find(principal)
+        return self._directory.meant(principal)
 
     def _without_tenant(self, principal: Principal, request_id: str, deadline: Deadline) -> RequestContext:
         if not self._directory.filled:

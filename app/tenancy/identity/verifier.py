@@ -66,9 +66,10 @@ class Verifier:
         entry = self._seen.get(digest)
         if entry is None:
             return None
-        if self._clock.time_ms() < entry[1]:
+        principal, until_ms = entry
+        if self._clock.time_ms() < until_ms:
             self._seen.move_to_end(digest)
-            return entry[0]
+            return principal
         del self._seen[digest]
         return None
 
