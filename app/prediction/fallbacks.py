@@ -170,6 +170,9 @@ class _TakesAnything(RowChecker):
     def __init__(self) -> None:
         super().__init__(_NOTHING)
 
+    def row(self, row: Any) -> Batch:
+        return self.rows((row,))
+
     def rows(self, rows: Any) -> Batch:
         many = many_in(rows)
         if isinstance(many, PackedRows):

@@ -24,13 +24,13 @@ MOST_ROWS = 64  # in one call
 class Together:
     """The requests of one row to one graph. Belongs to one event loop.
 
-    `several` answers rows in one call. `indifferent` says whether company changes no answer; it takes milliseconds, so it is asked once, in
-    a thread. `most` is how many rows may go in one call now.
+    `several` answers rows in one call, but for those that must go alone (None). `indifferent` says whether company changes no answer; it
+    takes milliseconds, so it is asked once, in a thread. `most` is how many rows may go in one call now.
     """
 
     def __init__(
         self,
-        several: Callable[[Sequence[Batch]], list[Answer]],
+        several: Callable[[Sequence[Batch]], Sequence[Answer | None]],
         indifferent: Callable[[], bool],
         most: Callable[[], int],
         threads: Executor,
@@ -56,8 +56,8 @@ class Together:
         return self._crowded and self._gathers
 
     def join(self, batch: Batch) -> asyncio.Future[Answer | None]:
-        """The row's answer, at the end of this turn; None where the call failed: others have no part in what is wrong with a row, so
-        each is to be asked alone then, by its own caller.
+        """The row's answer, at the end of this turn; None where it is to be asked alone, by its own caller: it must not go with others,
+        or the call failed, and others have no part in what is wrong with a row.
         """
         answer: asyncio.Future[Answer | None] = asyncio.get_running_loop().create_future()
         self._waiting.append((batch, answer))
