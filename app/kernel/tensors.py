@@ -91,6 +91,9 @@ class RowScores(Scores):
     def __init__(self, said: Said) -> None:
         self.first = said
 
+    def each(self) -> Iterator[Said]:
+        return iter((self.first,))
+
     def __getattr__(self, name: str) -> Any:
         """Of what has not been set."""
         if name not in {"labels", "probabilities", "values"}:

@@ -5,8 +5,7 @@ What a flag chose and this process cannot answer with at once is answered by pro
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
@@ -30,8 +29,7 @@ _REASONS = {reason: RoutingReason(reason.value) for reason in DecisionReason}
 log = structlog.get_logger()
 
 
-@dataclass(slots=True)
-class Chosen:
+class Chosen(NamedTuple):
     """The version that answers, and what is written down about why. `beside`: of an experiment's arm, who else is asked.
 
     `degraded`: whether the caller is told that this is not what answers on a good day.

@@ -172,8 +172,7 @@ def aliased_version(routes: TenantRoutes, model: ModelRoute, alias: str | None) 
     return routed
 
 
-def check_pin(alias: str | None, version: int | None) -> bool:
-    """Whether the request names what should answer; raises InvalidInput where it names both."""
+def check_pin(alias: str | None, version: int | None) -> None:
+    """Raises InvalidInput where both are there."""
     if alias is not None and version is not None:
         raise InvalidInput("Send alias or version, not both.")
-    return alias is not None or version is not None

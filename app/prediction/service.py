@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from app.errors import AppError, InvalidFeatures, InvalidInput, ModelFailed, ModelUnavailable, NotFound, PermissionDenied, Unavailable
 from app.experiments.flags.context import check_attributes
@@ -112,21 +111,23 @@ class Predictor:
             return _Asked(entry, unit_hash, chosen, nobody)
 
     async def _answer(self, ctx: RequestContext, request: RouteRequest, asked: _Asked, batch: Batch, sent: Any) -> _Answered:
-        chosen, settings, keys = asked.chosen, asked.entry.tenant.settings, asked.entry.keys
+        entry, unit_hash, chosen, nobody = asked
+        settings, keys = entry.tenant.settings, entry.keys
         self._journal.check_room(settings.durability)
         await self._budget.charge(ctx.tenant_id, batch.rows)
-        if asked.nobody is not None:
-            chosen, answer = await self._fallbacks.for_nobody_answer(ctx, chosen, batch, asked.nobody)
+        if nobody is not None:
+            chosen, answer = await self._fallbacks.for_nobody_answer(ctx, chosen, batch, nobody)
         else:
-            deadline = self._fallbacks.first_deadline(ctx, request, chosen.model)
+            model = chosen.model
+            deadline = ctx.deadline if model.fallback is None else self._fallbacks.first_deadline(ctx, request, model)
             try:
-                answer = await self._versions.ask(ctx.tenant_id, chosen.model, chosen.routed, batch, deadline)
+                answer = await self._versions.ask(ctx.tenant_id, model, chosen.routed, batch, deadline)
             except (ModelFailed, Unavailable) as error:  # what its model falls back on answers, else this is raised again
                 threads = self._threads.of(ctx.tenant_id)
                 chosen, answer = await self._fallbacks.answer(ctx, request, chosen, batch, sent, error, threads)
         scores, seconds, served_by = answer
         prediction_id = self._mint.mint(keys.ids)
-        record = said.record(ctx.tenant_id, prediction_id, chosen, asked.unit_hash, keys.pseudonym_generation, batch, scores, seconds)
+        record = said.record(ctx.tenant_id, prediction_id, chosen, unit_hash, keys.pseudonym_generation, batch, scores, seconds)
         await self._journal.append(record, settings.durability, ctx.deadline)
         if settings.capture_inputs:
             sealed = await captured(keys, record, asked.chosen.routed.route.signature, batch)
@@ -139,8 +140,7 @@ class Predictor:
         return prediction_id, chosen, scores
 
 
-@dataclass(slots=True)
-class _Asked:
+class _Asked(NamedTuple):
     """A request that is admitted: whose it is, for which unit, and who answers. `nobody`: why that is a fallback from the first."""
 
     entry: TenantEntry
@@ -152,9 +152,11 @@ class _Asked:
 def _admit(ctx: RequestContext, request: RouteRequest) -> tuple[str | None, bool]:
     """The unit, and whether the request names who answers; raises where the caller may not ask this."""
     ctx.require(Action.PREDICT)
-    pinned = check_pin(request.alias, request.version)
-    if request.version is not None or (request.alias is not None and request.alias != PRODUCTION):
-        ctx.require(Action.CHOOSE_VERSION)
+    pinned = request.alias is not None or request.version is not None
+    if pinned:
+        check_pin(request.alias, request.version)
+        if request.alias != PRODUCTION:
+            ctx.require(Action.CHOOSE_VERSION)
     unit = request.unit
     if ctx.unit is not None:
         if unit is not None and unit != ctx.unit:
@@ -162,7 +164,8 @@ def _admit(ctx: RequestContext, request: RouteRequest) -> tuple[str | None, bool
         unit = ctx.unit
     if unit is not None:
         check_unit(unit)
-    check_attributes(request.attributes)
+    if request.attributes is not None:
+        check_attributes(request.attributes)
     return unit, pinned
 
 
