@@ -48,7 +48,7 @@ class Versions:
         call = breaker.epoch if breaker.closed else self._entered(breaker, model, routed, started)
         began = started
         try:
-            runtime = self._pool.use(tenant_id, route)
+            runtime = self._pool.used(routed.key(tenant_id))
             if runtime is None:
                 runtime = await self._pool.get_within(tenant_id, route, deadline)
                 started = self._clock.monotonic()

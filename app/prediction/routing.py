@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from app.errors import InvalidInput, ModelUnavailable, NotFound
 from app.prediction.features import RowChecker
-from app.prediction.pool import by_estimator
+from app.prediction.pool import by_estimator, key_of
 from app.registry.types import PRODUCTION, ModelRoute, VersionRoute, VersionStatus
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from app.prediction.breakers import Breaker
     from app.prediction.flags import ServedFlags
+    from app.prediction.pool import Key
 
 
 class RoutedVersion:
@@ -25,12 +26,20 @@ class RoutedVersion:
     A process knows many more versions than it is asked for, and a checker is larger than a route. `breaker`: set by who asks it first.
     """
 
-    __slots__ = ("_checker", "breaker", "route")
+    __slots__ = ("_checker", "_key", "breaker", "route")
 
     def __init__(self, route: VersionRoute, checker: RowChecker | None = None) -> None:
         self.route = route
         self.breaker: Breaker | None = None
         self._checker = checker
+        self._key: Key | None = None
+
+    def key(self, tenant_id: UUID) -> Key:
+        """Under which the pool has its runtime; of its one tenant."""
+        key = self._key
+        if key is None:
+            key = self._key = key_of(tenant_id, self.route)
+        return key
 
     @property
     def checker(self) -> RowChecker:

@@ -100,11 +100,13 @@ class Shadows:
         beside = chosen.beside
         if beside is None:
             return
-        asked = [(ShadowKind.SHADOW, variant) for variant in beside.shadows[:_MOST_SHADOWS]]
-        if record.rows == 1 and record.variant != (control := beside.control(chosen.model)).name and self._is_new_unit(record):
-            asked.append((ShadowKind.COVARIATE, control))
-        if not asked:
+        control = beside.control(chosen.model)
+        is_first = record.variant != control.name and record.rows == 1 and self._is_new_unit(record)
+        if not is_first and not beside.shadows:
             return
+        asked = [(ShadowKind.SHADOW, variant) for variant in beside.shadows[:_MOST_SHADOWS]]
+        if is_first:
+            asked.append((ShadowKind.COVARIATE, control))
         if record.rows > _MOST_ROWS:
             batch, scores = said.first_rows(batch, scores, _MOST_ROWS)
             sent = _first_sent(sent)
