@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from app.errors import InvalidInput, ModelUnavailable, NotFound
 from app.prediction.features import RowChecker
@@ -26,12 +26,14 @@ class RoutedVersion:
     A process knows many more versions than it is asked for, and a checker is larger than a route. `breaker`: set by who asks it first.
     """
 
-    __slots__ = ("_checker", "_key", "breaker", "route")
+    __slots__ = ("_key", "breaker", "checker", "route")
+    checker: RowChecker
 
     def __init__(self, route: VersionRoute, checker: RowChecker | None = None) -> None:
         self.route = route
         self.breaker: Breaker | None = None
-        self._checker = checker
+        if checker is not None:
+            self.checker = checker
         self._key: Key | None = None
 
     def key(self, tenant_id: UUID) -> Key:
@@ -41,17 +43,16 @@ class RoutedVersion:
             key = self._key = key_of(tenant_id, self.route)
         return key
 
-    @property
-    def checker(self) -> RowChecker:
-        """Of the route's signature."""
-        checker = self._checker
-        if checker is None:
-            checker = self._checker = RowChecker(self.route.signature)
-        return checker
+    def __getattr__(self, name: str) -> Any:
+        """Of what has not been set."""
+        if name != "checker":
+            raise AttributeError(name)
+        self.checker = RowChecker(self.route.signature)
+        return self.checker
 
     def by_estimator(self) -> RoutedVersion:
         """The same version, served by its own estimator."""
-        return RoutedVersion(by_estimator(self.route), self._checker)
+        return RoutedVersion(by_estimator(self.route), self.checker)
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,7 +98,7 @@ def one(prediction_id: UUID, request: RouteRequest, chosen: Chosen, scores: Scor
     )
 
 
-def many(prediction_id: UUID, request: RouteRequest, chosen: Chosen, rows: int, scores: Scores) -> BatchPrediction:
+def many(rows: int, prediction_id: UUID, request: RouteRequest, chosen: Chosen, scores: Scores) -> BatchPrediction:
     """The answers to many rows."""
     classes = chosen.routed.route.classes
     labels = None if scores.labels is None or classes is None else [classes[i] for i in scores.labels.tolist()]

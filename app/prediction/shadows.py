@@ -100,8 +100,8 @@ class Shadows:
         beside = chosen.beside
         if beside is None:
             return
-        control = beside.control(chosen.model)
-        is_first = record.variant != control.name and record.rows == 1 and self._is_new_unit(record)
+        unit, control = (record.tenant_id, record.experiment, record.unit_hash), beside.control(chosen.model)
+        is_first = record.variant != control.name and record.rows == 1 and self._seen.is_new(*unit)
         if not is_first and not beside.shadows:
             return
         asked = [(ShadowKind.SHADOW, variant) for variant in beside.shadows[:_MOST_SHADOWS]]
@@ -126,9 +126,6 @@ class Shadows:
         """Returns when nothing waits."""
         while self._under_way or any(self._waiting.values()):  # noqa: ASYNC110  for tests, and nobody else waits
             await asyncio.sleep(0)
-
-    def _is_new_unit(self, record: PredictionRecord) -> bool:
-        return self._seen.is_new(record.tenant_id, record.experiment, record.unit_hash)
 
     async def _work(self) -> None:
         while True:
