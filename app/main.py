@@ -32,6 +32,7 @@ from app.graphql.http.bulk import BulkBodies
 from app.graphql.http.handler import GraphQLEndpoint
 from app.graphql.http.options import EndpointOptions
 from app.graphql.schema import build_schema
+from app.journal.codec import DriversUuid
 from app.journal.depth import read_depth
 from app.journal.direct import HASTE, DirectLog
 from app.journal.folding import UsageFolder
@@ -175,9 +176,9 @@ def build_parts(settings: Settings, telemetry: Telemetry, index: int, slot: int)
     newcomers = Newcomers(changes, master_key)
     gatekeeper = Gatekeeper(build_verifier(settings, clock, sealed), directory, clock, follower.caught_up, newcomers, limiter)
     versions = Versions(pool, cache, live_proof, breakers := Breakers(telemetry, LoopWatch(clock)), clock)
-    fallbacks = Fallbacks(table, versions, telemetry)
+    fallbacks, mint = Fallbacks(table, versions, telemetry), IdMint(clock, DriversUuid)
     services = Services(
-        predictor=Predictor(directory, chooser, versions, fallbacks, shadows, journal, answers, IdMint(clock), telemetry, threads),
+        predictor=Predictor(directory, chooser, versions, fallbacks, shadows, journal, answers, mint, telemetry, threads),
         registry=registry,
         publishing=PublishingService(database, clock, registry, uploads, artifacts, gatekeeper),
         comparer=VersionComparer(VersionPairs(database), pool),

@@ -15,7 +15,7 @@ from app.graphql.http.exchange import Exchange
 from app.graphql.http.handler import GraphQLEndpoint
 from app.graphql.http.time_limit import Limited, TimeLimit
 from app.graphql.plans.plan import Plan
-from app.journal.spool import Spool
+from app.journal.journal import Journal
 from app.kernel.ids import IdMint
 from app.observability.metrics import Telemetry
 from app.prediction import said
@@ -59,7 +59,7 @@ PARTS: dict[str, list[tuple[Any, str]]] = {
     "model (ONNX)": [(OnnxRuntime, "infer")],
     "live proof, shadows considered": [(LiveProof, "consider"), (Shadows, "consider")],
     "prediction's id": [(IdMint, "mint")],
-    "journal": [(Spool, "check_room"), (Spool, "append"), (said, "record")],
+    "journal": [(Journal, "check_room"), (Journal, "append"), (said, "record")],
     "answer as values": [(said, "one")],
     "answer as bytes": [(Exchange, "respond")],
     "sending": [(Exchange, "send")],

@@ -22,6 +22,7 @@ class Journal:
         self._spool, self._direct = spool, direct
         firm = {Durability.DURABLE, Durability.DURABLE_FSYNC} if diskless else set()
         self._in_database = frozenset({Durability.DATABASE, *firm})
+        self._at_once = frozenset({Durability.DURABLE, Durability.BUFFERED}) - self._in_database
 
     def check_room(self, durability: Durability) -> None:
         """Returns where a record may be written; call it BEFORE predicting. Raises LogUnavailable (retry_after_ms)."""
@@ -30,8 +31,11 @@ class Journal:
         else:
             self._spool.check_room(durability)
 
-    def append(self, record: Record, durability: Durability, deadline: Deadline | None = None) -> Awaitable[None]:
-        """Awaited, returns when `record` is as safe as `durability` says. Raises LogUnavailable, DeadlineExceeded."""
+    def append(self, record: Record, durability: Durability, deadline: Deadline | None = None) -> Awaitable[None] | None:
+        """Awaited, returns when `record` is as safe as `durability` says; None: it is. Raises LogUnavailable, DeadlineExceeded."""
+        if durability in self._at_once:
+            self._spool.append_now(record, durability)
+            return None
         if durability in self._in_database:
             return self._direct.append(record, deadline)
         return self._spool.append(record, durability)

@@ -115,15 +115,10 @@ class Spool:
 
         Raises LogUnavailable. After a failed fdatasync it is unknown whether the record will be in the log.
         """
+        if durability != Durability.DURABLE_FSYNC:
+            self.append_now(record, durability)
+            return
         frame = encode(record)
-        if durability == Durability.DURABLE:
-            with self._lock:
-                self._write(frame)
-            return
-        if durability == Durability.BUFFERED:
-            with self._lock:
-                self._keep(frame)
-            return
         with self._lock:
             self._write(frame)
             on_disk: Awaitable[None] = self._commits.join()
@@ -163,30 +158,28 @@ class Spool:
             self._segment.close()
             os.close(self._lock_file)
 
-    def _write(self, frame: bytes) -> None:
-        """What is buffered goes first, in the same call: records stay in their order."""
+    def _write(self, frame: bytes = b"") -> None:
+        """What is buffered goes first, in the same call: records stay in their order. What of it is in the file leaves the buffer."""
         data = b"".join((*self._buffer, frame)) if self._buffer else frame
-        if not self._write_through(data):
-            raise _unwritable()
-
-    def _write_through(self, data: bytes) -> bool:
-        """Whether all of `data`, which begins with the buffer, is in the file. What of the buffer is there leaves the buffer."""
         try:
             landed = self._segment.write(data)
         except OSError as error:
             self._refuse(error)
-            return False
+            raise _unwritable() from None
         self._pending_bytes += landed
-        left = landed
-        while self._buffer and left >= len(self._buffer[0]):
-            left -= len(self._buffer[0])
-            self._buffered_bytes -= len(self._buffer.popleft())
+        if self._buffer:
+            self._let_go(landed)
         if landed < len(data):
             self._refuse(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
-            return False
+            raise _unwritable()
         if self._refused_until is not None:
             self._writable()
-        return True
+
+    def _let_go(self, landed: int) -> None:
+        """Of the buffer what is in its first `landed` bytes."""
+        while self._buffer and landed >= len(self._buffer[0]):
+            landed -= len(self._buffer[0])
+            self._buffered_bytes -= len(self._buffer.popleft())
 
     def _keep(self, frame: bytes) -> None:
         self._buffer.append(frame)
@@ -204,7 +197,8 @@ class Spool:
 
     def _flush(self) -> None:
         if self._buffer:
-            self._write_through(b"".join(self._buffer))
+            with suppress(LogUnavailable):
+                self._write()
 
     def _writable(self) -> None:
         if self._refused_until is not None:

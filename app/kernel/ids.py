@@ -12,34 +12,42 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from app.kernel.clock import Clock
 
-_COUNTER_BITS = 22
-_MAC_BYTES = 4
-_V7 = 0x7 << 76
-_VARIANT = 0b10 << 62
+_PREFIX_BITS, _COUNTER_BITS = 20, 22
+_MOST = (1 << _COUNTER_BITS) - 1
+_HEAD_BYTES, _MAC_BYTES = 12, 4
+_NO_MAC = bytes(_MAC_BYTES)  # in its place, where the MAC is reckoned
+_V7 = 0x7 << 44  # in the head, as the variant
+_VARIANT = 0b10 << 30
+
+
+def _plain(data: bytes) -> UUID:
+    return UUID(bytes=data)
 
 
 class IdMint:
-    """Makes prediction ids for any tenant; one a process."""
+    """Makes prediction ids for any tenant; one a process. `made_of`: gives an id of its 16 bytes; a driver's own kind is made faster."""
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._prefix = secrets.randbits(20) << _COUNTER_BITS
+    def __init__(self, clock: Clock, made_of: Callable[[bytes], UUID] = _plain) -> None:
+        self._clock, self._made_of = clock, made_of
+        prefix = secrets.randbits(_PREFIX_BITS)
+        self._fixed = _V7 | (prefix >> 8 << 32) | _VARIANT | ((prefix & 0xFF) << _COUNTER_BITS)
         self._counter = secrets.randbits(_COUNTER_BITS)
 
     def mint(self, id_key: bytes) -> UUID:
         """A new id under the tenant's id key (32 bytes, purpose "ids")."""
-        self._counter = (self._counter + 1) & ((1 << _COUNTER_BITS) - 1)
-        unique = self._prefix | self._counter
-        head = (self._clock.time_ms() << 80) | _V7 | ((unique >> 30) << 64) | _VARIANT | ((unique & ((1 << 30) - 1)) << 32)
-        return UUID(int=head | _mac(id_key, head))
+        self._counter = counter = (self._counter + 1) & _MOST
+        head = ((self._clock.time_ms() << 48) | self._fixed | counter).to_bytes(_HEAD_BYTES)
+        return self._made_of(head + _mac(id_key, head))
 
 
 def is_genuine(prediction_id: UUID, id_key: bytes) -> bool:
     """Whether this tenant's key made the id. Chance of a forgery: 2^-32 a try."""
-    head = prediction_id.int & ~0xFFFFFFFF
-    return prediction_id.version == 7 and _mac(id_key, head) == prediction_id.int & 0xFFFFFFFF
+    data = prediction_id.bytes
+    return prediction_id.version == 7 and _mac(id_key, data[:_HEAD_BYTES]) == data[_HEAD_BYTES:]
 
 
 def minted_at_ms(prediction_id: UUID) -> int:
@@ -47,5 +55,5 @@ def minted_at_ms(prediction_id: UUID) -> int:
     return prediction_id.int >> 80
 
 
-def _mac(id_key: bytes, head: int) -> int:
-    return int.from_bytes(blake2b(head.to_bytes(16), digest_size=_MAC_BYTES, key=id_key).digest())
+def _mac(id_key: bytes, head: bytes) -> bytes:
+    return blake2b(head + _NO_MAC, digest_size=_MAC_BYTES, key=id_key).digest()

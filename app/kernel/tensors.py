@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import chain
-from typing import TYPE_CHECKING
+from itertools import chain, repeat
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
+    Said = tuple[int | None, list[float] | None, float | None]  # of one row: label, probabilities and value, in plain numbers
 
-# Batch and Scores are made on every request; frozen, each would cost three times as much. Nobody changes them.
+
+# These are made on every request; frozen, each would cost three times as much. Nobody changes them.
 @dataclass(slots=True)
 class Batch:
     """Checked rows in signature order.
@@ -26,6 +28,29 @@ class Batch:
     rows: int
     numbers: NDArray[np.float64]
     texts: tuple[tuple[str | None, ...], ...] = ()
+
+    @property
+    def values(self) -> Sequence[float | None] | NDArray[np.float64]:
+        """The first row of `numbers`."""
+        first: NDArray[np.float64] = self.numbers[0]
+        return first
+
+
+class Row(Batch):
+    """A batch of one row as its `values` came, None or NaN for a missing one. `numbers` is made when it is first read."""
+
+    __slots__ = ("values",)
+    values: Sequence[float | None]
+
+    def __init__(self, values: Sequence[float | None], texts: tuple[tuple[str | None, ...], ...] = ()) -> None:
+        self.rows, self.values, self.texts = 1, values, texts
+
+    def __getattr__(self, name: str) -> Any:
+        """Of what has not been set."""
+        if name != "numbers":
+            raise AttributeError(name)
+        self.numbers = np.array((self.values,), dtype=np.float64)
+        return self.numbers
 
 
 def joined(batches: Sequence[Batch]) -> Batch:
@@ -45,3 +70,36 @@ class Scores:
     labels: NDArray[np.int32] | None = None
     probabilities: NDArray[np.float64] | None = None
     values: NDArray[np.float64] | None = None
+
+    @property
+    def first(self) -> Said:
+        """What was said of the first row."""
+        return next(self.each())
+
+    def each(self) -> Iterator[Said]:
+        """What was said of each row."""
+        columns = (self.labels, self.probabilities, self.values)
+        return zip(*(repeat(None) if column is None else column.tolist() for column in columns), strict=False)
+
+
+class RowScores(Scores):
+    """The scores of one row, as they were said: `first`. The arrays are made when one of them is first read."""
+
+    __slots__ = ("first",)
+    first: Said
+
+    def __init__(self, said: Said) -> None:
+        self.first = said
+
+    def each(self) -> Iterator[Said]:
+        return iter((self.first,))
+
+    def __getattr__(self, name: str) -> Any:
+        """Of what has not been set."""
+        if name not in {"labels", "probabilities", "values"}:
+            raise AttributeError(name)
+        label, probabilities, value = self.first
+        self.labels = None if label is None else np.array((label,), dtype=np.int32)
+        self.probabilities = None if probabilities is None else np.array((probabilities,), dtype=np.float64)
+        self.values = None if value is None else np.array((value,), dtype=np.float64)
+        return getattr(self, name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from app.errors import InvalidInput, ModelFailed
 from app.prediction.breakers import LeftAlone, is_versions_doing, problem_of
@@ -22,13 +22,7 @@ if TYPE_CHECKING:
     from app.prediction.routing import RoutedVersion
     from app.registry.types import ModelRoute
 
-
-class Answer(NamedTuple):
-    """`seconds`: what the scores took. `served_by`: a runtime's kind, "cache", or "fixed"."""
-
-    scores: Scores
-    seconds: float
-    served_by: str
+    Answer = tuple[Scores, float, str]  # and the seconds that they took, and by whom: a runtime's kind, "cache", or "fixed"
 
 
 class Versions:
@@ -47,14 +41,14 @@ class Versions:
         started = self._clock.monotonic()
         key = cache_key(route, batch) if model.cache_seconds else None
         if key is not None and (kept := self._cache.get(tenant_id, key, model.cache_seconds)) is not None:
-            return Answer(kept, self._clock.monotonic() - started, "cache")
+            return kept, self._clock.monotonic() - started, "cache"
         breaker = routed.breaker
         if breaker is None:
             breaker = routed.breaker = self._breakers.of(tenant_id, route)
         call = breaker.epoch if breaker.closed else self._entered(breaker, model, routed, started)
         began = started
         try:
-            runtime = self._pool.use(tenant_id, route)
+            runtime = self._pool.used(routed.key(tenant_id))
             if runtime is None:
                 runtime = await self._pool.get_within(tenant_id, route, deadline)
                 started = self._clock.monotonic()
@@ -68,7 +62,7 @@ class Versions:
             self._live_proof.consider(tenant_id, route, batch, scores)
         if key is not None:
             self._cache.put(tenant_id, key, scores)
-        return Answer(scores, ended - started, runtime.kind)
+        return scores, ended - started, runtime.kind
 
     def _entered(self, breaker: Breaker, model: ModelRoute, routed: RoutedVersion, now: float) -> int:
         call = breaker.enter(now)

@@ -48,6 +48,7 @@ class MemoryLedger(Generic[K]):
         self.limit = limit
         self.used = 0
         self._held: OrderedDict[K, int] = OrderedDict()
+        self.touch: Callable[[K], None] = self._held.move_to_end  # this key was used just now
 
     def __contains__(self, key: K) -> bool:
         return key in self._held
@@ -58,10 +59,6 @@ class MemoryLedger(Generic[K]):
 
     def __len__(self) -> int:
         return len(self._held)
-
-    def touch(self, key: K) -> None:
-        """`key` was used just now."""
-        self._held.move_to_end(key)
 
     def take(self, key: K, size: int, needed: Container[K], may_go: Callable[[K], bool]) -> list[K] | None:
         """Books `size` for `key`, instead of what it held; returns who had to go, in order, or None, and nothing changed, for want of room.

@@ -5,8 +5,7 @@ What a flag chose and this process cannot answer with at once is answered by pro
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
@@ -18,7 +17,7 @@ from app.registry.types import PRODUCTION, VersionStatus
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from app.prediction.flags import Beside, ServedFlags
+    from app.prediction.flags import Beside
     from app.prediction.pool import RuntimePool
     from app.prediction.ports import FlagTelemetry
     from app.prediction.routing import RoutingTable, TenantRoutes
@@ -30,8 +29,7 @@ _REASONS = {reason: RoutingReason(reason.value) for reason in DecisionReason}
 log = structlog.get_logger()
 
 
-@dataclass(slots=True)
-class Chosen:
+class Chosen(NamedTuple):
     """The version that answers, and what is written down about why. `beside`: of an experiment's arm, who else is asked.
 
     `degraded`: whether the caller is told that this is not what answers on a good day.
@@ -76,7 +74,12 @@ class Chooser:
         model = find_model(routes, request.model)
         if routes.flags is None:
             return Chosen(model, aliased_version(routes, model, None), RoutingReason.ALIAS, degraded=self._table.stale)
-        decision = self._decided(routes.flags, request, unit_hash)
+        try:
+            decision = routes.flags.decide(request.model, unit_hash, request.attributes)
+        except Exception:  # whatever it is, the caller gets an answer
+            log.exception("flags_failed", model=request.model)
+            self._telemetry.flag_fallback("failed")
+            decision = None
         if decision is None:
             return Chosen(model, aliased_version(routes, model, None), RoutingReason.ALIAS, degraded=self._table.stale)
         routed = None
@@ -102,14 +105,6 @@ class Chooser:
             self._table.stale,
         )
 
-    def _decided(self, flags: ServedFlags, request: RouteRequest, unit_hash: str | None) -> Decision | None:
-        try:
-            return flags.decide(request.model, unit_hash, request.attributes)
-        except Exception:  # whatever it is, the caller gets an answer
-            log.exception("flags_failed", model=request.model)
-            self._telemetry.flag_fallback("failed")
-            return None
-
     def _variant(self, tenant_id: UUID, routes: TenantRoutes, model: ModelRoute, decision: Decision) -> RoutedVersion | None:
         """The chosen version where it can answer at once. What production points at is waited for as it is without flags."""
         number = decision.version if decision.alias is None else model.aliases.get(decision.alias)
@@ -117,7 +112,7 @@ class Chooser:
         if routed is None or routed.route.status is not VersionStatus.READY:
             self._telemetry.flag_fallback("missing")
             return None
-        if number != model.aliases.get(PRODUCTION) and self._pool.use(tenant_id, routed.route) is None:
+        if number != model.aliases.get(PRODUCTION) and self._pool.used(routed.key(tenant_id)) is None:
             self._pool.want(tenant_id, routed.route)
             self._telemetry.flag_fallback("not_open")
             return None

@@ -17,7 +17,7 @@ from app.kernel.clock import Deadline
 from app.kernel.packed import ManyRows, PackedRows, many_in
 from app.kernel.signature import InputKind, Signature, Task
 from app.kernel.tensors import Batch, Scores
-from app.prediction.asking import Answer, check_answer_size
+from app.prediction.asking import check_answer_size
 from app.prediction.breakers import LeftAlone
 from app.prediction.choosing import Chosen
 from app.prediction.features import RowChecker
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from app.kernel.context import RequestContext
-    from app.prediction.asking import Versions
+    from app.prediction.asking import Answer, Versions
     from app.prediction.ports import FallbackTelemetry
     from app.prediction.routing import RoutingTable, TenantRoutes
     from app.prediction.types import RouteRequest
@@ -51,8 +51,8 @@ class Fallbacks:
         self._telemetry = telemetry
 
     def first_deadline(self, ctx: RequestContext, request: RouteRequest, model: ModelRoute) -> Deadline:
-        """How long the routed version has. With a fallback behind it half of what is left: one that hangs must leave the fallback as
-        much time as it took itself. A fixed answer takes none, and gets a tenth.
+        """How long the routed version of a model with a fallback has. Where the caller may have that, half of what is left: one that
+        hangs must leave the fallback as much time as it took itself. A fixed answer takes none, and gets a tenth.
         """
         fallback = _fallback(model, request)
         if fallback is None:
@@ -109,7 +109,7 @@ class Fallbacks:
 
     async def _ask(self, ctx: RequestContext, model: ModelRoute, routed: RoutedVersion, batch: Batch) -> Answer:
         if routed.route.number == NO_VERSION:
-            return Answer(_said(model, batch.rows), 0.0, "fixed")
+            return _said(model, batch.rows), 0.0, "fixed"
         return await self._versions.ask(ctx.tenant_id, model, routed, batch, ctx.deadline)
 
     async def _rows(self, routed: RoutedVersion, failed: Chosen, batch: Batch, sent: Any, threads: Executor) -> Batch:
@@ -169,6 +169,9 @@ class _TakesAnything(RowChecker):
 
     def __init__(self) -> None:
         super().__init__(_NOTHING)
+
+    def row(self, row: Any) -> Batch:
+        return self.rows((row,))
 
     def rows(self, rows: Any) -> Batch:
         many = many_in(rows)

@@ -69,16 +69,14 @@ class RowChecker:
 
     def row(self, row: Any) -> Batch:
         """Checked arrays of one object or positional list; raises InvalidFeatures."""
-        return self._one_row.fits(row) or self.rows((row,))
+        return self._one_row.fits(row) or self._at_once((row,))
 
     def rows(self, rows: Sequence[Any]) -> Batch:
         """Checked arrays of objects, positional lists or ManyRows; raises InvalidFeatures."""
         many = many_in(rows)
         if many is not None:
             return (isinstance(many, PackedRows) and self._packed(many)) or self.rows(many.listed())
-        if len(rows) == 1 and (batch := self._one_row.fits(rows[0])) is not None:
-            return batch
-        return self._in_slices(rows) or self._explain(rows)
+        return self.row(rows[0]) if len(rows) == 1 else self._at_once(rows)
 
     def matrix(self, matrix: Any) -> Batch:
         """Checked arrays of {"columns": [...], "data": [[...], ...]}, `columns` left out: signature order; raises InvalidFeatures."""
@@ -104,6 +102,9 @@ class RowChecker:
             numbers = np.ascontiguousarray(numbers[:, [place[name] for name in self._names]])
         missing = np.isnan(numbers)
         return Batch(packed.count, numbers) if self._in_range(numbers, missing if missing.any() else None) else None
+
+    def _at_once(self, rows: Sequence[Any]) -> Batch:
+        return self._in_slices(rows) or self._explain(rows)
 
     def _in_slices(self, rows: Sequence[Any]) -> Batch | None:
         """All rows' arrays; each slice takes so little time that a thread does not keep the interpreter from others."""

@@ -6,10 +6,8 @@ from math import isfinite
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from app.kernel.signature import Column, ColumnType, Signature
-from app.kernel.tensors import Batch
+from app.kernel.tensors import Row
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,7 +15,6 @@ if TYPE_CHECKING:
 LARGEST_EXACT_INTEGER = 2**53
 _NUMBERS = frozenset({float, int})
 _NULL = type(None)
-_ROWS = frozenset({dict, list})
 _INFINITE = float("inf")
 Values = tuple[Any, ...] | list[Any]
 
@@ -27,8 +24,8 @@ class OneRow:
 
     def __init__(self, signature: Signature) -> None:
         columns = signature.columns
-        self._names = tuple(column.name for column in columns)
-        self._by_name = _picker(self._names)
+        self._width = len(columns)
+        self._by_name = _picker(tuple(column.name for column in columns))
         texts = [k for k, column in enumerate(columns) if column.type is ColumnType.STRING]
         self._texts = [(k, None if (found := columns[k].categories) is None else frozenset(found)) for k in texts]
         numbers = [k for k in range(len(columns)) if k not in set(texts)]
@@ -45,49 +42,46 @@ class OneRow:
             if column.minimum is not None or column.maximum is not None
         ]
 
-    def fits(self, row: Any) -> Batch | None:
+    def fits(self, row: Any) -> Row | None:
         """A row as an object keyed by column name, or a list in column order."""
-        values = self._positional(row)
-        if values is None:
+        kind = type(row)
+        if (kind is not list and kind is not dict) or len(row) != self._width:
             return None
-        texts = tuple([(values[k],) for k, categories in self._texts if _fits(values[k], categories)])
-        if len(texts) != len(self._texts):
+        try:
+            values = row if kind is list else self._by_name(row)
+        except KeyError:
+            return None
+        texts = self._texts_of(values) if self._texts else ()
+        if texts is None:
             return None
         numbers = values if self._numbers is None else self._numbers(values)
         kinds = set(map(type, numbers))
-        if _NULL in kinds:
-            return self._with_nulls(numbers, texts)
-        return self._batch(numbers, numbers, texts) if self._are_in_order(numbers, kinds) else None
+        filled = numbers if _NULL not in kinds else self._filled(numbers, kinds)
+        return Row(numbers, texts) if self._are_in_order(filled, kinds) else None
 
-    def _with_nulls(self, numbers: Values, texts: tuple[tuple[str], ...]) -> Batch | None:
+    def _texts_of(self, values: Values) -> tuple[tuple[str], ...] | None:
+        texts = tuple([(values[k],) for k, categories in self._texts if _fits(values[k], categories)])
+        return texts if len(texts) == len(self._texts) else None
+
+    def _filled(self, numbers: Values, kinds: set[type]) -> Values:
+        """With a number that is in order for each null that may be there."""
         if self._has_booleans or any(numbers[k] is None for k in self._required):
-            return None
-        filled = [self._inside[k] if value is None else value for k, value in enumerate(numbers)]
-        return self._batch(numbers, filled, texts) if self._are_in_order(filled, set(map(type, filled))) else None
-
-    def _batch(self, numbers: Values, filled: Values, texts: tuple[tuple[str], ...]) -> Batch | None:
-        """A number that is not finite makes the sum so, and a whole number beyond the floats makes an error here or there."""
-        try:
-            return Batch(1, np.array((numbers,), dtype=np.float64), texts) if isfinite(sum(filled)) else None
-        except OverflowError:
-            return None
-
-    def _positional(self, row: Any) -> Values | None:
-        if type(row) not in _ROWS or len(row) != len(self._names):
-            return None
-        if type(row) is list:
-            return row
-        try:
-            return self._by_name(row)
-        except KeyError:
-            return None
+            return numbers
+        kinds.discard(_NULL)
+        return [self._inside[k] if value is None else value for k, value in enumerate(numbers)]
 
     def _are_in_order(self, numbers: Values, kinds: set[type]) -> bool:
+        """A number that is not finite makes the sum so, and a whole number beyond the floats makes an error."""
         if self._has_booleans:
             if tuple([type(value) is bool for value in numbers]) != self._booleans:
                 return False
             kinds.discard(bool)
         if not kinds <= _NUMBERS:
+            return False
+        try:
+            if not isfinite(sum(numbers, 0.0)):
+                return False
+        except OverflowError:
             return False
         for k, low, high in self._bounds:
             if not low <= numbers[k] <= high:

@@ -107,7 +107,10 @@ class RuntimePool:
 
     def use(self, tenant_id: UUID, route: VersionRoute) -> Runtime | None:
         """The version's runtime where it is open: no waiting."""
-        key = key_of(tenant_id, route)
+        return self.used(key_of(tenant_id, route))
+
+    def used(self, key: Key) -> Runtime | None:
+        """As `use`."""
         runtime = self._open.get(key)
         if runtime is not None:
             self._ledger.touch(key)

@@ -26,8 +26,10 @@ class Journal(Protocol):
     def check_room(self, durability: Durability) -> None:
         """Returns where there is room for a record; raises LogUnavailable."""
 
-    def append(self, record: PredictionRecord | InputRecord, durability: Durability, deadline: Deadline | None = None) -> Awaitable[None]:
-        """Awaited, returns when the record is as safe as `durability` says; raises LogUnavailable, DeadlineExceeded."""
+    def append(
+        self, record: PredictionRecord | InputRecord, durability: Durability, deadline: Deadline | None = None
+    ) -> Awaitable[None] | None:
+        """Awaited, returns when the record is as safe as `durability` says; None: it is. Raises LogUnavailable, DeadlineExceeded."""
 
 
 class FlagTelemetry(Protocol):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from app.errors import InvalidInput, ModelUnavailable, NotFound
 from app.prediction.features import RowChecker
-from app.prediction.pool import by_estimator
+from app.prediction.pool import by_estimator, key_of
 from app.registry.types import PRODUCTION, ModelRoute, VersionRoute, VersionStatus
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from app.prediction.breakers import Breaker
     from app.prediction.flags import ServedFlags
+    from app.prediction.pool import Key
 
 
 class RoutedVersion:
@@ -25,24 +26,33 @@ class RoutedVersion:
     A process knows many more versions than it is asked for, and a checker is larger than a route. `breaker`: set by who asks it first.
     """
 
-    __slots__ = ("_checker", "breaker", "route")
+    __slots__ = ("_key", "breaker", "checker", "route")
+    checker: RowChecker
 
     def __init__(self, route: VersionRoute, checker: RowChecker | None = None) -> None:
         self.route = route
         self.breaker: Breaker | None = None
-        self._checker = checker
+        if checker is not None:
+            self.checker = checker
+        self._key: Key | None = None
 
-    @property
-    def checker(self) -> RowChecker:
-        """Of the route's signature."""
-        checker = self._checker
-        if checker is None:
-            checker = self._checker = RowChecker(self.route.signature)
-        return checker
+    def key(self, tenant_id: UUID) -> Key:
+        """Under which the pool has its runtime; of its one tenant."""
+        key = self._key
+        if key is None:
+            key = self._key = key_of(tenant_id, self.route)
+        return key
+
+    def __getattr__(self, name: str) -> Any:
+        """Of what has not been set."""
+        if name != "checker":
+            raise AttributeError(name)
+        self.checker = RowChecker(self.route.signature)
+        return self.checker
 
     def by_estimator(self) -> RoutedVersion:
         """The same version, served by its own estimator."""
-        return RoutedVersion(by_estimator(self.route), self._checker)
+        return RoutedVersion(by_estimator(self.route), self.checker)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,8 +182,7 @@ def aliased_version(routes: TenantRoutes, model: ModelRoute, alias: str | None) 
     return routed
 
 
-def check_pin(alias: str | None, version: int | None) -> bool:
-    """Whether the request names what should answer; raises InvalidInput where it names both."""
+def check_pin(alias: str | None, version: int | None) -> None:
+    """Raises InvalidInput where both are there."""
     if alias is not None and version is not None:
         raise InvalidInput("Send alias or version, not both.")
-    return alias is not None or version is not None

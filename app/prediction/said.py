@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from app.kernel.tensors import Said
     from app.prediction.choosing import Chosen
     from app.prediction.types import RouteRequest
     from app.registry.types import VersionRoute
@@ -22,18 +23,15 @@ if TYPE_CHECKING:
 N = TypeVar("N", bound=np.generic)
 
 
-def score(scores: Scores, row: int = 0) -> float | None:
+def score(said: Said) -> float | None:
     """What a row's answer is weighed by: the probability of its label, or the predicted number."""
-    if scores.values is not None:
-        return float(scores.values[row])
-    if scores.probabilities is not None and scores.labels is not None:
-        return float(scores.probabilities[row, scores.labels[row]])
-    return None
+    label, probabilities, value = said
+    return value if label is None or probabilities is None else probabilities[label]
 
 
-def label(route: VersionRoute, scores: Scores, row: int) -> str | None:
+def label(route: VersionRoute, said: Said) -> str | None:
     """A row's class as text; None of a regressor."""
-    return None if scores.labels is None or route.classes is None else route.classes[int(scores.labels[row])]
+    return None if said[0] is None or route.classes is None else route.classes[said[0]]
 
 
 def first_rows(batch: Batch, scores: Scores, most: int) -> tuple[Batch, Scores]:
@@ -70,26 +68,24 @@ def record(
         chosen.flag_revision,
         rows := batch.rows,
         int(seconds * 1e6),
-        score(scores) if rows == 1 else None,
+        score(scores.first) if rows == 1 else None,
         chosen.degraded,
     )
 
 
 def one(prediction_id: UUID, request: RouteRequest, chosen: Chosen, scores: Scores) -> Prediction:
     """The answer to one row."""
-    label = probability = classes = shares = None
-    if scores.labels is not None:
-        classes = chosen.routed.route.classes or ()
-        index = int(scores.labels[0])
+    index, shares, value = scores.first
+    route = chosen.routed.route
+    label = classes = probability = None
+    if index is not None:
+        classes = route.classes or ()
         label = classes[index]
-        if scores.probabilities is not None:
-            shares = scores.probabilities[0].tolist()
-            probability = shares[index]
-    value = None if scores.values is None else float(scores.values[0])
+        probability = None if shares is None else shares[index]
     return Prediction(  # by place, as above
         prediction_id,
         request.model,
-        chosen.routed.route.number,
+        route.number,
         chosen.variant,
         chosen.experiment,
         chosen.reason,
@@ -102,7 +98,7 @@ def one(prediction_id: UUID, request: RouteRequest, chosen: Chosen, scores: Scor
     )
 
 
-def many(prediction_id: UUID, request: RouteRequest, chosen: Chosen, rows: int, scores: Scores) -> BatchPrediction:
+def many(rows: int, prediction_id: UUID, request: RouteRequest, chosen: Chosen, scores: Scores) -> BatchPrediction:
     """The answers to many rows."""
     classes = chosen.routed.route.classes
     labels = None if scores.labels is None or classes is None else [classes[i] for i in scores.labels.tolist()]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from app.errors import AppError, InvalidFeatures, InvalidInput, ModelFailed, ModelUnavailable, NotFound, PermissionDenied, Unavailable
 from app.experiments.flags.context import check_attributes
@@ -20,6 +20,7 @@ from app.prediction.types import BatchRows, RoutingReason
 from app.registry.types import PRODUCTION
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from uuid import UUID
 
     from app.kernel.context import RequestContext
@@ -35,8 +36,9 @@ if TYPE_CHECKING:
     from app.prediction.types import BatchPrediction, Prediction, RouteRequest
     from app.tenancy.directory import TenantDirectory, TenantEntry
 
-    _Answered = tuple[UUID, Chosen, Scores]
+    _Tell = Callable[[UUID, RouteRequest, Chosen, Scores], "T"]
 
+T = TypeVar("T")
 _PACKED_CELLS_OFF_LOOP = 100_000  # as CELLS_OFF_LOOP, of rows that are arrays already
 
 
@@ -76,8 +78,7 @@ class Predictor:
         with self._budget.under_way(ctx.tenant_id):
             asked = await self._admitted(ctx, request)
             batch = asked.chosen.routed.checker.row(features)
-            prediction_id, chosen, scores = await self._answer(ctx, request, asked, batch, features)
-            return said.one(prediction_id, request, chosen, scores)
+            return await self._answer(ctx, request, asked, batch, features, said.one)
 
     async def predict_batch(self, ctx: RequestContext, request: RouteRequest, sent: BatchRows) -> BatchPrediction:
         """Predictions for up to 10,000 rows, all by one version and under one id; raises as `predict`."""
@@ -91,57 +92,59 @@ class Predictor:
                 batch = await loop.run_in_executor(self._threads.of(ctx.tenant_id), _checked, routed, sent)
             else:
                 batch = _checked(routed, sent)
-            prediction_id, chosen, scores = await self._answer(ctx, request, asked, batch, sent)
-            return said.many(prediction_id, request, chosen, batch.rows, scores)
+            return await self._answer(ctx, request, asked, batch, sent, partial(said.many, batch.rows))
 
     async def _admitted(self, ctx: RequestContext, request: RouteRequest) -> _Asked:
         """Who answers the caller; raises where the caller may not ask this, or nobody can answer."""
-        unit, pinned = _admit(ctx, request)
+        unit = _admit(ctx, request)
         entry = self._directory.by_id(ctx.tenant_id)
         if entry is None:  # erased since the caller was admitted
             raise NotFound(f"There is no model named {request.model!r}.")
         unit_hash = None if unit is None else entry.keys.unit_pseudonym(unit)
         try:
-            if pinned:
-                return _Asked(entry, unit_hash, await self._chooser.named(ctx.tenant_id, request))
-            return _Asked(entry, unit_hash, self._chooser.of_unit(ctx.tenant_id, request, unit_hash))
+            if request.alias is None and request.version is None:
+                return _Asked(entry, unit_hash, self._chooser.of_unit(ctx.tenant_id, request, unit_hash))
+            return _Asked(entry, unit_hash, await self._chooser.named(ctx.tenant_id, request))
         except (NotFound, ModelUnavailable) as nobody:
             chosen = self._fallbacks.for_nobody(ctx.tenant_id, request)
             if chosen is None:
                 raise
             return _Asked(entry, unit_hash, chosen, nobody)
 
-    async def _answer(self, ctx: RequestContext, request: RouteRequest, asked: _Asked, batch: Batch, sent: Any) -> _Answered:
-        chosen, settings, keys = asked.chosen, asked.entry.tenant.settings, asked.entry.keys
+    async def _answer(self, ctx: RequestContext, request: RouteRequest, asked: _Asked, batch: Batch, sent: Any, tell: _Tell[T]) -> T:
+        entry, unit_hash, chosen, nobody = asked
+        settings, keys = entry.tenant.settings, entry.keys
         self._journal.check_room(settings.durability)
         if (charging := self._budget.charge(ctx.tenant_id, batch.rows)) is not None:
             await charging
-        if asked.nobody is not None:
-            chosen, answer = await self._fallbacks.for_nobody_answer(ctx, chosen, batch, asked.nobody)
+        if nobody is not None:
+            chosen, answer = await self._fallbacks.for_nobody_answer(ctx, chosen, batch, nobody)
         else:
-            deadline = self._fallbacks.first_deadline(ctx, request, chosen.model)
+            model = chosen.model
+            deadline = ctx.deadline if model.fallback is None else self._fallbacks.first_deadline(ctx, request, model)
             try:
-                answer = await self._versions.ask(ctx.tenant_id, chosen.model, chosen.routed, batch, deadline)
+                answer = await self._versions.ask(ctx.tenant_id, model, chosen.routed, batch, deadline)
             except (ModelFailed, Unavailable) as error:  # what its model falls back on answers, else this is raised again
                 threads = self._threads.of(ctx.tenant_id)
                 chosen, answer = await self._fallbacks.answer(ctx, request, chosen, batch, sent, error, threads)
         scores, seconds, served_by = answer
         prediction_id = self._mint.mint(keys.ids)
-        record = said.record(ctx.tenant_id, prediction_id, chosen, asked.unit_hash, keys.pseudonym_generation, batch, scores, seconds)
-        await self._journal.append(record, settings.durability, ctx.deadline)
+        record = said.record(ctx.tenant_id, prediction_id, chosen, unit_hash, keys.pseudonym_generation, batch, scores, seconds)
+        if (writing := self._journal.append(record, settings.durability, ctx.deadline)) is not None:
+            await writing
         if settings.capture_inputs:
             sealed = await captured(keys, record, asked.chosen.routed.route.signature, batch)
-            await self._journal.append(sealed, settings.durability, ctx.deadline)
+            if (writing := self._journal.append(sealed, settings.durability, ctx.deadline)) is not None:
+                await writing
         self._telemetry.prediction(
             tenant=ctx.tenant, model=record.model, version=record.version, seconds=seconds, rows=batch.rows, runtime=served_by
         )
         if chosen.reason is RoutingReason.EXPERIMENT:
             self._shadows.consider(record, chosen, batch, scores, sent)
-        return prediction_id, chosen, scores
+        return tell(prediction_id, request, chosen, scores)
 
 
-@dataclass(slots=True)
-class _Asked:
+class _Asked(NamedTuple):
     """A request that is admitted: whose it is, for which unit, and who answers. `nobody`: why that is a fallback from the first."""
 
     entry: TenantEntry
@@ -150,12 +153,13 @@ class _Asked:
     nobody: AppError | None = None
 
 
-def _admit(ctx: RequestContext, request: RouteRequest) -> tuple[str | None, bool]:
-    """The unit, and whether the request names who answers; raises where the caller may not ask this."""
+def _admit(ctx: RequestContext, request: RouteRequest) -> str | None:
+    """The unit; raises where the caller may not ask this."""
     ctx.require(Action.PREDICT)
-    pinned = check_pin(request.alias, request.version)
-    if request.version is not None or (request.alias is not None and request.alias != PRODUCTION):
-        ctx.require(Action.CHOOSE_VERSION)
+    if request.alias is not None or request.version is not None:
+        check_pin(request.alias, request.version)
+        if request.alias != PRODUCTION:
+            ctx.require(Action.CHOOSE_VERSION)
     unit = request.unit
     if ctx.unit is not None:
         if unit is not None and unit != ctx.unit:
@@ -163,8 +167,9 @@ def _admit(ctx: RequestContext, request: RouteRequest) -> tuple[str | None, bool
         unit = ctx.unit
     if unit is not None:
         check_unit(unit)
-    check_attributes(request.attributes)
-    return unit, pinned
+    if request.attributes is not None:
+        check_attributes(request.attributes)
+    return unit
 
 
 def _count(sent: BatchRows) -> tuple[int, bool]:

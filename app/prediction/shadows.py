@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from app.experiments.types import Variant
     from app.journal.types import PredictionRecord
     from app.kernel.clock import Clock
-    from app.kernel.tensors import Batch, Scores
+    from app.kernel.tensors import Batch, Said, Scores
     from app.prediction.choosing import Chosen
     from app.prediction.pool import RuntimePool
     from app.prediction.ports import ShadowJournal, ShadowTelemetry
@@ -100,11 +100,13 @@ class Shadows:
         beside = chosen.beside
         if beside is None:
             return
-        asked = [(ShadowKind.SHADOW, variant) for variant in beside.shadows[:_MOST_SHADOWS]]
-        if record.rows == 1 and record.variant != (control := beside.control(chosen.model)).name and self._is_new_unit(record):
-            asked.append((ShadowKind.COVARIATE, control))
-        if not asked:
+        unit, control = (record.tenant_id, record.experiment, record.unit_hash), beside.control(chosen.model)
+        is_first = record.variant != control.name and record.rows == 1 and self._seen.is_new(*unit)
+        if not is_first and not beside.shadows:
             return
+        asked = [(ShadowKind.SHADOW, variant) for variant in beside.shadows[:_MOST_SHADOWS]]
+        if is_first:
+            asked.append((ShadowKind.COVARIATE, control))
         if record.rows > _MOST_ROWS:
             batch, scores = said.first_rows(batch, scores, _MOST_ROWS)
             sent = _first_sent(sent)
@@ -124,9 +126,6 @@ class Shadows:
         """Returns when nothing waits."""
         while self._under_way or any(self._waiting.values()):  # noqa: ASYNC110  for tests, and nobody else waits
             await asyncio.sleep(0)
-
-    def _is_new_unit(self, record: PredictionRecord) -> bool:
-        return self._seen.is_new(record.tenant_id, record.experiment, record.unit_hash)
 
     async def _work(self) -> None:
         while True:
@@ -197,7 +196,7 @@ class Shadows:
         record, rows = question.record, question.batch.rows
         each_us, rest_us = divmod(compute_us, rows)
         served = question.served.route
-        for row in range(rows):
+        for row, (theirs, ours) in enumerate(zip(question.scores.each(), scores.each(), strict=True)):
             told = ShadowRecord(
                 id=record.id,
                 tenant_id=record.tenant_id,
@@ -209,10 +208,10 @@ class Shadows:
                 version=route.number,
                 served_variant=record.variant,
                 served_version=record.version,
-                served_label=_label(served, question.scores, row),
-                served_score=said.score(question.scores, row),
-                label=_label(route, scores, row),
-                score=said.score(scores, row),
+                served_label=_label(served, theirs),
+                served_score=said.score(theirs),
+                label=_label(route, ours),
+                score=said.score(ours),
                 compute_us=each_us + (rest_us if row == 0 else 0),
             )
             self._journal.append_now(told, Durability.BUFFERED)
@@ -224,7 +223,7 @@ def _first_sent(sent: BatchRows) -> BatchRows:
     return BatchRows(None, {**sent.matrix, "data": listed(sent.matrix["data"], _MOST_ROWS)})
 
 
-def _label(route: VersionRoute, scores: Scores, row: int) -> str | None:
+def _label(route: VersionRoute, told: Said) -> str | None:
     """As a text that the database takes, whatever the model calls its classes."""
-    label = said.label(route, scores, row)
+    label = said.label(route, told)
     return None if label is None else label[:_LONGEST_LABEL].replace("\0", "\N{REPLACEMENT CHARACTER}")

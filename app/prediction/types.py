@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -47,8 +47,7 @@ class ClassProbability:
     probability: float
 
 
-@dataclass(slots=True)
-class Prediction:
+class Prediction(NamedTuple):
     """`classes`, `shares`: all classes and their probabilities, in one order; None where there are none."""
 
     id: UUID

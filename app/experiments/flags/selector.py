@@ -67,7 +67,7 @@ class TenantFlags:
         self._own, self._foreign = documents
         self._lasts = self._own is not None and lasts(self._own)
         self._number = next(_numbers)  # names these flags among decisions that are remembered, which must not keep old flags in memory
-        self._unleash, self._engines = unleash, engines
+        self._unleash, self._engines, self._remembered = unleash, engines, engines.remembered
         by_model: dict[str, list[RunningExperiment]] = {}
         for experiment in sorted(running, key=lambda each: each.key):
             by_model.setdefault(experiment.model, []).append(experiment)
@@ -87,6 +87,10 @@ class TenantFlags:
 
         Raises InvalidInput where `attributes` are no texts; `context.check_attributes` says what they must be.
         """
+        known = None if attributes else self._remembered.get((self._number, model, unit_hash))
+        return self._decided(model, unit_hash, attributes) if known is None else known
+
+    def _decided(self, model: str, unit_hash: str | None, attributes: Mapping[str, str] | None) -> Decision | None:
         own = self._models.get(model)
         if own is None and (self._unleash is None or model not in self._unleash.flags):
             return None
@@ -96,15 +100,11 @@ class TenantFlags:
             return self._by_flag_server(model, unit_hash, attributes, context_of(self.tenant, unit_hash, attributes))
         if self._own is None:
             return own.unknown
-        if attributes or not self._lasts:
-            return self._by_evaluator(self._own, own, unit_hash, attributes) or own.unknown
-        key = (self._number, model, unit_hash)
-        decision = self._engines.remembered.get(key)
+        decision = self._by_evaluator(self._own, own, unit_hash, attributes)
         if decision is None:
-            decision = self._by_evaluator(self._own, own, unit_hash, None)
-            if decision is None:
-                return own.unknown
-            self._engines.remembered.put(key, decision)
+            return own.unknown
+        if self._lasts and not attributes:
+            self._remembered.put((self._number, model, unit_hash), decision)
         return decision
 
     def _by_evaluator(self, document: Document, own: _Model, unit_hash: str, attributes: Mapping[str, str] | None) -> Decision | None:

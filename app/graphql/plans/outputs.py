@@ -145,9 +145,11 @@ def _string(value: Any) -> Any:
 
 
 def _id(value: Any) -> Any:
-    if type(value) is not UUID and type(value) is not str:  # orjson writes a UUID as str() does, and faster
+    if type(value) is UUID or type(value) is str:  # orjson writes a UUID as str() does, and faster
+        return value
+    if not isinstance(value, UUID):  # a driver's own kind, which orjson does not know
         raise Odd
-    return value
+    return str(value)
 
 
 def _int(value: Any) -> Any:

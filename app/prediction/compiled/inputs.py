@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 LARGEST_PROVED = 1e30
 _NONE_LARGER = LARGEST_PROVED**2  # a sum of squares up to this, which is quickly found, has no larger number in it
+_NO_ROWS: NDArray[np.intp] = np.empty(0, dtype=np.intp)
 NUMBERS, INTEGERS, TEXTS = "numbers", "integers", "texts"
 _FLOATS: dict[str, type[np.float32 | np.float64]] = {"tensor(float)": np.float32, "tensor(double)": np.float64}
 _OTHERS = {INTEGERS: "tensor(int64)", TEXTS: "tensor(string)"}
@@ -59,6 +60,12 @@ class Feeder:
         squares = numbers[0].dot(numbers[0]) if batch.rows == 1 else np.vdot(numbers, numbers)
         if not squares <= _NONE_LARGER and (np.abs(numbers) > LARGEST_PROVED).any():
             raise OutsideProof("a number larger than any that the proof tried")
+
+    def too_large(self, numbers: NDArray[np.float64]) -> NDArray[np.intp]:
+        """The rows, by number, in which a number is too large."""
+        if np.vdot(numbers, numbers) <= _NONE_LARGER:
+            return _NO_ROWS
+        return np.flatnonzero((np.abs(numbers) > LARGEST_PROVED).any(axis=1))
 
     def numbers_alone(self) -> NDArray[Any] | None:
         """A row of zeros as the graph takes it, where it takes nothing but `numbers`; a batch's numbers can be copied into it."""

@@ -7,13 +7,12 @@ classifiers whose predict is the likeliest class; `labels` (rows,) int64, indice
 
 from __future__ import annotations
 
-from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from app.kernel.signature import Task
-from app.kernel.tensors import Scores
+from app.kernel.tensors import RowScores, Scores
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,6 +26,7 @@ VALUE_TOLERANCE = 1e-5  # likewise, of regressors, relative to how far their ans
 _TOO_CLOSE = 2 * PROBABILITY_TOLERANCE  # each of two probabilities may be off by the tolerance, in opposite directions
 _INFINITE = float("inf")
 _NO_DOUBT: NDArray[np.intp] = np.empty(0, dtype=np.intp)
+_DOUBTED: NDArray[np.intp] = np.zeros(1, dtype=np.intp)  # the one row
 
 
 class Malformed(Exception):
@@ -68,27 +68,18 @@ def read_answer(task: Task, classes: int, rows: int, outputs: Mapping[str, NDArr
 
 def read_probabilities(found: NDArray[Any]) -> Answer:
     """The scores of one row's probabilities (1, classes), of either float, which are copied."""
-    return _likeliest(found.tolist()[0], found.astype(np.float64))
+    probabilities: list[float] = found[0].tolist()
+    scores = RowScores((probabilities.index(max(probabilities)), probabilities, None))
+    return Answer(scores, _NO_DOUBT if _sure(probabilities, close=True) else _DOUBTED)
 
 
-def read_each(found: NDArray[Any]) -> list[Answer]:
-    """As `read_probabilities`, of each of (rows, classes)."""
-    copied = found.astype(np.float64)
-    return [_likeliest(numbers, copied[row : row + 1]) for row, numbers in enumerate(found.tolist())]
-
-
-def _likeliest(numbers: list[float], probabilities: NDArray[np.float64]) -> Answer:
-    """One row's scores; `numbers` are the same, for plain numbers are faster than arrays of one row."""
-    scores = Scores(_label(numbers.index(max(numbers))), probabilities)
-    return Answer(scores, _NO_DOUBT if _sure(numbers, close=True) else np.zeros(1, dtype=np.intp))
-
-
-@cache
-def _label(number: int) -> NDArray[np.int32]:
-    """One row's label, which many answers hold: read-only."""
-    label = np.array((number,), dtype=np.int32)
-    label.setflags(write=False)
-    return label
+def read_each(task: Task, classes: int, rows: int, outputs: Mapping[str, NDArray[Any]]) -> list[Answer]:
+    """As `read_answer`, each row's by itself."""
+    scores, doubtful = read_answer(task, classes, rows, outputs)
+    answers = [Answer(RowScores(said), _NO_DOUBT) for said in scores.each()]
+    for row in doubtful.tolist():
+        answers[row] = Answer(answers[row].scores, _DOUBTED)
+    return answers
 
 
 def _float64(outputs: Mapping[str, NDArray[Any]], name: str, shape: tuple[int, int]) -> NDArray[np.float64]:
@@ -103,7 +94,7 @@ def _float64(outputs: Mapping[str, NDArray[Any]], name: str, shape: tuple[int, i
 def _unsure(found: NDArray[np.float64], *, close: bool) -> NDArray[np.intp]:
     """Rows with a number that is not finite and, where `close`, with two largest numbers that differ by next to nothing."""
     if found.shape[0] == 1:  # plain numbers are faster than arrays of one row
-        return _NO_DOUBT if _sure(found[0].tolist(), close=close) else np.zeros(1, dtype=np.intp)
+        return _NO_DOUBT if _sure(found[0].tolist(), close=close) else _DOUBTED
     bad = ~np.isfinite(found).all(axis=1)
     if close:
         if found.shape[1] == 1:

@@ -58,14 +58,22 @@ class CompiledGraph:
         found = self._session.run(self._names, self.feeder(batch), options)
         return read_answer(self._task, self._classes, batch.rows, dict(zip(self._names, found, strict=True)))
 
-    def answers(self, rows: Sequence[Batch]) -> list[Answer]:
-        """Each row's answer, from one call; every one has been proved (`feeder.require_proved`). Raises as `answer`.
-
-        Only for graphs of which `is_indifferent`.
+    def answers(self, rows: Sequence[Batch]) -> Sequence[Answer | None]:
+        """Each row's answer, from one call; None for a row that the graph was not proved for. Raises Malformed, and what onnxruntime
+        raises. Only for graphs of which `is_indifferent`.
         """
         if self._one is None:
             return [self.answer(row) for row in rows]
-        return self._one.each(np.concatenate([row.numbers for row in rows]))
+        numbers = np.array([row.values for row in rows], dtype=np.float64)
+        outside = self.feeder.too_large(numbers)
+        if not outside.size:
+            return self._one.each(numbers)
+        answers: list[Answer | None] = []
+        if outside.size < len(rows):
+            answers += self._one.each(np.delete(numbers, outside, axis=0))
+        for row in outside.tolist():
+            answers.insert(row, None)
+        return answers
 
     def is_indifferent(self) -> bool:
         """Whether a row's answer is, to the last bit, what it is alone when others are answered with it. Tried with random rows; may
@@ -84,9 +92,9 @@ class _OneRow:
         row: NDArray[Any],
         found: dict[str, NDArray[Any]],
         read: Callable[[], Answer],
-        read_each: Callable[[Mapping[str, NDArray[Any]]], list[Answer]],
+        read_each: Callable[[int, Mapping[str, NDArray[Any]]], list[Answer]],
     ) -> None:
-        """`read`: the answer of the row, from `found`. `read_each`: those of several rows, from a call's outputs."""
+        """`read`: the answer of the row, from `found`. `read_each`: those of so many rows, from a call's outputs."""
         self._feeder = feeder
         self._row = row
         self._found = found
@@ -113,10 +121,10 @@ class _OneRow:
         if not usual:
             return None
         alone = found.get(PROBABILITIES) if len(found) == 1 and task is Task.CLASSIFICATION else None
+        read = partial(read_answer, task, classes, 1, found)
         if alone is not None and alone.shape == (1, classes) and alone.dtype.char in "fd":
-            return cls(session, feeder, row, found, partial(read_probabilities, alone), lambda outputs: read_each(outputs[PROBABILITIES]))
-        read = partial(read_answer, task, classes, 1)
-        return cls(session, feeder, row, found, partial(read, found), partial(_row_by_row, read))
+            read = partial(read_probabilities, alone)
+        return cls(session, feeder, row, found, read, partial(read_each, task, classes))
 
     def __call__(self, batch: Batch) -> Answer:
         """Its scores; raises OutsideProof, Malformed, and what onnxruntime raises."""
@@ -127,7 +135,7 @@ class _OneRow:
 
     def each(self, rows: NDArray[np.float64]) -> list[Answer]:
         """The answers of rows that have been proved; raises Malformed, and what onnxruntime raises."""
-        return self._read_each(self._several(rows))
+        return self._read_each(len(rows), self._several(rows))
 
     def is_indifferent(self) -> bool:
         chance = np.random.default_rng(_SEED)
@@ -144,8 +152,3 @@ class _OneRow:
         if any(len(array) != len(rows) for array in outputs):
             raise Malformed("The graph does not answer each row.")
         return dict(zip(self._found, outputs, strict=True))
-
-
-def _row_by_row(read: Callable[[Mapping[str, NDArray[Any]]], Answer], outputs: Mapping[str, NDArray[Any]]) -> list[Answer]:
-    rows = len(next(iter(outputs.values())))
-    return [read({name: array[k : k + 1] for name, array in outputs.items()}) for k in range(rows)]

@@ -100,7 +100,6 @@ class OnnxRuntime:
             if self._one_s + batch.rows * self._row_s > _LOOP_S:
                 answer = await self._in_a_thread(batch, deadline)
             elif self._together.is_for(batch):
-                self._graph.feeder.require_proved(batch)
                 answer = await self._together.join(batch) or self._answer(batch)
             else:
                 answer = self._answer(batch)
@@ -130,7 +129,7 @@ class OnnxRuntime:
         self._learn(batch.rows, time.perf_counter() - began)
         return answer
 
-    def _answers(self, rows: Sequence[Batch]) -> list[Answer]:
+    def _answers(self, rows: Sequence[Batch]) -> Sequence[Answer | None]:
         began = time.perf_counter()
         answers = self._graph.answers(rows)
         self._each_s = _moved(self._each_s, (time.perf_counter() - began) / len(rows))

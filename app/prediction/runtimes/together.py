@@ -8,7 +8,6 @@ end of its own turn. Only for graphs whose answer to a row is the same to the la
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -24,13 +23,13 @@ MOST_ROWS = 64  # in one call
 class Together:
     """The requests of one row to one graph. Belongs to one event loop.
 
-    `several` answers rows in one call. `indifferent` says whether company changes no answer; it takes milliseconds, so it is asked once, in
-    a thread. `most` is how many rows may go in one call now.
+    `several` answers rows in one call, but for those that must go alone (None). `indifferent` says whether company changes no answer; it
+    takes milliseconds, so it is asked once, in a thread. `most` is how many rows may go in one call now.
     """
 
     def __init__(
         self,
-        several: Callable[[Sequence[Batch]], list[Answer]],
+        several: Callable[[Sequence[Batch]], Sequence[Answer | None]],
         indifferent: Callable[[], bool],
         most: Callable[[], int],
         threads: Executor,
@@ -41,7 +40,8 @@ class Together:
         self._gathers = False  # it was found that company changes no answer
         self._asked = 0  # in this turn of the loop
         self._crowded = False  # several were, in the last one in which anybody was
-        self._waiting: deque[tuple[Batch, asyncio.Future[Answer | None]]] = deque()
+        self._join = False  # both
+        self._waiting: list[tuple[Batch, asyncio.Future[Answer | None]]] = []
         self._goes_on = False  # `_answer` will be called for those that wait
 
     def is_for(self, batch: Batch) -> bool:
@@ -51,13 +51,13 @@ class Together:
         self._asked += 1
         if self._asked == 1:
             asyncio.get_running_loop().call_soon(self._turn_ends)
-        if self._crowded and self._tried is None:
-            self._try()
-        return self._crowded and self._gathers
+            if self._crowded and self._tried is None:
+                self._try()
+        return self._join
 
     def join(self, batch: Batch) -> asyncio.Future[Answer | None]:
-        """The row's answer, at the end of this turn; None where the call failed: others have no part in what is wrong with a row, so
-        each is to be asked alone then, by its own caller.
+        """The row's answer, at the end of this turn; None where it is to be asked alone, by its own caller: it must not go with others,
+        or the call failed, and others have no part in what is wrong with a row.
         """
         answer: asyncio.Future[Answer | None] = asyncio.get_running_loop().create_future()
         self._waiting.append((batch, answer))
@@ -74,9 +74,11 @@ class Together:
 
     def _was_tried(self, tried: asyncio.Future[bool]) -> None:
         self._gathers = not tried.cancelled() and tried.exception() is None and tried.result()
+        self._join = self._gathers and self._crowded
 
     def _turn_ends(self) -> None:
         self._crowded, self._asked = self._asked > 1, 0
+        self._join = self._gathers and self._crowded
         if self._waiting and not self._goes_on:
             self._answer()
 
@@ -84,7 +86,8 @@ class Together:
         """As many as may go in one call; the others after what else the loop has to do."""
         waiting = self._waiting
         count = min(len(waiting), max(1, min(self._most(), MOST_ROWS)))
-        now = [each for each in (waiting.popleft() for _ in range(count)) if not each[1].done()]  # without those whose caller went away
+        now = [each for each in waiting[:count] if not each[1].done()]  # without those whose caller went away
+        del waiting[:count]
         self._goes_on = bool(waiting)
         if waiting:
             asyncio.get_running_loop().call_soon(self._answer)
