@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, starmap
 from operator import itemgetter
+from struct import Struct
+from struct import error as NotNumbers  # noqa: N812  that is what it says here
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -69,23 +71,36 @@ def listed(rows: Any, most: int | None = None) -> Any:
 def pack(rows: list[Any], *, booleans: bool = True) -> PackedRows | None:
     """Objects or lists of the same columns, all numbers or null, without losing a bit; None for anything else.
 
-    `booleans`: whether there may be true and false among them. Without that an array's own look at its values is enough, and faster.
+    `booleans`: whether there may be true and false among them, which would become numbers.
     """
     names = tuple(rows[0]) if rows and type(rows[0]) is dict else None
     lists = _lists(rows, names)
     if not lists or not lists[0]:
         return None
     try:
-        found = None if booleans else np.array(lists)
-        if found is None or found.dtype.kind not in "fi":
-            if not set(map(type, chain.from_iterable(lists))) <= _NUMBERS_AND_NULL:
-                return None
-            found = np.array(lists, dtype=np.float64)
-    except (OverflowError, ValueError):
+        numbers = _with_null(lists) if booleans else _numbers(lists)
+    except (OverflowError, ValueError):  # no double is so large; rows are not of one shape
         return None
-    if found.ndim != 2 or bool((np.abs(found) >= _LARGEST_EXACT_INTEGER).any()):  # beyond it two whole numbers may be one double
+    if numbers is None or bool((np.abs(numbers) >= _LARGEST_EXACT_INTEGER).any()):  # beyond it two whole numbers may be one double
         return None
-    return PackedRows(names, found.astype(np.float64, copy=False))
+    return PackedRows(names, numbers)
+
+
+def _numbers(lists: list[Any]) -> NDArray[np.float64] | None:
+    """(rows, columns), null as NaN; None where there is something else. Three times as fast as arrays are made of lists."""
+    width = len(lists[0])
+    try:
+        packed = bytearray().join(starmap(Struct(f"{width}d").pack, lists))
+    except NotNumbers:
+        return _with_null(lists)
+    return np.frombuffer(packed).reshape(len(lists), width)
+
+
+def _with_null(lists: list[Any]) -> NDArray[np.float64] | None:
+    """As `_numbers`, where there may be null, true and false."""
+    if not set(map(type, chain.from_iterable(lists))) <= _NUMBERS_AND_NULL:
+        return None
+    return np.array(lists, dtype=np.float64)
 
 
 def _lists(rows: list[Any], names: tuple[str, ...] | None) -> list[Any] | None:

@@ -55,7 +55,8 @@ def drain(settings: Settings, environ: Mapping[str, str], urls: DatabaseUrls) ->
 
 def serving(settings: Settings, environ: Mapping[str, str], listener: int, index: int) -> ChildSpec:
     """One serving process. It imports while the database starts, and waits to hear where that is: `serving_words`."""
-    env = _base(environ, _NETWORK) | _own_settings(settings, environ)
+    # Linear algebra on threads of its own would spin on the cores of others, for nothing: a batch takes microseconds of it.
+    env = _base(environ, _NETWORK) | _own_settings(settings, environ) | dict.fromkeys(_ONE_THREAD, "1")
     command = _python("app.supervisor.warm", "app.main", "--fd", str(listener), "--index", str(index))
     forget = partial(forget_process, settings.home / METRICS_FOLDER)
     grace_s = settings.http.stop_grace_s + 6.0  # it answers what is under way for four seconds, and lets go of the rest

@@ -127,7 +127,7 @@ class Admission:
     def __init__(self, most: int, telemetry: TurnedAway, clock: Callable[[], float] = time.monotonic) -> None:
         self._telemetry = telemetry
         self._clock = clock
-        self.free = most  # places
+        self._most = self.free = most  # places
         self._changes = Places(max(4, most // 8), 1, "admin", telemetry)
         self._shares: dict[int, Share] = {}
         self.shedding = False  # whether turns are so long that requests wait for theirs
@@ -146,6 +146,11 @@ class Admission:
     def turn_s(self) -> float:
         """How long the loop's last measured turn took."""
         return self._turn_s
+
+    @property
+    def under_way(self) -> int:
+        """How many requests have a place."""
+        return self._most - self.free
 
     def begin(self, tenant_id: UUID, deadline_at: float, token: bytes = b"") -> Place | None:
         """A place, or None where the request has to wait for one by `turn`, at once.

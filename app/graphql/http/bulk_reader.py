@@ -40,7 +40,7 @@ def read(body: bytes) -> tuple[bytes, list[Any]] | None:
     "inside", "names", "shape"} or {"variable", "inside", "pieces": sizes in bytes}]} in the order of the bytes. `inside`: the rows are the
     variable's `data`, not the variable.
     """
-    taken = _Taken(booleans=b"true" in body or b"false" in body)
+    taken = _Taken(booleans=holds_booleans(body))
     try:
         data = read_object(body, taken.arrays)
     except BadRequest as error:
@@ -94,7 +94,7 @@ class _Taken:
 
     def arrays(self, data: dict[str, Any]) -> None:
         """Rows that are numbers alone, which are known not to nest."""
-        for name, inside, rows in _many(data):
+        for name, inside, rows in many_rows(data):
             packed = pack(rows, booleans=self._booleans) if len(rows) <= MAX_LIST else None
             if packed is not None:
                 place = {"names": packed.names, "shape": packed.numbers.shape}
@@ -102,7 +102,7 @@ class _Taken:
 
     def pieces(self, data: dict[str, Any]) -> None:
         """All other rows."""
-        for name, inside, rows in _many(data):
+        for name, inside, rows in many_rows(data):
             each = max(1, PIECE_VALUES // max(1, len(rows[0])))
             pieces = [orjson.dumps(rows[start : start + each]) for start in range(0, len(rows), each)]
             self._take(data, name, inside, len(rows), {"pieces": [len(piece) for piece in pieces]}, pieces)
@@ -117,7 +117,15 @@ class _Taken:
             data["variables"][name] = None
 
 
-def _many(data: dict[str, Any]) -> list[tuple[str, bool, list[Any]]]:
+def holds_booleans(body: bytes) -> bool:
+    """Whether true or false may stand in a list. A letter is found in a fiftieth of the time that a word takes."""
+    begun, ended = max(0, body.find(b"[[")), body.rfind(b"]") + 1
+    if body.find(b"u", begun, ended) < 0 and body.find(b"s", begun, ended) < 0:
+        ended = begun
+    return body.find(b"true", 0, ended) >= 0 or body.find(b"false", 0, ended) >= 0
+
+
+def many_rows(data: dict[str, Any]) -> list[tuple[str, bool, list[Any]]]:
     """Variables that are rows, or (True) whose `data` are, and these."""
     variables = data.get("variables")
     found = []

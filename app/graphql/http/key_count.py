@@ -1,4 +1,4 @@
-"""How many keys the objects of a JSON text have, known before one is made: to make them costs ten times as much."""
+"""What a JSON text is made of, and how many keys its objects have, known before one is made: to make them costs ten times as much."""
 
 from __future__ import annotations
 
@@ -16,6 +16,16 @@ class KeyCount(NamedTuple):
 
     largest: int
     together: int
+
+
+_LONG = 8 * 1024  # from so many bytes on an array counts faster
+
+
+def count(text: bytes, sign: bytes) -> int:
+    """How often this one byte stands in the text."""
+    if len(text) < _LONG:
+        return text.count(sign)
+    return int(np.count_nonzero(np.frombuffer(text, dtype=np.uint8) == ord(sign)))
 
 
 def count_keys(text: bytes) -> KeyCount:

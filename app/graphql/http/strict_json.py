@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from app.errors import BadRequest, InvalidInput
-from app.graphql.http.key_count import count_keys
+from app.graphql.http.key_count import count, count_keys
 from app.kernel.packed import LooseRows, many_in
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def read_object(body: bytes, known: Callable[[dict[str, Any]], None] | None = No
     Of a name that stands twice in one object the last value counts, as RFC 8259 lets it; nothing before us reads the body, so no two
     readers can disagree. NaN, infinities, numbers beyond a double, lone surrogates, a byte order mark and what is no UTF-8 are refused.
     """
-    openings = body.count(b"[") + body.count(b"{")
+    openings = count(body, b"[") + count(body, b"{")
     data = _json(body, "The body", openings)
     if not isinstance(data, dict):
         if isinstance(data, list):
@@ -47,7 +47,7 @@ def read_object(body: bytes, known: Callable[[dict[str, Any]], None] | None = No
 def read_value(text: str, what: str) -> Any:
     """A JSON text inside a query string, None where it is empty; raises BadRequest. `what`: its name."""
     encoded = text.encode()
-    openings = encoded.count(b"[") + encoded.count(b"{")
+    openings = count(encoded, b"[") + count(encoded, b"{")
     value = _json(encoded, what, openings) if text else None
     if openings > MAX_NESTING:
         _check_nesting(value)
@@ -98,7 +98,7 @@ def _json(text: bytes, what: str, openings: int) -> Any:
 def _check_size(text: bytes, what: str, openings: int) -> None:
     if openings > MAX_OPENINGS:
         raise BadRequest(f"{what} has more than {MAX_OPENINGS:,} opening brackets and braces.")
-    if text.count(b":") > MAX_KEYS and (keys := count_keys(text).largest) > MAX_KEYS:
+    if count(text, b":") > MAX_KEYS and (keys := count_keys(text).largest) > MAX_KEYS:
         raise BadRequest(f"{what} has an object of {keys:,} keys; at most {MAX_KEYS:,} are taken.")
 
 

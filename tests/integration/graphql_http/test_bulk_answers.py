@@ -1,13 +1,14 @@
-"""Large requests answered alike, whoever reads them: the process itself, or the one beside it."""
+"""Large requests answered alike, whoever reads them: the process itself, as it reads small ones or as large ones, or the one beside it."""
 
 import asyncio
 import re
 import threading
+from uuid import uuid4
 
 import pytest
 
-from app.graphql.http import strict_json
-from app.graphql.http.bulk import LARGE_BYTES, BulkBodies
+from app.graphql.http import handler, strict_json
+from app.graphql.http.bulk import LARGE_BYTES, BulkBodies, is_quick
 from app.prediction.bulkheads import TenantThreads
 from tests.support.predicting import Process, running, variant
 from tests.support.prediction_documents import Request
@@ -21,6 +22,7 @@ MATRIX = 'query($m: FeatureMatrix) {predictBatch(model: "sum", matrix: $m) ' + S
 LISTS = [[number / 7, number % 5] for number in range(6_000)]
 OBJECTS = [{"b": number % 3, "a": -number} for number in range(6_000)]
 PADDING = "x" * 70_000
+FEW = 900  # rows that are read where the request is answered
 
 CASES = {
     "lists": (ROWS, {"r": LISTS}),
@@ -65,6 +67,13 @@ CASES = {
 }  # fmt: skip
 
 
+def fewer(value):
+    """The same with a few rows of many, among them the last."""
+    if isinstance(value, dict):
+        return {name: fewer(inner) for name, inner in value.items()}
+    return value[:FEW] + value[-1:] if isinstance(value, list) and len(value) > FEW else value
+
+
 class Door:
     def __init__(self, process):
         self.process = process
@@ -94,6 +103,12 @@ def answered(tmp_path_factory):
             for name, (text, variables) in CASES.items():
                 request = Request(text, variables, None, "application/json", get=False)
                 found[name, plans] = [(await way.ask(request)).answer for way in (here, beside)]
+            del bulk.read
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(handler, "LARGE_BYTES", 0)
+                for name, (text, variables) in CASES.items():
+                    request = Request(text, fewer(variables), None, "application/json", get=False)
+                    found[name, plans, "few"] = [(await way.ask(request)).answer for way in (here, beside)]
         return found
 
     yield asyncio.run(ask()), read
@@ -108,11 +123,62 @@ def test_a_large_request_is_answered_alike_whoever_read_it(answered, name, plans
     assert _ID.sub(b"an id", beside.body) == _ID.sub(b"an id", here.body)
 
 
-def test_all_of_them_went_to_the_process_beside(answered):
+@pytest.mark.parametrize("plans", [True, False])
+@pytest.mark.parametrize("name", CASES)
+def test_a_request_of_fewer_rows_is_answered_alike_however_it_was_read(answered, name, plans):
+    plainly, quickly = answered[0][name, plans, "few"]
+    assert quickly.status == plainly.status
+    assert _ID.sub(b"an id", quickly.body) == _ID.sub(b"an id", plainly.body)
+
+
+def test_all_of_them_but_one_without_rows_went_to_the_process_beside(answered):
     found, read = answered
-    assert len(read) == 2 * len(CASES)
+    assert len(read) == 2 * (len(CASES) - 1)
     assert sum(each is not None for each in read) >= 2 * (len(CASES) - 3)
     assert found["lists", True][1].json["data"]["predictBatch"]["rowCount"] == 6_000
+
+
+async def test_numbers_that_are_read_quickly_are_read_here_while_nobody_else_would_have_to_wait():
+    numbers, objects = [[number / 7] * 20 for number in range(250)], [{"a": number / 7, "b": -number} for number in range(2_500)]
+    quick, slow = (
+        Request(text, sent, None, "application/json", get=False) for text, sent in ((ROWS, {"r": numbers}), (ROWS, {"r": objects}))
+    )
+    way, bulk, read = Way(plans=True), BulkBodies(TenantThreads(1, 1).of), []
+
+    async def counted(tenant_id, body, reader=bulk.read):
+        read.append(is_quick(body))
+        return await reader(tenant_id, body)
+
+    way.endpoint._bulk, bulk.read = bulk, counted
+    try:
+        await way.ask(quick)
+        assert read == []
+        await way.ask(slow)
+        assert read == [False]
+        other = way.endpoint._admission.begin(uuid4(), float("inf"))
+        await way.ask(quick)
+        assert read == [False, True]
+        other.end()
+        await way.ask(quick)
+        assert read == [False, True]
+    finally:
+        bulk.close()
+
+
+@pytest.mark.parametrize(
+    ("body", "quick"),
+    [
+        (b"1," * 25_000 + b"x" * 200_000, True),
+        (b"1," * 25_001, False),
+        (b"[" * 2_501, False),
+        (b"{" * 101, False),
+        (b":" * 101, False),
+        (b"x" * (256 * 1024), True),
+        (b"x" * (256 * 1024 + 1), False),
+    ],
+)
+def test_a_body_is_quickly_read_that_holds_few_of_what_takes_long(body, quick):
+    assert is_quick(body) is quick
 
 
 @pytest.mark.parametrize(

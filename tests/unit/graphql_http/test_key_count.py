@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from app.errors import BadRequest
 from app.graphql.http.body import from_body
 from app.graphql.http.bulk_reader import MAX_KEYS_ELSEWHERE, read
-from app.graphql.http.key_count import count_keys
+from app.graphql.http.key_count import count, count_keys
 from app.graphql.http.strict_json import MAX_KEYS
 
 pytestmark = pytest.mark.unit
@@ -71,6 +71,12 @@ def test_an_object_with_more_keys_than_any_model_has_columns_is_refused_whatever
     for refuse in (from_body, refused_by_the_reader):
         with pytest.raises(BadRequest, match="The body has an object of 20,001 keys; at most 20,000 are taken"):
             refuse(body({"row": {**fits, "more": 1}}))
+
+
+@pytest.mark.parametrize("times", [0, 1, 100, 5_000])
+def test_a_sign_is_counted_alike_in_short_texts_and_in_long_ones(times: int) -> None:
+    text = b'{"a": [1.25, 2]} ' * times
+    assert [count(text, sign) for sign in (b"[", b",", b":", b"x")] == [times, times, times, 0]
 
 
 def test_a_name_that_stands_twice_counts_twice() -> None:

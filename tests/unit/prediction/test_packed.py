@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from app.errors import BadRequest, InvalidFeatures, InvalidInput
 from app.graphql.http.body import from_body
 from app.graphql.http.bulk import _whole
-from app.graphql.http.bulk_reader import MAX_REST, read
+from app.graphql.http.bulk_reader import MAX_REST, holds_booleans, read
 from app.kernel.packed import LooseRows, PackedRows, listed, many_in, pack
 from app.kernel.signature import Column, ColumnType, InputKind, Signature
 from app.prediction.features import RowChecker
@@ -46,6 +46,23 @@ def checked(draw: st.DrawFn) -> tuple[RowChecker, list[str], list[list[Any]]]:
     rows = draw(st.lists(st.lists(NUMBERS, min_size=width, max_size=width), min_size=1, max_size=4))
     sent = draw(st.permutations([*names, *draw(st.sampled_from([[], ["stranger"]]))]))[:width]
     return RowChecker(Signature(columns, InputKind.FRAME)), sent, many(rows)
+
+
+@pytest.mark.parametrize(
+    ("body", "there"),
+    [
+        (b'{"r": [[1, true]]}', True),
+        (b'{"r": [[false]], "s": "x"}', True),
+        (b'{"r": [ [true] ], "s": [[1]]}', True),
+        (b'{"r": [{"a": true}]}', True),
+        (b'{"r": [[1, 2]], "s": [ [false] ]}', True),
+        (b'{"q": "us", "r": [[1, 2]], "s": true}', False),
+        (b'{"r": [[1, 2]], "unit": "user"}', False),
+        (b'{"s": "x"}', False),
+    ],
+)
+def test_true_and_false_are_found_wherever_a_list_may_hold_them(body: bytes, there: bool) -> None:
+    assert holds_booleans(body) is there
 
 
 @given(checked(), st.booleans())

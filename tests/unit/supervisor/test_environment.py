@@ -51,6 +51,11 @@ def test_an_option_of_the_command_line_beats_the_environment_in_children_too():
     assert (env["TURNOUT_HOST"], env["TURNOUT_PORT"], env["TURNOUT_WORKERS"]) == ("127.0.0.1", "9000", "1")
 
 
+def test_what_calls_models_has_linear_algebra_on_no_threads_of_its_own(tmp_path):
+    for spec in (environment.serving(SETTINGS, ENVIRON, 7, 0), environment.model_host(SETTINGS, ENVIRON, tmp_path / "socket")):
+        assert {spec.env[name] for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")} == {"1"}
+
+
 def test_the_drain_gets_the_log_role_alone():
     spec = environment.drain(SETTINGS, ENVIRON, URLS)
     assert database_urls(spec) == {"TURNOUT_DATABASE_LOG_URL": "postgresql://log"}
