@@ -25,6 +25,8 @@ class TenantAnswers:
     def __init__(self, directory: TenantDirectory, budgets: Budgets, under_way: UnderWay, operator_limits: TenantLimits) -> None:
         self._tenant = directory.by_id
         self._budgets, self._under_way = budgets, under_way
+        # Begins to spend on all machines what `take` has just allowed on this one; None where there is nobody to ask.
+        self.shared = self._shared if budgets.asks_others else None
         self._take = budgets.take if budgets.asks_others else budgets.limiter.take
         self._operator_limits = operator_limits
 
@@ -69,9 +71,8 @@ class TenantAnswers:
         tenant_id = ctx.tenant_id
         return self._take(tenant_id, self._limits(tenant_id), cost)
 
-    def shared(self, ctx: RequestContext, cost: int, here: Said) -> SharedTake | None:
-        """Begins to spend on all machines what `take` has just allowed on this one; None where there is nobody to ask."""
-        return self._budgets.shared(ctx.tenant_id, self._limits(ctx.tenant_id), cost, here) if self._budgets.asks_others else None
+    def _shared(self, ctx: RequestContext, cost: int, here: Said) -> SharedTake | None:
+        return self._budgets.shared(ctx.tenant_id, self._limits(ctx.tenant_id), cost, here)
 
     def _limits(self, tenant_id: UUID) -> TenantLimits:
         entry = self._tenant(tenant_id)

@@ -21,19 +21,21 @@ class Charge:
         """Takes the one token that every request costs, before anything of it is read; raises RateLimited."""
         self._throttle, self._ctx, self._exchange = throttle, ctx, exchange
         self._pending: tuple[SharedTake, ...] = ()
-        self._unasked = 0
-        self._here: Decision = self.take(1)
-        self._ask()
+        self._unasked = 0  # of those that the other machines are to be asked for
+        self.take(1)
+        if self._unasked:
+            self._ask()
 
-    def take(self, cost: int) -> Decision:
+    def take(self, cost: int) -> None:
         """Takes `cost` more tokens; raises RateLimited, and then none of these are taken."""
-        decision = self._throttle.take(self._ctx, cost)
-        self._exchange.decision = self._here = decision
+        exchange = self._exchange
+        exchange.decision = decision = self._throttle.take(self._ctx, cost)
         if not decision.allowed:
             raise refusal(decision)
-        self._exchange.tokens += cost
-        self._unasked += cost
-        return decision
+        exchange.tokens += cost
+        if self._throttle.shared is not None:
+            self._here = decision
+            self._unasked += cost
 
     @property
     def waits(self) -> bool:
@@ -50,10 +52,9 @@ class Charge:
                 raise refusal(decision)
 
     def _ask(self) -> None:
-        shared = self._throttle.shared(self._ctx, self._unasked, self._here)
-        self._unasked = 0
-        if shared is not None:
-            self._pending += (shared,)
+        ask, cost, self._unasked = self._throttle.shared, self._unasked, 0
+        if ask is not None and (asked := ask(self._ctx, cost, self._here)) is not None:
+            self._pending += (asked,)
 
 
 def refusal(decision: Decision) -> RateLimited:

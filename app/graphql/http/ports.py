@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from uuid import UUID
 
     from app.kernel.clock import Deadline
@@ -45,10 +46,15 @@ class SharedTake(Protocol):
 
 
 class Throttle(Protocol):
-    """`take` spends from memory, at once; a refused cost is not spent. `shared` asks the other machines for what `take` said `here`."""
+    """`take` spends from memory, at once; a refused cost is not spent.
+
+    `shared` asks the other machines for what `take` said `here`: None where there are none, and what it returns is None while nobody
+    can be asked.
+    """
 
     def take(self, ctx: RequestContext, cost: int) -> Decision: ...
-    def shared(self, ctx: RequestContext, cost: int, here: Decision) -> SharedTake | None: ...  # None: there is nobody to ask
+    @property
+    def shared(self) -> Callable[[RequestContext, int, Decision], SharedTake | None] | None: ...
 
 
 class Registered(Protocol):
