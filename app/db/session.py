@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from app.db.breaker import NoBreaker
 from app.db.engine import Timeouts, is_outage, make_engine, translated
+from app.db.reading import Reading, is_lost
 from app.db.retrying import retried
 
 if TYPE_CHECKING:
@@ -84,6 +85,22 @@ class Database:
                     async with session:
                         raise
 
+    @asynccontextmanager
+    async def tenant_read(self, tenant_id: UUID) -> AsyncIterator[Reading]:
+        """As `tenant_tx`, for statements that read: a fraction of what a session costs."""
+        with self._breaker.watch(), translated():
+            async with self._breaker.while_it_answers() if self._patient else nullcontext():
+                reading = await retried("begin a transaction", lambda: self._reading(tenant_id), when=is_lost)
+                try:
+                    yield reading
+                except Exception:
+                    await reading.end()
+                    raise
+                except BaseException:
+                    reading.cut()
+                    raise
+                await reading.end()
+
     async def close(self) -> None:
         """Closes the pool's connections."""
         await self._engine.dispose()
@@ -91,6 +108,11 @@ class Database:
     async def _begin(self, tenant_id: UUID) -> AsyncSession:
         """A session whose transaction has begun. A pooled connection may have died unseen: nothing was asked yet, so once more."""
         return await retried("begin a transaction", lambda: self._begun(tenant_id), when=_is_lost)
+
+    async def _reading(self, tenant_id: UUID) -> Reading:
+        reading = Reading(await self._engine.raw_connection())
+        await reading.begin(tenant_id)
+        return reading
 
     async def _begun(self, tenant_id: UUID) -> AsyncSession:
         session = self._session(info={**self._info, "tenant_id": tenant_id})

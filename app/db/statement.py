@@ -14,6 +14,8 @@ import asyncpg
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 
+from app.db.reading import Reading
+
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -30,7 +32,7 @@ class Statement:
         columns = getattr(said, "selected_columns", ())
         self._row: Any = namedtuple("Row", [str(column.key) for column in columns])  # type: ignore[misc]  # noqa: PYI024  known at run time
 
-    async def rows(self, session: AsyncSession, **parameters: Any) -> list[Any]:
+    async def rows(self, session: AsyncSession | Reading, **parameters: Any) -> list[Any]:
         """Named tuples, fields named as the statement's columns; JSON as Python's values. What the session holds back is written before.
 
         Errors are the driver's, which `tenant_tx` translates as it does the session's.
@@ -41,7 +43,7 @@ class Statement:
         found = await _fetched(session, self._sql, [values[name] for name in self._places])
         return [self._row._make(record) for record in found] if self._row._fields else []
 
-    async def row(self, session: AsyncSession, **parameters: Any) -> Any:
+    async def row(self, session: AsyncSession | Reading, **parameters: Any) -> Any:
         """The one row, or None. Raises ValueError where there are more."""
         found = await self.rows(session, **parameters)
         if len(found) > 1:
@@ -49,7 +51,9 @@ class Statement:
         return found[0] if found else None
 
 
-async def _fetched(session: AsyncSession, sql: str, values: list[Any]) -> list[Any]:
+async def _fetched(session: AsyncSession | Reading, sql: str, values: list[Any]) -> list[Any]:
+    if isinstance(session, Reading):
+        return await session.fetch(sql, values)
     held = session.sync_session
     if held.new or held.dirty or held.deleted:
         await session.flush()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 import structlog
-from sqlalchemy import Uuid, bindparam, column, text
+from sqlalchemy import BigInteger, Uuid, bindparam, column, text
 
 from app.db.statement import Statement
 from app.errors import Unavailable
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncSession
 
+    from app.db.reading import Reading
     from app.db.session import Database
     from app.registry.types import Promotion
 
@@ -69,13 +70,21 @@ _EFFECT = Statement(
     .columns(*map(column, ("generation", "version", "name", "at", "silent")))
 )
 # A change for all tenants is acknowledged by nobody, but each heartbeat says of which generation the whole picture is.
-_PICTURES = text("""
+_PICTURES = Statement(
+    text("""
     select name, case when greatest(joined_generation, generation) >= :generation then seen_at end as at,
       seen_at < now() - interval '6 seconds' as silent
     from replicas where left_at is null and seen_at > now() - interval '10 minutes' order by name, replica_id
 """)
+    .bindparams(bindparam("generation", type_=BigInteger()))
+    .columns(*map(column, ("name", "at", "silent")))
+)
 _NOBODY = UUID(int=0)  # replicas are no tenant's
-_LIVE = text("select exists (select 1 from replicas where left_at is null and seen_at > now() - interval '10 minutes')")
+_LIVE = Statement(
+    text("select exists (select 1 from replicas where left_at is null and seen_at > now() - interval '10 minutes') as anybody").columns(
+        column("anybody")
+    )
+)
 
 
 def version_key(model_id: UUID, number: int) -> str:
@@ -106,14 +115,14 @@ async def of_promotions(session: AsyncSession, tenant_id: UUID, promotions: Coll
     return [told(p, effects.get(p, NOTHING_KNOWN)) for p in promotions]
 
 
-async def effects_of(session: AsyncSession, tenant_id: UUID, changes: Collection[Change]) -> dict[Change, Effect]:
+async def effects_of(session: AsyncSession | Reading, tenant_id: UUID, changes: Collection[Change]) -> dict[Change, Effect]:
     """What is known of each change now."""
     generations, versions = [c[0] for c in changes], [c[1] for c in changes]
     found: dict[Change, list[tuple[ReplicaAck, bool]]] = defaultdict(list)
     for row in await _EFFECT.rows(session, tenant_id=tenant_id, generations=generations, versions=versions):
         found[(row.generation, row.version)].append((ReplicaAck(row.name, row.at), row.silent))
     # A change that nobody counts for is so old that each replica of today began with it.
-    none_behind = True if len(found) == len(changes) else (await session.execute(_LIVE)).scalar_one()
+    none_behind = True if len(found) == len(changes) else (await _LIVE.row(session)).anybody
     return {change: _effect(found.get(change, []), none_behind=none_behind) for change in changes}
 
 
@@ -126,7 +135,7 @@ async def await_effect(
     process serves it; a look before that would most likely be in vain.
     """
 
-    async def look(session: AsyncSession) -> Effect:
+    async def look(session: Reading) -> Effect:
         return (await effects_of(session, tenant_id, [change]))[change]
 
     return await _awaited(database, tenant_id, look, within_s, here)
@@ -135,8 +144,8 @@ async def await_effect(
 async def await_pictures(database: Database, generation: int, within_s: float) -> Effect:
     """As `await_effect`, of a change for all tenants; it takes a heartbeat to be heard of."""
 
-    async def look(session: AsyncSession) -> Effect:
-        rows = await session.execute(_PICTURES, {"generation": generation})
+    async def look(session: Reading) -> Effect:
+        rows = await _PICTURES.rows(session, generation=generation)
         return _effect([(ReplicaAck(row.name, row.at), row.silent) for row in rows], none_behind=False)
 
     return await _awaited(database, _NOBODY, look, within_s, None)
@@ -151,7 +160,7 @@ def warn_of_missing(tenant_id: UUID | None, known: Effect) -> None:
 async def _awaited(
     database: Database,
     tenant_id: UUID,
-    look: Callable[[AsyncSession], Awaitable[Effect]],
+    look: Callable[[Reading], Awaitable[Effect]],
     within_s: float,
     here: asyncio.Future[None] | None,
 ) -> Effect:
@@ -163,8 +172,8 @@ async def _awaited(
     while True:
         await asyncio.sleep(wait_s)
         try:
-            async with database.tenant_tx(tenant_id) as session:
-                known = await look(session)
+            async with database.tenant_read(tenant_id) as reading:
+                known = await look(reading)
         except Unavailable:  # the change is committed; what is known of it is no reason to fail
             pass
         if known.everywhere or known.hopeless or loop.time() + wait_s > end:

@@ -296,8 +296,8 @@ class RegistryService:
 
     async def damage(self, ctx: RequestContext, model: str, number: int) -> list[PromotionBlocker]:
         """A blocker where the version's bytes are not to be used here: what serves now serves on. Raises NotFound."""
-        async with self._database.tenant_tx(ctx.tenant_id) as session:
-            status, digest = await bytes_of(session, ctx.tenant_id, model, number)
+        async with self._database.tenant_read(ctx.tenant_id) as reading:
+            status, digest = await bytes_of(reading, ctx.tenant_id, model, number)
         if status is not VersionStatus.READY or digest is None:
             return []
         refusal = await self._artifacts.refusal(ctx.tenant_id, digest)

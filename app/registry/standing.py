@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncSession
 
+    from app.db.reading import Reading
     from app.registry.types import Promotion
 
 
@@ -82,7 +83,7 @@ class Standing:
     serving: Found | None
 
 
-async def bytes_of(session: AsyncSession, tenant_id: UUID, model: str, number: int) -> tuple[VersionStatus, str | None]:
+async def bytes_of(session: AsyncSession | Reading, tenant_id: UUID, model: str, number: int) -> tuple[VersionStatus, str | None]:
     """The version's status and its artifact's digest; raises NotFound."""
     known = store.known_number(number)
     row = await _BYTES.row(session, tenant=tenant_id, name=model, number=known) if store.is_name(model) else None

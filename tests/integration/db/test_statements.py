@@ -16,7 +16,7 @@ from app.db.session import Database
 from app.db.statement import Statement
 from app.errors import Unavailable
 from app.registry.rows import ModelRow
-from tests.support.database import DatabaseUrls, make_tenant
+from tests.support.database import DatabaseUrls, execute, make_tenant
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -26,6 +26,7 @@ pytestmark = pytest.mark.integration
 
 MODELS = Statement(select(ModelRow.name, ModelRow.fallback).where(ModelRow.task == bindparam("task")).order_by(ModelRow.name))
 SLEEP = Statement(text("select pg_sleep(30) as slept").columns(column("slept")))
+ALIVE = "select pid from pg_stat_activity where usename = 'turnout_runtime' and datname = current_database()"
 WHO = Statement(text("select pg_backend_pid() as pid").columns(column("pid")))
 
 
@@ -69,8 +70,14 @@ async def test_a_document_is_written_as_json_and_none_as_null(database: Database
 async def test_another_tenants_rows_are_not_there(database: Database, database_urls: DatabaseUrls, clinic: UUID) -> None:
     async with database.tenant_tx(clinic) as session:
         session.add(model(clinic, "risk"))
-    async with database.tenant_tx(make_tenant(database_urls, "shop")) as session:
+    shop = make_tenant(database_urls, "shop")
+    async with database.tenant_tx(shop) as session:
         assert await MODELS.rows(session, task="REGRESSION") == []
+    for tenant_id, names in ((clinic, ["risk"]), (shop, [])):
+        async with database.tenant_read(tenant_id) as reading:
+            assert [row.name for row in await MODELS.rows(reading, task="REGRESSION")] == names
+    async with database._engine.connect() as connection:  # the same, only connection of the pool
+        assert (await connection.execute(text("select count(*) from models"))).scalar() == 0
 
 
 async def test_what_it_wrote_goes_with_the_transaction(database: Database, clinic: UUID) -> None:
@@ -126,3 +133,79 @@ async def test_one_that_is_given_up_leaves_no_connection_with_half_an_answer(dat
         await task
     async with database.tenant_tx(clinic) as session:  # the pool has room for one
         assert (await WHO.row(session)).pid not in pids
+
+
+async def test_a_reading_transaction_writes_nothing_and_ends_with_its_block(database: Database, clinic: UUID) -> None:
+    async with database.tenant_tx(clinic) as session:
+        session.add(model(clinic, "risk"))
+    remove = Statement(text("delete from models"))
+    with pytest.raises(Unavailable):  # as of a standby, which cannot be written to either
+        async with database.tenant_read(clinic) as reading:
+            await remove.rows(reading)
+    with pytest.raises(ZeroDivisionError):
+        async with database.tenant_read(clinic):
+            _ = 1 / 0
+    async with database.tenant_tx(clinic) as session:
+        assert (await MODELS.row(session, task="REGRESSION")).name == "risk"
+
+
+async def test_a_reading_transaction_without_a_tenant_does_not_begin(database: Database) -> None:
+    with pytest.raises(TypeError, match="without a tenant"):
+        async with database.tenant_read("5d7d9a4e-0000-4000-8000-000000000000"):  # type: ignore[arg-type]
+            pass
+
+
+async def test_more_readers_than_the_pool_keeps_are_served_and_leave(database_urls: DatabaseUrls, clinic: UUID) -> None:
+    database = Database(database_urls.runtime, pool_size=1, max_overflow=2)
+    together = asyncio.Barrier(3)
+
+    async def read() -> int:
+        async with database.tenant_read(clinic) as reading:
+            await together.wait()
+            return int((await WHO.row(reading)).pid)
+
+    try:
+        assert len(set(await asyncio.gather(read(), read(), read()))) == 3
+        assert database._engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+        assert len(execute(database_urls.superuser, ALIVE)) == 1
+    finally:
+        await database.close()
+
+
+@pytest.mark.parametrize("how", ["late", "given up"])
+async def test_a_reader_that_does_not_wait_leaves_no_connection_with_half_an_answer(
+    database_urls: DatabaseUrls, clinic: UUID, how: str
+) -> None:
+    database = Database(database_urls.runtime, Timeouts(command_s=0.1 if how == "late" else 5.0), pool_size=1, max_overflow=0)
+    begun: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    async def wait_long() -> None:
+        async with database.tenant_read(clinic) as reading:
+            begun.set_result((await WHO.row(reading)).pid)
+            await SLEEP.rows(reading)
+
+    task = asyncio.create_task(wait_long())
+    try:
+        before = await begun
+        if how == "late":
+            with pytest.raises(Unavailable):
+                await task
+        else:
+            await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        async with database.tenant_read(clinic) as reading:
+            assert (await WHO.row(reading)).pid != before
+    finally:
+        await database.close()
+
+
+async def test_a_reader_does_not_see_that_its_connection_died_in_the_pool(
+    database: Database, database_urls: DatabaseUrls, clinic: UUID
+) -> None:
+    async with database.tenant_read(clinic) as reading:
+        before = (await WHO.row(reading)).pid
+    execute(database_urls.superuser, f"select pg_terminate_backend({before})")
+    async with database.tenant_read(clinic) as reading:
+        assert (await WHO.row(reading)).pid != before
