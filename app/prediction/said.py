@@ -101,7 +101,7 @@ def one(prediction_id: UUID, request: RouteRequest, chosen: Chosen, scores: Scor
 def many(rows: int, prediction_id: UUID, request: RouteRequest, chosen: Chosen, scores: Scores) -> BatchPrediction:
     """The answers to many rows."""
     classes = chosen.routed.route.classes
-    labels = None if scores.labels is None or classes is None else [classes[i] for i in scores.labels.tolist()]
+    labels = None if scores.labels is None or classes is None else np.array(classes, dtype=object)[scores.labels].tolist()
     return BatchPrediction(
         id=prediction_id,
         model=request.model,

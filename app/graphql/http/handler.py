@@ -29,7 +29,7 @@ from app.graphql.errors import (
 from app.graphql.http.admission import Admission, Busy, Crowded
 from app.graphql.http.body import ClientGone, Parameters, from_body, from_bulk, from_object, from_query_string, read_body
 from app.graphql.http.body_bytes import BodyBytes
-from app.graphql.http.bulk import LARGE_BYTES, is_quick, read_here
+from app.graphql.http.bulk import LARGE_BYTES, read_here
 from app.graphql.http.charge import Charge
 from app.graphql.http.cors import CorsPolicy
 from app.graphql.http.exchange import Exchange, headers_of
@@ -231,9 +231,8 @@ class GraphQLEndpoint:
         exchange.body_read = True
         if self._bulk is None or len(body) <= LARGE_BYTES:
             return from_body(body)
-        if self._admission.under_way == 1 and is_quick(body):  # nobody would have to wait for it
-            return from_bulk(read_here(body))
-        read = await self._bulk.read(ctx.tenant_id, body)
+        read = read_here(body) if self._admission.under_way == 1 else None  # nobody would have to wait for it
+        read = read or await self._bulk.read(ctx.tenant_id, body)
         return from_body(body) if read is None else from_bulk(read)
 
     def _document(self, exchange: Exchange, charge: Charge, ctx: RequestContext, parameters: Parameters) -> Document:

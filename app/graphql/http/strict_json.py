@@ -25,13 +25,14 @@ _CONTAINERS = frozenset({list, dict})
 _NO_LISTS = frozenset({str, float, int, bool, type(None), dict})
 
 
-def read_object(body: bytes, known: Callable[[dict[str, Any]], None] | None = None) -> dict[str, Any]:
+def read_object(body: bytes, known: Callable[[dict[str, Any]], None] | None = None, openings: int | None = None) -> dict[str, Any]:
     """The object that a request's body is; raises BadRequest. `known` may take out, before the rest is looked at, what does not nest.
+    `openings`: its brackets and braces, where they have been counted.
 
     Of a name that stands twice in one object the last value counts, as RFC 8259 lets it; nothing before us reads the body, so no two
     readers can disagree. NaN, infinities, numbers beyond a double, lone surrogates, a byte order mark and what is no UTF-8 are refused.
     """
-    openings = count(body, b"[") + count(body, b"{")
+    openings = count(body, b"[") + count(body, b"{") if openings is None else openings
     data = _json(body, "The body", openings)
     if not isinstance(data, dict):
         if isinstance(data, list):

@@ -95,13 +95,14 @@ def _unsure(found: NDArray[np.float64], *, close: bool) -> NDArray[np.intp]:
     """Rows with a number that is not finite and, where `close`, with two largest numbers that differ by next to nothing."""
     if found.shape[0] == 1:  # plain numbers are faster than arrays of one row
         return _NO_DOUBT if _sure(found[0].tolist(), close=close) else _DOUBTED
-    bad = ~np.isfinite(found).all(axis=1)
+    finite = np.isfinite(found)
+    bad = np.zeros(len(found), dtype=bool) if finite.all() else ~finite.all(axis=1)
     if close:
         if found.shape[1] == 1:
             gap, size = np.abs(found[:, 0]), np.abs(found[:, 0])
         else:
-            top = np.partition(found, -2, axis=1)[:, -2:]
-            gap, size = top[:, 1] - top[:, 0], np.abs(top).max(axis=1)
+            second, first = np.partition(found, -2, axis=1)[:, -2:].T
+            gap, size = first - second, np.maximum(first, -second)
         with np.errstate(invalid="ignore"):
             bad |= ~(gap > _TOO_CLOSE * np.maximum(1.0, size))
     return np.flatnonzero(bad)
