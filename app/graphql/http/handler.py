@@ -180,7 +180,7 @@ class GraphQLEndpoint:
             await written_out(data)
         if parameters.bulk is not None and self._bulk is not None:
             self._bulk.release(ctx.tenant_id, parameters.bulk)
-        return self._result(exchange, data, errors)
+        return self._with_errors(exchange, data, errors) if errors else exchange.respond({"data": data})
 
     async def _execute(
         self, document: Document, parameters: Parameters, context: Any
@@ -272,9 +272,7 @@ class GraphQLEndpoint:
             )
         return parameters.text, parameters.document
 
-    def _result(self, exchange: Exchange, data: dict[str, Any] | None, errors: list[GraphQLError] | None) -> tuple[int, bytes]:
-        if not errors:
-            return exchange.respond({"data": data})
+    def _with_errors(self, exchange: Exchange, data: dict[str, Any] | None, errors: list[GraphQLError]) -> tuple[int, bytes]:
         if data is None and not any(error.path for error in errors):
             # Nothing ran: graphql-core found variables (or conditions on the root) that do not fit their types.
             return exchange.refuse([self._mapper.input(error, exchange.request_id) for error in errors[:MAX_DOCUMENT_ERRORS]])
