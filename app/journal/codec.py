@@ -39,19 +39,15 @@ class UnreadableRecord(Exception):
 def encode(record: Record) -> bytes:
     """`record` as one frame; raises ValueError where it is longer than a frame can be (64 KiB)."""
     if isinstance(record, PredictionRecord):
-        payload = _of_prediction(record)
+        # Ids as hex: a driver's subclass of UUID, which orjson refuses, is then an id like any other.
+        prediction_id, tenant_id, *rest = record
+        payload = orjson.dumps((_FORMAT, prediction_id.hex, tenant_id.hex, *rest))
     else:
         payload = _of_shadow(record) if isinstance(record, ShadowRecord) else _of_input(record)
     size = len(payload)
     if size > MAX_PAYLOAD:
         raise ValueError(f"a record of {size} bytes is longer than a frame can be ({MAX_PAYLOAD})")
     return _HEADER.pack(MAGIC, size, crc32(payload, size)) + payload
-
-
-def _of_prediction(record: PredictionRecord) -> bytes:
-    # Ids as hex: a driver's subclass of UUID, which orjson refuses, is then an id like any other.
-    prediction_id, tenant_id, *rest = record
-    return orjson.dumps((_FORMAT, prediction_id.hex, tenant_id.hex, *rest))
 
 
 def _of_shadow(record: ShadowRecord) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from uuid import UUID
 
 import pytest
+from asyncpg.pgproto.pgproto import UUID as DriversUuid  # noqa: N811  a class, whatever its capitals
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -91,3 +92,11 @@ def test_a_cursor_of_another_list_or_none_at_all_is_refused(after: str) -> None:
 def test_first_is_1_to_100(first: int) -> None:
     with pytest.raises(InvalidInput, match="1 to 100"):
         page_request("things", first, None)
+
+
+def test_an_id_may_be_of_a_drivers_own_kind_and_is_the_same_id() -> None:
+    made = IdMint(FixedClock(), DriversUuid).mint(KEY)
+    assert type(made) is DriversUuid
+    assert made == UUID(bytes=made.bytes)
+    assert is_genuine(made, KEY)
+    assert minted_at_ms(made) == 1_700_000_000_123
