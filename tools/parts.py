@@ -29,7 +29,7 @@ from app.prediction.shadows import Shadows
 from app.tenancy.answers import TenantAnswers
 from app.tenancy.identity.gatekeeper import Gatekeeper
 from app.tenancy.keys import TenantKeys
-from app.tenancy.limits.under_way import UnderWay
+from app.tenancy.limits.under_way import OfTenant
 from app.tenancy.service_levels import ServiceLevels
 from app.web.front import Front
 
@@ -49,7 +49,7 @@ PARTS: dict[str, list[tuple[Any, str]]] = {
     "document look-up": [(GraphQLEndpoint, "_document")],
     "GraphQL: plan": [(Plan, "run"), (Plan, "_answer"), (GraphQLEndpoint, "_execute")],
     "predictor: order of things": [(Predictor, "predict"), (Predictor, "_admitted"), (Predictor, "_answer")],
-    "predictions under way": [(UnderWay, "begin"), (UnderWay, "end")],
+    "predictions under way": [(OfTenant, "__enter__"), (OfTenant, "__exit__")],
     "unit's pseudonym": [(TenantKeys, "unit_pseudonym")],
     "route": [(Chooser, "of_unit")],
     "flags": [(TenantFlags, "decide")],
