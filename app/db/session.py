@@ -110,8 +110,14 @@ class Database:
         return await retried("begin a transaction", lambda: self._begun(tenant_id), when=_is_lost)
 
     async def _reading(self, tenant_id: UUID) -> Reading:
-        reading = Reading(await self._engine.raw_connection())
-        await reading.begin(tenant_id)
+        pooled = await self._engine.raw_connection()
+        reading = Reading(pooled)
+        try:
+            await reading.begin(tenant_id)
+        except Exception as error:
+            if is_lost(error):  # those that wait in the pool were lost with it, as a rule: each would cost a caller its one more try
+                self._engine.sync_engine.pool._invalidate(pooled, error)  # noqa: SLF001  as SQLAlchemy does for its own statements
+            raise
         return reading
 
     async def _begun(self, tenant_id: UUID) -> AsyncSession:

@@ -45,12 +45,14 @@ class Row(Batch):
     def __init__(self, values: Sequence[float | None], texts: tuple[tuple[str | None, ...], ...] = ()) -> None:
         self.rows, self.values, self.texts = 1, values, texts
 
-    def __getattr__(self, name: str) -> Any:
-        """Of what has not been set."""
-        if name != "numbers":
-            raise AttributeError(name)
-        self.numbers = np.array((self.values,), dtype=np.float64)
-        return self.numbers
+    if not TYPE_CHECKING:  # which knows the attributes by their names
+
+        def __getattr__(self, name: str) -> Any:
+            """Of what has not been set."""
+            if name != "numbers":
+                raise AttributeError(name)
+            self.numbers = np.array((self.values,), dtype=np.float64)
+            return self.numbers
 
 
 def joined(batches: Sequence[Batch]) -> Batch:
@@ -79,7 +81,8 @@ class Scores:
     def each(self) -> Iterator[Said]:
         """What was said of each row."""
         columns = (self.labels, self.probabilities, self.values)
-        return zip(*(repeat(None) if column is None else column.tolist() for column in columns), strict=False)
+        rows = next((len(column) for column in columns if column is not None), 0)
+        return zip(*(repeat(None, rows) if column is None else column.tolist() for column in columns), strict=True)
 
 
 class RowScores(Scores):
@@ -94,12 +97,14 @@ class RowScores(Scores):
     def each(self) -> Iterator[Said]:
         return iter((self.first,))
 
-    def __getattr__(self, name: str) -> Any:
-        """Of what has not been set."""
-        if name not in {"labels", "probabilities", "values"}:
-            raise AttributeError(name)
-        label, probabilities, value = self.first
-        self.labels = None if label is None else np.array((label,), dtype=np.int32)
-        self.probabilities = None if probabilities is None else np.array((probabilities,), dtype=np.float64)
-        self.values = None if value is None else np.array((value,), dtype=np.float64)
-        return getattr(self, name)
+    if not TYPE_CHECKING:  # which knows the attributes by their names
+
+        def __getattr__(self, name: str) -> Any:
+            """Of what has not been set."""
+            if name not in {"labels", "probabilities", "values"}:
+                raise AttributeError(name)
+            label, probabilities, value = self.first
+            self.labels = None if label is None else np.array((label,), dtype=np.int32)
+            self.probabilities = None if probabilities is None else np.array((probabilities,), dtype=np.float64)
+            self.values = None if value is None else np.array((value,), dtype=np.float64)
+            return getattr(self, name)

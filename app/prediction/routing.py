@@ -43,12 +43,14 @@ class RoutedVersion:
             key = self._key = key_of(tenant_id, self.route)
         return key
 
-    def __getattr__(self, name: str) -> Any:
-        """Of what has not been set."""
-        if name != "checker":
-            raise AttributeError(name)
-        self.checker = RowChecker(self.route.signature)
-        return self.checker
+    if not TYPE_CHECKING:  # which knows the attributes by their names
+
+        def __getattr__(self, name: str) -> Any:
+            """Of what has not been set."""
+            if name != "checker":
+                raise AttributeError(name)
+            self.checker = RowChecker(self.route.signature)
+            return self.checker
 
     def by_estimator(self) -> RoutedVersion:
         """The same version, served by its own estimator."""

@@ -98,7 +98,7 @@ async def standing(session: AsyncSession, model: ModelRow, alias: str, number: i
     """How things stand now; raises NotFound for the version. It is not to change meanwhile where the caller holds the model's lock."""
     known = store.known_number(number)
     row = await _STANDING.row(session, tenant=model.tenant_id, model=model.model_id, alias=alias, number=known)
-    if row.status is None:
+    if row is None or row.status is None:  # None: the model went away since it was found
         raise store.no_version(model.name, number)
     state = store.AliasState(None, 0) if row.number is None else store.AliasState(row.number, row.revision)
     serving = None if row.number is None else Found(row.serving_signature, row.serving_classes)

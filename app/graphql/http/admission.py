@@ -149,8 +149,8 @@ class Admission:
 
     @property
     def under_way(self) -> int:
-        """How many requests have a place."""
-        return self._most - self.free
+        """How many requests have a place, or wait for one."""
+        return self._most - self.free + self._waiting
 
     def begin(self, tenant_id: UUID, deadline_at: float, token: bytes = b"") -> Place | None:
         """A place, or None where the request has to wait for one by `turn`, at once.

@@ -40,7 +40,7 @@ class Together:
         self._gathers = False  # it was found that company changes no answer
         self._asked = 0  # in this turn of the loop
         self._crowded = False  # several were, in the last one in which anybody was
-        self._join = False  # both
+        self._joins = False  # both
         self._waiting: list[tuple[Batch, asyncio.Future[Answer | None]]] = []
         self._goes_on = False  # `_answer` will be called for those that wait
 
@@ -53,7 +53,7 @@ class Together:
             asyncio.get_running_loop().call_soon(self._turn_ends)
             if self._crowded and self._tried is None:
                 self._try()
-        return self._join
+        return self._joins
 
     def join(self, batch: Batch) -> asyncio.Future[Answer | None]:
         """The row's answer, at the end of this turn; None where it is to be asked alone, by its own caller: it must not go with others,
@@ -74,11 +74,11 @@ class Together:
 
     def _was_tried(self, tried: asyncio.Future[bool]) -> None:
         self._gathers = not tried.cancelled() and tried.exception() is None and tried.result()
-        self._join = self._gathers and self._crowded
+        self._joins = self._gathers and self._crowded
 
     def _turn_ends(self) -> None:
         self._crowded, self._asked = self._asked > 1, 0
-        self._join = self._gathers and self._crowded
+        self._joins = self._gathers and self._crowded
         if self._waiting and not self._goes_on:
             self._answer()
 

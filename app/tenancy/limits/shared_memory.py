@@ -36,7 +36,7 @@ class Table:
     """Open addressing over a part of the map. A full neighbourhood gives up what would have lost its meaning first.
 
     A key is never moved and a slot never becomes free again, so a look-up may stop at the first free slot.
-    Every call is made under the memory's lock.
+    Every call is made between the memory's `lock` and `unlock`.
     """
 
     def __init__(self, memory: mmap.mmap, offset: int, slots: int) -> None:
@@ -75,7 +75,7 @@ class Table:
 
 
 class Slot:
-    """One key of a table. Every call is made under the memory's lock, and `write` under the one of the latest `read`."""
+    """One key of a table. Every call is made between the memory's `lock` and `unlock`, and `write` right after its `read`."""
 
     __slots__ = ("_home", "_key", "_memory", "_place", "_table")
 
@@ -100,7 +100,8 @@ class SharedMemory:
     """The mapped file at `path` with one table for each name in `tables` (name to number of slots).
 
     Its lock is `lock` and `unlock`, or the memory as a context manager, which costs half a microsecond more. A process that has the
-    file to itself needs none, and no system call: who comes beside it says so in the byte that both look at before each change.
+    file to itself needs none, and no system call: who comes beside it says so in the byte that both look at before each change, which
+    stays until all of them have ended.
     Opened after forking, once a process, for one of its threads: flock is between processes alone. Raises ConfigurationError where the
     file cannot be made.
     """
@@ -111,8 +112,9 @@ class SharedMemory:
         size = _HEADER_BYTES + sum((slots + _NEIGHBOURS) * _SLOT.size for slots in tables.values())
         try:
             with _guarded(path):
+                found = path.exists()
                 self._descriptor = _open(path, header, size)
-                self._presence = _arrive(path)
+                self._presence = _arrive(path, found=found)
             self._memory = mmap.mmap(self._descriptor, size)
             self._others = mmap.mmap(self._presence, 1)  # [0]: whether there are any
         except OSError as error:
@@ -205,11 +207,12 @@ def _open(path: Path, header: bytes, size: int) -> int:
     return os.open(path, os.O_RDWR | os.O_CLOEXEC)
 
 
-def _arrive(path: Path) -> int:
+def _arrive(path: Path, *, found: bool) -> int:
     """A descriptor of a file of one byte beside that at `path`: 1 once a second process is there, until one comes that is alone.
 
     Each holds its lock, shared, for as long as it lives, however it ends; so who gets it unshared is the only one. Who finds another
-    says so, and then waits longer than a change takes: that of the other, which may just have looked.
+    says so, and then waits longer than a change takes: that of the other, which may just have looked. Where the file at `path` was
+    `found` and this one was not, a process of a version that announces nothing may have made it, and may still be there.
     """
     descriptor = os.open(path.with_name(f".{path.name}.others"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -217,7 +220,7 @@ def _arrive(path: Path) -> int:
     except BlockingIOError:
         os.pwrite(descriptor, b"\x01", 0)
     else:
-        os.pwrite(descriptor, b"\x00", 0)
+        os.pwrite(descriptor, b"\x01" if found and os.fstat(descriptor).st_size == 0 else b"\x00", 0)
     fcntl.flock(descriptor, fcntl.LOCK_SH)  # at once: all others have it shared, and nobody else arrives meanwhile
     return descriptor
 

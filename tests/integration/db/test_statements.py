@@ -14,8 +14,9 @@ from app.db.base import Jsonb
 from app.db.engine import Timeouts
 from app.db.session import Database
 from app.db.statement import Statement
-from app.errors import Unavailable
+from app.errors import NotFound, Unavailable
 from app.registry.rows import ModelRow
+from app.registry.standing import standing
 from tests.support.database import DatabaseUrls, execute, make_tenant
 
 if TYPE_CHECKING:
@@ -209,3 +210,29 @@ async def test_a_reader_does_not_see_that_its_connection_died_in_the_pool(
     execute(database_urls.superuser, f"select pg_terminate_backend({before})")
     async with database.tenant_read(clinic) as reading:
         assert (await WHO.row(reading)).pid != before
+
+
+async def test_a_reader_after_all_connections_of_the_pool_died_is_served_at_once(database_urls: DatabaseUrls, clinic: UUID) -> None:
+    database = Database(database_urls.runtime, pool_size=5, max_overflow=0)
+    together = asyncio.Barrier(5)
+
+    async def read() -> int:
+        async with database.tenant_read(clinic) as reading:
+            await together.wait()
+            return int((await WHO.row(reading)).pid)
+
+    try:
+        before = set(await asyncio.gather(*(read() for _ in range(5))))
+        assert len(before) == 5
+        execute(database_urls.superuser, f"select pg_terminate_backend(pid, 5000) from unnest(array{sorted(before)}) pid")
+        for _ in range(3):
+            async with database.tenant_read(clinic) as reading:
+                assert (await WHO.row(reading)).pid not in before
+    finally:
+        await database.close()
+
+
+async def test_how_things_stand_with_a_model_that_went_away_meanwhile_is_not_found(database: Database, clinic: UUID) -> None:
+    async with database.tenant_tx(clinic) as session:
+        with pytest.raises(NotFound):
+            await standing(session, model(clinic, "risk"), "production", 1)

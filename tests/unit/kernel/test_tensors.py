@@ -45,3 +45,7 @@ def test_each_row_says_its_own() -> None:
     many = Scores(np.array([0, 1], np.int32), np.array([[0.9, 0.1], [0.2, 0.8]]))
     assert list(many.each()) == [(0, [0.9, 0.1], None), (1, [0.2, 0.8], None)]
     assert many.first == (0, [0.9, 0.1], None)
+
+
+def test_scores_of_nothing_say_nothing() -> None:
+    assert list(Scores().each()) == []

@@ -266,29 +266,43 @@ def test_an_expired_slot_is_taken_before_a_living_one(tmp_path: Path) -> None:
     memory.close()
 
 
-def test_a_process_takes_the_lock_once_another_is_there_and_needs_none_when_it_is_alone_again(tmp_path: Path) -> None:
-    def locks(memory: SharedMemory) -> bool:
-        with memory, (tmp_path / "small.bin").open() as other:
-            try:
-                fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
-            return False
+def _locks(memory: SharedMemory, path: Path) -> bool:
+    with memory, path.open() as other:
+        try:
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False
 
-    first = SharedMemory(tmp_path / "small.bin", {"t": 1})
-    assert not locks(first)
-    second = SharedMemory(tmp_path / "small.bin", {"t": 1})
-    assert locks(first)
-    assert locks(second)
+
+def test_a_process_takes_the_lock_once_another_is_there_and_needs_none_when_it_is_alone_again(tmp_path: Path) -> None:
+    path = tmp_path / "small.bin"
+    first = SharedMemory(path, {"t": 1})
+    assert not _locks(first, path)
+    second = SharedMemory(path, {"t": 1})
+    assert _locks(first, path)
+    assert _locks(second, path)
     first.close()
-    third = SharedMemory(tmp_path / "small.bin", {"t": 1})
-    assert locks(third)
-    assert locks(second)
+    third = SharedMemory(path, {"t": 1})
+    assert _locks(third, path)
+    assert _locks(second, path)
     second.close()
     third.close()
-    last = SharedMemory(tmp_path / "small.bin", {"t": 1})
-    assert not locks(last)
+    last = SharedMemory(path, {"t": 1})
+    assert not _locks(last, path)
     last.close()
+
+
+def test_beside_a_process_that_may_know_nothing_of_announcements_the_lock_is_taken(tmp_path: Path) -> None:
+    path = tmp_path / "small.bin"
+    SharedMemory(path, {"t": 1}).close()
+    (tmp_path / ".small.bin.others").unlink()  # as an earlier version leaves its file
+    beside = SharedMemory(path, {"t": 1})
+    assert _locks(beside, path)
+    beside.close()
+    later = SharedMemory(path, {"t": 1})
+    assert not _locks(later, path)
+    later.close()
 
 
 def test_the_tables_hold_many_tenants_side_by_side(limiter: RateLimiter) -> None:
