@@ -231,7 +231,8 @@ class GraphQLEndpoint:
         exchange.body_read = True
         if self._bulk is None or len(body) <= LARGE_BYTES:
             return from_body(body)
-        read = read_here(body) if self._admission.under_way == 1 else None  # nobody would have to wait for it
+        alone = self._admission.under_way == 1  # nobody would have to wait for it
+        read = read_here(body) if alone or not self._bulk.at_hand(ctx.tenant_id) else None
         read = read or await self._bulk.read(ctx.tenant_id, body)
         return from_body(body) if read is None else from_bulk(read)
 

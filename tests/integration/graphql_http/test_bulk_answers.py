@@ -1,8 +1,11 @@
 """Large requests answered alike, whoever reads them: the process itself, as it reads small ones or as large ones, or the one beside it."""
 
 import asyncio
+import os
 import re
+import signal
 import threading
+from functools import partial
 from uuid import uuid4
 
 import pytest
@@ -161,6 +164,40 @@ async def test_numbers_that_are_read_quickly_are_read_here_while_nobody_else_wou
         other.end()
         await way.ask(quick)
         assert read == [False, True]
+    finally:
+        bulk.close()
+
+
+async def test_nobody_waits_for_the_process_beside_to_start_who_need_not():
+    quick = Request(ROWS, {"r": [[number / 7] * 20 for number in range(250)]}, None, "application/json", get=False)
+    lanes = TenantThreads(1, 1).of
+    way, bulk, beside = Way(plans=True), BulkBodies(lanes), []
+
+    async def counted(tenant_id, body, reader=bulk.read):
+        beside.append(bulk._process.pid)
+        return await reader(tenant_id, body)
+
+    async def ask():
+        assert (await way.ask(quick)).answer.status == 200
+        return list(beside)
+
+    way.endpoint._bulk, bulk.read = bulk, counted
+    started = partial(asyncio.get_running_loop().run_in_executor, lanes(uuid4()), bool)  # a lane does one thing at a time
+    try:
+        assert (await ask(), bulk._process) == ([], None)
+        way.endpoint._admission.begin(uuid4(), float("inf"))
+        assert await ask() == []
+        await started()
+        first = bulk._process.pid
+        assert await ask() == [first]
+        os.kill(first, signal.SIGKILL)
+        bulk._process.wait()
+        assert await ask() == [first, first]  # nobody knew that it is gone
+        assert await ask() == [first, first]
+        await started()
+        second = bulk._process.pid
+        assert await ask() == [first, first, second]
+        assert second != first
     finally:
         bulk.close()
 
