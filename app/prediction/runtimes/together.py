@@ -1,8 +1,10 @@
 """Rows of several requests that the loop has ready at the same time: one call of the graph, and not one each.
 
 A call costs its overhead, and its trees are out of the processor's near caches by the next request; behind each other in one call rows
-cost a tenth. Who asks alone waits for nobody: a row waits where several came in the turn of the loop before, and no longer than to the
-end of its own turn. Only for graphs whose answer to a row is the same to the last bit in company and alone, which is tried.
+cost a tenth. So does all else that is done to requests: many that go one step together cost less than each of them by itself. Who asks
+alone waits for nobody: a row waits where several came before it, while each turn of the loop brings others, and for three turns at most.
+In one call go only rows of graphs whose answer to a row is the same to the last bit in company and alone, which is tried; rows of others
+wait for each other as well, and are then asked one behind the other.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from app.prediction.compiled.outputs import Answer
 
 MOST_ROWS = 64  # in one call
+_MORE_TURNS = 2  # of the loop, beside the one in which it came, that a row waits for others
 
 
 class Together:
@@ -37,10 +40,9 @@ class Together:
         self._several, self._indifferent, self._most = several, indifferent, most
         self._threads = threads
         self._tried: asyncio.Future[bool] | None = None
-        self._gathers = False  # it was found that company changes no answer
-        self._asked = 0  # in this turn of the loop
-        self._crowded = False  # several were, in the last one in which anybody was
-        self._joins = False  # both
+        self._indifferently = False  # it was found that company changes no answer
+        self._asked = 0  # since rows were last answered
+        self._crowded = False  # several were, before that
         self._waiting: list[tuple[Batch, asyncio.Future[Answer | None]]] = []
         self._goes_on = False  # `_answer` will be called for those that wait
 
@@ -50,13 +52,13 @@ class Together:
             return False
         self._asked += 1
         if self._asked == 1:
-            asyncio.get_running_loop().call_soon(self._turn_ends)
+            asyncio.get_running_loop().call_soon(self._turn_ends, 0, 0)
             if self._crowded and self._tried is None:
                 self._try()
-        return self._joins
+        return self._crowded
 
     def join(self, batch: Batch) -> asyncio.Future[Answer | None]:
-        """The row's answer, at the end of this turn; None where it is to be asked alone, by its own caller: it must not go with others,
+        """The row's answer, a few turns from now; None where it is to be asked alone, by its own caller: it must not go with others,
         or the call failed, and others have no part in what is wrong with a row.
         """
         answer: asyncio.Future[Answer | None] = asyncio.get_running_loop().create_future()
@@ -73,19 +75,21 @@ class Together:
         self._tried.add_done_callback(self._was_tried)
 
     def _was_tried(self, tried: asyncio.Future[bool]) -> None:
-        self._gathers = not tried.cancelled() and tried.exception() is None and tried.result()
-        self._joins = self._gathers and self._crowded
+        self._indifferently = not tried.cancelled() and tried.exception() is None and tried.result()
 
-    def _turn_ends(self) -> None:
+    def _turn_ends(self, before: int, asked: int) -> None:
+        """`before`: turns in which rows waited and that brought `asked` of them."""
+        if self._crowded and before < _MORE_TURNS and asked < self._asked and len(self._waiting) < self._room():
+            asyncio.get_running_loop().call_soon(self._turn_ends, before + 1, self._asked)
+            return
         self._crowded, self._asked = self._asked > 1, 0
-        self._joins = self._gathers and self._crowded
         if self._waiting and not self._goes_on:
             self._answer()
 
     def _answer(self) -> None:
         """As many as may go in one call; the others after what else the loop has to do."""
         waiting = self._waiting
-        count = min(len(waiting), max(1, min(self._most(), MOST_ROWS)))
+        count = min(len(waiting), self._room())
         now = [each for each in waiting[:count] if not each[1].done()]  # without those whose caller went away
         del waiting[:count]
         self._goes_on = bool(waiting)
@@ -93,8 +97,12 @@ class Together:
             asyncio.get_running_loop().call_soon(self._answer)
         found: Sequence[Answer | None]
         try:
-            found = self._several([batch for batch, _ in now]) if now else ()
+            found = self._several([batch for batch, _ in now]) if now and self._indifferently else (None,) * len(now)
         except Exception:  # noqa: BLE001  whatever it was, each row learns its own
             found = (None,) * len(now)
         for (_, answer), one in zip(now, found, strict=True):
             answer.set_result(one)
+
+    def _room(self) -> int:
+        """How many rows may go in the next call."""
+        return max(1, min(self._most(), MOST_ROWS))

@@ -79,9 +79,36 @@ async def test_what_comes_in_one_turn_goes_in_one_call(calls):
 
 
 async def test_who_asks_alone_waits_for_nobody(calls):
-    await calls.ask(1)  # after a crowd, to the end of its turn
+    await calls.ask(1)  # after a crowd, until a turn brings nobody
     assert (calls.together, calls.alone) == ([[1]], [])
     assert not calls.gathers.is_for(numbers((2, 0)))
+
+
+async def turns(calls, *asked):
+    """Who asks in which turn of the loop; what had gone together at the end of each."""
+    tasks, seen = [], []
+    for firsts in asked:
+        tasks += [asyncio.ensure_future(calls.ask(first)) for first in firsts]
+        await asyncio.sleep(0)
+        seen.append([sorted(rows) for rows in calls.together])
+    await asyncio.gather(*tasks)
+    assert calls.alone == []
+    return seen
+
+
+async def test_a_row_waits_while_each_turn_brings_others_and_for_three_turns_at_most(calls):
+    seen = await turns(calls, [1, 2], [3], [4], [5], [], [])
+    assert seen[:3] == [[], [], []]
+    assert seen[3:] == [[[1, 2, 3, 4]], [[1, 2, 3, 4]], [[1, 2, 3, 4], [5]]]
+
+
+async def test_a_row_waits_no_more_once_a_turn_brought_nobody(calls):
+    assert await turns(calls, [1, 2], [], [3]) == [[], [], [[1, 2]]]
+
+
+async def test_a_row_does_not_wait_for_more_than_may_go_in_one_call(calls):
+    calls.most = 2
+    assert await turns(calls, [1, 2], [3]) == [[], [[1, 2]]]
 
 
 async def test_a_batch_is_no_company(calls):
@@ -142,10 +169,14 @@ async def test_who_went_away_is_not_answered(calls):
     assert isinstance(answers[1], asyncio.CancelledError)
 
 
-async def test_where_company_matters_each_row_goes_alone():
+async def test_where_company_matters_each_row_goes_alone_and_behind_the_others():
     calls = Calls(indifferent=False)
     await calls.tried()
-    assert await calls.crowd(5, 6, 7) == [5, 6, 7]
+    later = [asyncio.ensure_future(calls.ask(first)) for first in (5, 6)]
+    await asyncio.sleep(0)
+    assert (calls.together, calls.alone) == ([], [])
+    assert await calls.ask(7) == 7
+    assert [await each for each in later] == [5, 6]
     assert (calls.together, calls.alone) == ([], [5, 6, 7])
     calls.threads.shutdown()
 
