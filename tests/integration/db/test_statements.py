@@ -156,17 +156,22 @@ async def test_a_reading_transaction_without_a_tenant_does_not_begin(database: D
             pass
 
 
-async def test_more_readers_than_the_pool_keeps_are_served_and_leave(database_urls: DatabaseUrls, clinic: UUID) -> None:
-    database = Database(database_urls.runtime, pool_size=1, max_overflow=2)
-    together = asyncio.Barrier(3)
+async def readers_at_once(database: Database, tenant_id: UUID, count: int) -> set[int]:
+    """By which processes of the server so many readers were served that were there at the same time."""
+    together = asyncio.Barrier(count)
 
     async def read() -> int:
-        async with database.tenant_read(clinic) as reading:
+        async with database.tenant_read(tenant_id) as reading:
             await together.wait()
             return int((await WHO.row(reading)).pid)
 
+    return set(await asyncio.gather(*(read() for _ in range(count))))
+
+
+async def test_more_readers_than_the_pool_keeps_are_served_and_leave(database_urls: DatabaseUrls, clinic: UUID) -> None:
+    database = Database(database_urls.runtime, pool_size=1, max_overflow=2)
     try:
-        assert len(set(await asyncio.gather(read(), read(), read()))) == 3
+        assert len(await readers_at_once(database, clinic, 3)) == 3
         assert database._engine.pool.checkedout() == 0  # type: ignore[attr-defined]
         assert len(execute(database_urls.superuser, ALIVE)) == 1
     finally:
@@ -214,15 +219,8 @@ async def test_a_reader_does_not_see_that_its_connection_died_in_the_pool(
 
 async def test_a_reader_after_all_connections_of_the_pool_died_is_served_at_once(database_urls: DatabaseUrls, clinic: UUID) -> None:
     database = Database(database_urls.runtime, pool_size=5, max_overflow=0)
-    together = asyncio.Barrier(5)
-
-    async def read() -> int:
-        async with database.tenant_read(clinic) as reading:
-            await together.wait()
-            return int((await WHO.row(reading)).pid)
-
     try:
-        before = set(await asyncio.gather(*(read() for _ in range(5))))
+        before = await readers_at_once(database, clinic, 5)
         assert len(before) == 5
         execute(database_urls.superuser, f"select pg_terminate_backend(pid, 5000) from unnest(array{sorted(before)}) pid")
         for _ in range(3):
