@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import isfinite
+from operator import attrgetter
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -27,12 +29,14 @@ from strawberry.execution import optimized_is_awaitable
 from app.graphql.plans.inputs import Unplannable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from graphql import GraphQLField
 
     from app.graphql.plans.selections import Selection, Selections
 
 Write = Callable[[Any], Any]
-Fits = Callable[[Any], bool]
+Way = Callable[[type], Write | None]  # how values of a class are written, None: as they are; raises Odd where they have no place
 
 
 class Odd(Exception):
@@ -44,45 +48,61 @@ def object_writer(selections: Selections, type_: GraphQLObjectType, chosen: list
     if type_.is_type_of is not None:
         raise Unplannable
     blank: dict[str, Any] = {}
-    fields: list[tuple[str, str, type, Fits | None, Write, bool]] = []
+    ways: dict[str, Way] = {}
+    attributes: list[str] = []
     for key, same in selections.below(type_, chosen).items():
         name = same[0].node.name.value
-        if name == "__typename":
-            blank[key] = type_.name
-            continue
-        field = type_.fields[name]
-        nullable = not isinstance(field.type, GraphQLNonNull)
-        fields.append((key, _attribute(field), *_plain(field), _writer(selections, field.type, same), nullable))
-        blank[key] = None
+        blank[key] = type_.name
+        if name != "__typename":
+            field = type_.fields[name]
+            attributes.append(_attribute(field))
+            ways[key] = _way(selections, field.type, same)
+    read = _reader(attributes)
+    changes: dict[tuple[type, ...], list[tuple[str, Write]]] = {}  # by the classes of the values: an answer's are those of the last one
 
     def write(source: Any) -> dict[str, Any]:
         if isinstance(source, _NO_OBJECTS):
             raise Odd
+        values = read(source)
+        kinds = tuple(map(type, values))
+        changed = changes.get(kinds)
+        if changed is None:
+            changed = changes[kinds] = [
+                (key, change) for (key, way), kind in zip(ways.items(), kinds, strict=True) if (change := way(kind))
+            ]
         written = blank.copy()
-        for key, attribute, plain, fits, write_value, nullable in fields:
-            value = getattr(source, attribute)
-            if type(value) is plain and (fits is None or fits(value)):
-                written[key] = value
-            elif value is not None:
-                written[key] = write_value(value)
-            elif not nullable:
-                raise Odd
+        written.update(zip(ways, values, strict=True))
+        for key, change in changed:
+            written[key] = change(written[key])
         return written
 
     return write
 
 
-def _writer(selections: Selections, type_: Any, chosen: list[Selection]) -> Write:
+def _reader(attributes: list[str]) -> Callable[[Any], Iterable[Any]]:
+    """What gives the values of these attributes, in this order."""
+    if len(attributes) > 1:
+        return attrgetter(*attributes)
+    return lambda source: [getattr(source, attribute) for attribute in attributes]
+
+
+def _way(selections: Selections, type_: Any, chosen: list[Selection]) -> Way:
     if isinstance(type_, GraphQLNonNull):
-        return _writer(selections, type_.of_type, chosen)
+        return _way_of_some(selections, type_.of_type, chosen)
+    way = _way_of_some(selections, type_, chosen)
+    return lambda kind: None if kind is NoneType else way(kind)
+
+
+def _way_of_some(selections: Selections, type_: Any, chosen: list[Selection]) -> Way:
+    """Of values that are not null."""
     if isinstance(type_, GraphQLList):
-        return _list_writer(_writer(selections, type_.of_type, chosen), nullable=not isinstance(type_.of_type, GraphQLNonNull))
+        return _only(list, write=_list_writer(_way(selections, type_.of_type, chosen)))
     if isinstance(type_, GraphQLObjectType):
-        return object_writer(selections, type_, chosen)
+        return _any(object_writer(selections, type_, chosen))
     if isinstance(type_, GraphQLEnumType):
-        return _enum_writer(type_)
+        return _way_of_enum(type_)
     if isinstance(type_, GraphQLScalarType):
-        return _SPECIFIED.get(type_) or _scalar_writer(type_)
+        return _SPECIFIED.get(type_) or _any(_scalar_writer(type_))
     raise Unplannable
 
 
@@ -94,34 +114,35 @@ def _attribute(field: GraphQLField) -> str:
     return str(definition.python_name)
 
 
-def _plain(field: GraphQLField) -> tuple[type, Fits | None]:
-    """Which values are written as they are, without a call of their writer: of which class, and of what holds besides."""
-    return _PLAIN.get(field.type.of_type if isinstance(field.type, GraphQLNonNull) else field.type, (Odd, None))
-
-
-def _list_writer(write_item: Write, *, nullable: bool) -> Write:
-    def write(value: Any) -> list[Any]:
-        if type(value) is not list:
+def _only(*kinds: type, write: Write | None = None) -> Way:
+    def way(kind: type) -> Write | None:
+        if kind not in kinds:
             raise Odd
-        if nullable:
-            return [None if item is None else write_item(item) for item in value]
-        return [write_item(item) for item in value]
+        return write
+
+    return way
+
+
+def _any(write: Write) -> Way:
+    """Of what is looked at when it is written."""
+    return lambda _: write
+
+
+def _list_writer(way: Way) -> Write:
+    def write(items: list[Any]) -> list[Any]:
+        changes = {kind: way(kind) for kind in set(map(type, items))}
+        if not any(changes.values()):
+            return items
+        return [item if (change := changes[type(item)]) is None else change(item) for item in items]
 
     return write
 
 
-def _enum_writer(type_: GraphQLEnumType) -> Write:
+def _way_of_enum(type_: GraphQLEnumType) -> Way:
     python_type = getattr(type_, "wrapped_cls", None)
     if python_type is None:
         raise Unplannable
-    names = {member: type_.coerce_output_value(member) for member in python_type}
-
-    def write(value: Any) -> str:
-        if type(value) is not python_type:
-            raise Odd
-        return names[value]
-
-    return write
+    return _only(python_type, write={member: type_.coerce_output_value(member) for member in python_type}.__getitem__)
 
 
 def _scalar_writer(type_: GraphQLScalarType) -> Write:
@@ -138,50 +159,31 @@ def _scalar_writer(type_: GraphQLScalarType) -> Write:
     return write
 
 
-def _string(value: Any) -> Any:
-    if type(value) is not str:
+def _way_of_id(kind: type) -> Write | None:
+    if kind is UUID or kind is str:  # orjson writes a UUID as str() does, and faster
+        return None
+    if not issubclass(kind, UUID):  # a driver's own kind, which orjson does not know
+        raise Odd
+    return str
+
+
+def _int(value: int) -> int:
+    if not GRAPHQL_MIN_INT <= value <= GRAPHQL_MAX_INT:
         raise Odd
     return value
 
 
-def _id(value: Any) -> Any:
-    if type(value) is UUID or type(value) is str:  # orjson writes a UUID as str() does, and faster
-        return value
-    if not isinstance(value, UUID):  # a driver's own kind, which orjson does not know
-        raise Odd
-    return str(value)
-
-
-def _int(value: Any) -> Any:
-    if type(value) is not int or not GRAPHQL_MIN_INT <= value <= GRAPHQL_MAX_INT:
+def _float(value: float) -> float:
+    if not isfinite(value):
         raise Odd
     return value
 
 
-def _float(value: Any) -> Any:
-    if type(value) is not float or not isfinite(value):
-        raise Odd
-    return value
-
-
-def _boolean(value: Any) -> Any:
-    if type(value) is not bool:
-        raise Odd
-    return value
-
-
-_NO_OBJECTS = (type(None), Exception)
-_SPECIFIED: dict[GraphQLScalarType, Write] = {
-    GraphQLBoolean: _boolean,
-    GraphQLFloat: _float,
-    GraphQLID: _id,
-    GraphQLInt: _int,
-    GraphQLString: _string,
-}
-_PLAIN: dict[Any, tuple[type, Fits | None]] = {
-    GraphQLBoolean: (bool, None),
-    GraphQLFloat: (float, isfinite),
-    GraphQLID: (UUID, None),
-    GraphQLInt: (int, range(GRAPHQL_MIN_INT, GRAPHQL_MAX_INT + 1).__contains__),
-    GraphQLString: (str, None),
+_NO_OBJECTS = (NoneType, Exception)
+_SPECIFIED: dict[GraphQLScalarType, Way] = {
+    GraphQLBoolean: _only(bool),
+    GraphQLFloat: _only(float, write=_float),
+    GraphQLID: _way_of_id,
+    GraphQLInt: _only(int, write=_int),
+    GraphQLString: _only(str),
 }
