@@ -93,7 +93,7 @@ class OnnxRuntime:
         """As `Runtime.infer`. A batch that would hold the event loop is computed in a thread and given up at its deadline."""
         if self._closed:
             raise NotNow("The model is being unloaded.")
-        if deadline.remaining_s() <= 0:
+        if time.monotonic() >= deadline.at:
             raise DeadlineExceeded("The time for this request is over.")
         self._running += 1
         try:
