@@ -70,8 +70,7 @@ def object_writer(selections: Selections, type_: GraphQLObjectType, chosen: list
             changed = changes[kinds] = [
                 (key, change) for (key, way), kind in zip(ways.items(), kinds, strict=True) if (change := way(kind))
             ]
-        written = blank.copy()
-        written.update(zip(ways, values, strict=True))
+        written = blank | dict(zip(ways, values, strict=True))
         for key, change in changed:
             written[key] = change(written[key])
         return written
