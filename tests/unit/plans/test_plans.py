@@ -110,6 +110,24 @@ def test_an_error_nulls_its_field_and_is_told_with_every_place_and_by_a_plan(way
         assert len(planned.answer.errors[0]["locations"]) == 2
 
 
+ONE = ["id", "model", "version", "variant", "reason", "label", "probability", "probabilities {label probability}", "value", "degraded"]
+MANY = ["id", "version", "reason", "rowCount", "classes", "labels", "probabilities", "values"]
+MODELS = ["plain", "odd", "regressor", "odd", "hollow", "nan", "plain", "foreign", "surrogate", "nothing", "regressor", "error", "plain"]
+
+
+@pytest.mark.parametrize(
+    ("call", "asked"),
+    [("predict(model: $m, features: $n)", each) for each in (*ONE, " ".join(ONE))]
+    + [("predictBatch(model: $m, rows: [$n])", each) for each in (*MANY, " ".join(MANY))],
+)
+def test_one_plan_writes_whatever_comes_one_answer_after_the_other(ways, call, asked):
+    text = f"query ($m: String!, $n: FeatureRow!) {{{call} {{{asked} __typename}}}}"
+    for n, model in enumerate(MODELS * 2):
+        planned, ordinary = ways.ask(sent(text, {"m": model, "n": n}))
+        assert planned == ordinary
+    assert ways.planned.executed == 0
+
+
 def test_errors_come_in_the_order_in_which_they_happen(ways):
     text = '{a: predict(model: "late", features: 1) {id} b: predict(model: "nobody", features: 1) {id} c: predict(model: "limited", features: 1) {id}}'
     planned, ordinary = ways.ask(sent(text))
