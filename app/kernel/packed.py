@@ -81,9 +81,12 @@ def pack(rows: list[Any], *, booleans: bool = True) -> PackedRows | None:
         numbers = _with_null(lists) if booleans else _numbers(lists)
     except (OverflowError, ValueError):  # no double is so large; rows are not of one shape
         return None
-    if numbers is None or bool((np.abs(numbers) >= _LARGEST_EXACT_INTEGER).any()):  # beyond it two whole numbers may be one double
-        return None
-    return PackedRows(names, numbers)
+    return None if numbers is None or _may_be_inexact(numbers) else PackedRows(names, numbers)
+
+
+def _may_be_inexact(numbers: NDArray[np.float64]) -> bool:
+    """Whether one is so large that two whole numbers may be one double. Of most the sum of squares says that none is, and is found sooner."""
+    return not np.vdot(numbers, numbers) < _LARGEST_EXACT_INTEGER**2 and bool((np.abs(numbers) >= _LARGEST_EXACT_INTEGER).any())
 
 
 def _numbers(lists: list[Any]) -> NDArray[np.float64] | None:
@@ -104,11 +107,15 @@ def _with_null(lists: list[Any]) -> NDArray[np.float64] | None:
 
 
 def _lists(rows: list[Any], names: tuple[str, ...] | None) -> list[Any] | None:
-    """Each row's values, of objects in the order of `names`; None where the rows are not of one shape."""
-    if set(map(type, rows)) != {list if names is None else dict} or len(set(map(len, rows))) != 1:
+    """Each row's values, of objects in the order of `names`; None where these are not of one shape."""
+    if set(map(type, rows)) != {list if names is None else dict}:
         return None
-    if names is None or len(names) < 2:
-        return rows if names is None else [[row[name] for name in names if name in row] for row in rows]
+    if names is None:  # whoever makes an array of them sees whether they are as long as each other
+        return rows
+    if len(set(map(len, rows))) != 1:
+        return None
+    if len(names) < 2:
+        return [[row[name] for name in names if name in row] for row in rows]
     try:
         return list(map(itemgetter(*names), rows))
     except KeyError:
