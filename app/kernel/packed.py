@@ -85,7 +85,7 @@ def pack(rows: list[Any], *, booleans: bool = True) -> PackedRows | None:
 
 
 def _may_be_inexact(numbers: NDArray[np.float64]) -> bool:
-    """Whether one is so large that two whole numbers may be one double. Of most the sum of squares says that none is, and is found sooner."""
+    """Whether one is so large that two whole numbers may be one double. The sum of squares is sooner found, and mostly says no."""
     return not np.vdot(numbers, numbers) < _LARGEST_EXACT_INTEGER**2 and bool((np.abs(numbers) >= _LARGEST_EXACT_INTEGER).any())
 
 
