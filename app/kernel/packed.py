@@ -107,15 +107,11 @@ def _with_null(lists: list[Any]) -> NDArray[np.float64] | None:
 
 
 def _lists(rows: list[Any], names: tuple[str, ...] | None) -> list[Any] | None:
-    """Each row's values, of objects in the order of `names`; None where these are not of one shape."""
-    if set(map(type, rows)) != {list if names is None else dict}:
+    """Each row's values, of objects in the order of `names`; None where the rows are not of one shape."""
+    if set(map(type, rows)) != {list if names is None else dict} or len(set(map(len, rows))) != 1:
         return None
-    if names is None:  # whoever makes an array of them sees whether they are as long as each other
-        return rows
-    if len(set(map(len, rows))) != 1:
-        return None
-    if len(names) < 2:
-        return [[row[name] for name in names if name in row] for row in rows]
+    if names is None or len(names) < 2:
+        return rows if names is None else [[row[name] for name in names if name in row] for row in rows]
     try:
         return list(map(itemgetter(*names), rows))
     except KeyError:
