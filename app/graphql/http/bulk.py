@@ -17,7 +17,7 @@ import structlog
 
 from app.errors import BadRequest, InvalidInput
 from app.graphql.http.bulk_reader import ASKED, LENGTH, exactly, holds_booleans, many_rows
-from app.graphql.http.key_count import count
+from app.graphql.http.key_count import count, count_rare
 from app.graphql.http.strict_json import MAX_LIST, read_object
 from app.kernel.packed import LooseRows, ManyRows, PackedRows, pack
 
@@ -54,9 +54,9 @@ def read_here(body: bytes) -> Bulk | None:
 
     None where reading might take longer than the loop may stand still. 1,000 rows of 20 numbers are read at once, objects are not.
     """
-    if len(body) > _QUICK_BYTES or count(body, b",") > _QUICK_VALUES or count(body, b":") > _QUICK_KEYS:
+    if len(body) > _QUICK_BYTES or count_rare(body, b":", _QUICK_KEYS) > _QUICK_KEYS or count(body, b",") > _QUICK_VALUES:
         return None
-    lists, objects = count(body, b"["), count(body, b"{")
+    lists, objects = count(body, b"["), count_rare(body, b"{", _QUICK_OBJECTS)
     if lists > _QUICK_LISTS or objects > _QUICK_OBJECTS:
         return None
     variables: dict[str, bool] = {}

@@ -27,13 +27,14 @@ _NO_LISTS = frozenset({str, float, int, bool, type(None), dict})
 
 def read_object(body: bytes, known: Callable[[dict[str, Any]], None] | None = None, openings: int | None = None) -> dict[str, Any]:
     """The object that a request's body is; raises BadRequest. `known` may take out, before the rest is looked at, what does not nest.
-    `openings`: its brackets and braces, where they have been counted.
+    `openings`: its brackets and braces, where it is known that neither they nor its keys are too many.
 
     Of a name that stands twice in one object the last value counts, as RFC 8259 lets it; nothing before us reads the body, so no two
     readers can disagree. NaN, infinities, numbers beyond a double, lone surrogates, a byte order mark and what is no UTF-8 are refused.
     """
-    openings = count(body, b"[") + count(body, b"{") if openings is None else openings
-    data = _json(body, "The body", openings)
+    if openings is None:
+        openings = _openings(body, "The body")
+    data = _json(body, "The body")
     if not isinstance(data, dict):
         if isinstance(data, list):
             raise BadRequest("The body is a JSON array: batches of operations are not served. Send one operation, with aliases if need be.")
@@ -48,8 +49,8 @@ def read_object(body: bytes, known: Callable[[dict[str, Any]], None] | None = No
 def read_value(text: str, what: str) -> Any:
     """A JSON text inside a query string, None where it is empty; raises BadRequest. `what`: its name."""
     encoded = text.encode()
-    openings = count(encoded, b"[") + count(encoded, b"{")
-    value = _json(encoded, what, openings) if text else None
+    openings = _openings(encoded, what)
+    value = _json(encoded, what) if text else None
     if openings > MAX_NESTING:
         _check_nesting(value)
     return value
@@ -84,10 +85,8 @@ def _too_long(name: str, size: int, most: int) -> InvalidInput:
     return InvalidInput(f"Variable '${name[:80]}' holds lists of {size:,}; at most {most:,} are taken.")
 
 
-def _json(text: bytes, what: str, openings: int) -> Any:
-    """The text's value; raises BadRequest. `openings`: brackets and braces in it."""
-    if len(text) > _FEW:
-        _check_size(text, what, openings)
+def _json(text: bytes, what: str) -> Any:
+    """The text's value; raises BadRequest."""
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:
@@ -96,11 +95,14 @@ def _json(text: bytes, what: str, openings: int) -> Any:
         raise BadRequest(f"{what} is not JSON: {error.msg} (line {error.lineno}, column {error.colno}).") from None
 
 
-def _check_size(text: bytes, what: str, openings: int) -> None:
+def _openings(text: bytes, what: str) -> int:
+    """The text's brackets and braces; raises BadRequest where they, or the keys of an object, are too many."""
+    openings = count(text, b"[") + count(text, b"{")
     if openings > MAX_OPENINGS:
         raise BadRequest(f"{what} has more than {MAX_OPENINGS:,} opening brackets and braces.")
-    if count(text, b":") > MAX_KEYS and (keys := count_keys(text).largest) > MAX_KEYS:
+    if len(text) > _FEW and count(text, b":") > MAX_KEYS and (keys := count_keys(text).largest) > MAX_KEYS:
         raise BadRequest(f"{what} has an object of {keys:,} keys; at most {MAX_KEYS:,} are taken.")
+    return openings
 
 
 def _is_utf8(text: bytes) -> bool:

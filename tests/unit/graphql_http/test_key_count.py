@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from app.errors import BadRequest
 from app.graphql.http.body import from_body
 from app.graphql.http.bulk_reader import MAX_KEYS_ELSEWHERE, read
-from app.graphql.http.key_count import count, count_keys
+from app.graphql.http.key_count import count, count_keys, count_rare
 from app.graphql.http.strict_json import MAX_KEYS
 
 pytestmark = pytest.mark.unit
@@ -109,3 +109,9 @@ def refused_by_the_reader(text: bytes) -> None:
     found = read(text)
     assert found is not None
     raise BadRequest(orjson.loads(found[0])["refused"])
+
+
+@given(st.binary(max_size=40).map(lambda text: text.replace(b"x", b":")), st.integers(0, 5))
+def test_a_rare_sign_is_counted_up_to_one_more_than_matters(text: bytes, most: int) -> None:
+    assert count_rare(text, b":", most) == min(text.count(b":"), most + 1)
+    assert count_rare(text + b":" * 9, b":", most) == most + 1
