@@ -157,17 +157,13 @@ class OnnxRuntime:
         return _merged(batch.rows, (await self._settled(proved, answer, deadline), inside), (native, outside))
 
     async def _in_a_thread(self, batch: Batch, deadline: Deadline) -> Answer:
-        options, loop = onnxruntime.RunOptions(), asyncio.get_running_loop()
-        answer = loop.run_in_executor(self._threads, self._answer, batch, options)
-        late = loop.call_later(deadline.remaining_s(), _give_up, answer, options)
+        options = onnxruntime.RunOptions()
         try:
-            return await answer
-        except asyncio.CancelledError:
-            if options.terminate and not _is_cancelled():
-                raise DeadlineExceeded("The model did not answer in time.") from None
-            raise
+            async with asyncio.timeout(deadline.remaining_s()):
+                return await asyncio.get_running_loop().run_in_executor(self._threads, self._answer, batch, options)
+        except TimeoutError:
+            raise DeadlineExceeded("The model did not answer in time.") from None
         finally:
-            late.cancel()
             options.terminate = True  # a graph that nobody waits for ends at its next node
 
     async def _natively(self, batch: Batch, deadline: Deadline) -> Scores:
@@ -202,18 +198,6 @@ class OnnxRuntime:
             self._one_s = _moved(self._one_s, seconds)
         else:
             self._row_s = _moved(self._row_s, max(0.0, seconds - self._one_s) / (rows - 1))
-
-
-def _give_up(answer: asyncio.Future[Answer], options: onnxruntime.RunOptions) -> None:
-    """At the deadline; a tenth of what a context manager of asyncio's costs each call."""
-    options.terminate = True
-    answer.cancel()
-
-
-def _is_cancelled() -> bool:
-    """Whether somebody cancelled what runs now, and not what it waits for."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 def _moved(expected: float, seen: float) -> float:

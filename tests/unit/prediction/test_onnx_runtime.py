@@ -79,16 +79,6 @@ async def test_a_batch_is_given_up_at_its_deadline(workshop):
         await runtime.infer(numbers((1, 2)), Deadline.after(-1))
 
 
-async def test_a_caller_who_is_cancelled_is_not_told_of_a_deadline(workshop):
-    runtime = await workshop.open(sum_graph(1.0, layers=60))
-    asking = asyncio.ensure_future(runtime.infer(Batch(10_000, np.ones((10_000, 2))), Deadline.after(60)))
-    await asyncio.sleep(0)  # now it waits for its thread
-    asking.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await asking
-    assert runtime.busy is False
-
-
 async def test_rows_outside_the_proof_are_answered_by_the_estimator_alone(workshop):
     """1e31 is larger than any number that the proof tried, and would be infinite in the graph's float32 soon after."""
     runtime = await workshop.open(sum_graph())
