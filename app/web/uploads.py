@@ -11,7 +11,7 @@ import structlog
 from app.errors import AppError, BadRequest, DeadlineExceeded, PayloadTooLarge
 from app.graphql.errors import problem_of, unforeseen
 from app.graphql.http.body import ClientGone
-from app.graphql.http.charge import Charge
+from app.graphql.http.charge import charging
 from app.graphql.http.cors import CorsPolicy
 from app.graphql.http.exchange import Exchange, headers_of
 from app.graphql.http.negotiation import HttpRefusal
@@ -45,7 +45,7 @@ class UploadEndpoint:
     ) -> None:
         self._uploads = uploads
         self._gatekeeper = gatekeeper
-        self._throttle = throttle
+        self._charge = charging(throttle)
         self._places = places
         self._cors = CorsPolicy(cors_origins)
 
@@ -81,7 +81,7 @@ class UploadEndpoint:
 
     async def _receive(self, exchange: Exchange) -> tuple[int, bytes, Headers]:
         ctx = await self._admit(exchange)
-        await Charge(self._throttle, ctx, exchange).settle()
+        await self._charge(ctx, exchange).settle()
         ctx.require(Action.UPLOAD_ARTIFACT)
         _check_length(exchange, self._uploads.max_bytes(ctx))
         sent = exchange.headers.get(HEADER.lower().encode())

@@ -30,7 +30,7 @@ from app.graphql.http.admission import Admission, Busy, Crowded
 from app.graphql.http.body import ClientGone, Parameters, from_body, from_bulk, from_object, from_query_string, read_body
 from app.graphql.http.body_bytes import BodyBytes
 from app.graphql.http.bulk import LARGE_BYTES, read_here
-from app.graphql.http.charge import Charge
+from app.graphql.http.charge import charging
 from app.graphql.http.cors import CorsPolicy
 from app.graphql.http.exchange import Exchange, headers_of
 from app.graphql.http.large_answers import written_out
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from app.graphql.http.bulk import Bulk, BulkBodies
+    from app.graphql.http.charge import Charge
     from app.graphql.http.cors import Headers
     from app.graphql.http.options import EndpointOptions
     from app.graphql.http.ports import ContextFactory, Gatekeeper, RegisteredDocuments, ServedPredictions, Telemetry, Throttle
@@ -84,7 +85,7 @@ class GraphQLEndpoint:
             raise ConfigurationError("The schema has extensions or operation directives, which the endpoint does not run. Take them off.")
         self._schema = schema._schema  # noqa: SLF001  Strawberry has no public name for the schema that graphql-core runs
         self._gatekeeper = gatekeeper
-        self._throttle = throttle
+        self._charge = charging(throttle)
         self._telemetry = telemetry
         self._context_factory = context_factory
         self._registered = registered
@@ -158,7 +159,7 @@ class GraphQLEndpoint:
         exchange.place = self._admission.begin(ctx.tenant_id, exchange.deadline.at, token or b"")
         if exchange.place is None:
             exchange.place = await self._admission.turn(ctx.tenant_id)
-        charge = Charge(self._throttle, ctx, exchange)
+        charge = self._charge(ctx, exchange)
         parameters = await self._parameters(exchange, ctx)
         document = self._document(exchange, charge, ctx, parameters)
         operation = document.operation(parameters.operation_name)

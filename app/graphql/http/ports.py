@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from uuid import UUID
 
     from app.kernel.clock import Deadline
@@ -45,16 +44,21 @@ class SharedTake(Protocol):
     async def decision(self) -> Decision: ...  # bounded: in 30 ms
 
 
+class Ask(Protocol):
+    """Begins to take what was allowed `here` from other machines' budget, too; None while nobody can be asked."""
+
+    def __call__(self, ctx: RequestContext, cost: int, here: Decision, /) -> SharedTake | None: ...
+
+
 class Throttle(Protocol):
     """`take` spends from memory, at once; a refused cost is not spent.
 
-    `shared` asks the other machines for what `take` said `here`: None where there are none, and what it returns is None while nobody
-    can be asked.
+    `shared` asks the other machines; None, from the start and for good, where there are none.
     """
 
     def take(self, ctx: RequestContext, cost: int) -> Decision: ...
     @property
-    def shared(self) -> Callable[[RequestContext, int, Decision], SharedTake | None] | None: ...
+    def shared(self) -> Ask | None: ...
 
 
 class Registered(Protocol):
