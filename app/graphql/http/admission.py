@@ -148,7 +148,7 @@ class Admission:
         self._over_at = float("-inf")  # when the last overload was
         self._cost_s = _COST_S
         self._known: dict[bytes, int] = {}
-        self._few, self._few_s = 0, 0.0  # that ended in the last turns, and how long these took
+        self._few, self._few_s = 0, 0.0  # requests that ended in the last turns, and how long these took
 
     @property
     def turn_s(self) -> float:
