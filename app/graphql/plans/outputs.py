@@ -58,7 +58,7 @@ def object_writer(selections: Selections, type_: GraphQLObjectType, chosen: list
             attributes.append(_attribute(field))
             ways[key] = _way(selections, field.type, same)
     read = _reader(attributes)
-    changes: dict[tuple[type, ...], list[tuple[str, Write]]] = {}  # by the classes of the values: an answer's are those of the last one
+    changes: dict[tuple[type, ...], list[tuple[str, Write]]] = {}  # by the classes of the values, of which there are few
 
     def write(source: Any) -> dict[str, Any]:
         if isinstance(source, _NO_OBJECTS):
