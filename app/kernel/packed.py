@@ -85,8 +85,10 @@ def pack(rows: list[Any], *, booleans: bool = True) -> PackedRows | None:
 
 
 def _may_be_inexact(numbers: NDArray[np.float64]) -> bool:
-    """Whether one is so large that two whole numbers may be one double. The sum of squares is sooner found, and mostly says no."""
-    return not np.vdot(numbers, numbers) < _LARGEST_EXACT_INTEGER**2 and bool((np.abs(numbers) >= _LARGEST_EXACT_INTEGER).any())
+    """Whether one is so large that two whole numbers may be one double. Largest and smallest are sooner found, and mostly say no."""
+    if numbers.max(initial=0.0) < _LARGEST_EXACT_INTEGER and numbers.min(initial=0.0) > -_LARGEST_EXACT_INTEGER:
+        return False
+    return bool((np.abs(numbers) >= _LARGEST_EXACT_INTEGER).any())  # NaN is none
 
 
 def _numbers(lists: list[Any]) -> NDArray[np.float64] | None:

@@ -64,7 +64,7 @@ class Busy(Unavailable):
     """The process has too much to do; told in numbers, not line by line."""
 
 
-class _Room:
+class _Process:
     """Of one process: places that are free, and requests that ended in this turn."""
 
     __slots__ = ("ended", "free")
@@ -76,19 +76,19 @@ class _Room:
 class Share:
     """What one tenant has under way, waiting, and asked for in this turn and the one before. As a place it is one of its requests."""
 
-    __slots__ = ("_room", "asked", "before", "key", "under_way", "waiting")
+    __slots__ = ("_process", "asked", "before", "key", "under_way", "waiting")
 
-    def __init__(self, room: _Room, key: int) -> None:
-        self._room = room
+    def __init__(self, process: _Process, key: int) -> None:
+        self._process = process
         self.key = key
         self.asked = self.before = self.under_way = 0
         self.waiting: deque[asyncio.Future[None]] = deque()
 
     def end(self) -> None:
-        room = self._room
+        process = self._process
         self.under_way -= 1
-        room.free += 1
-        room.ended += 1
+        process.free += 1
+        process.ended += 1
 
 
 class Places:
@@ -136,7 +136,7 @@ class Admission:
     def __init__(self, most: int, telemetry: TurnedAway, clock: Callable[[], float] = time.monotonic) -> None:
         self._telemetry = telemetry
         self._clock = clock
-        self._most, self._room = most, _Room(most)
+        self._most, self._process = most, _Process(most)
         self._changes = Places(max(4, most // 8), 1, "admin", telemetry)
         self._shares: dict[int, Share] = {}
         self.shedding = False  # whether turns are so long that requests wait for theirs
@@ -158,7 +158,7 @@ class Admission:
     @property
     def under_way(self) -> int:
         """How many requests have a place, or wait for one."""
-        return self._most - self._room.free + self._waiting
+        return self._most - self._process.free + self._waiting
 
     def begin(self, tenant_id: UUID, deadline_at: float, token: bytes = b"") -> Place | None:
         """A place, or None where the request has to wait for one by `turn`, at once.
@@ -168,15 +168,15 @@ class Admission:
         """
         share = self._shares.get(tenant_id.int)  # a UUID's own hash is computed in Python
         if share is None:
-            share = self._shares[tenant_id.int] = Share(self._room, tenant_id.int)
+            share = self._shares[tenant_id.int] = Share(self._process, tenant_id.int)
         share.asked += 1
-        room = self._room
-        if share.under_way >= room.free << 2:  # four times: a tenant that is alone has up to four fifths
+        process = self._process
+        if share.under_way >= process.free << 2:  # four times: a tenant that is alone has up to four fifths
             raise self._refused(share, "full")
         if self._late_turns and self._must_wait(share, deadline_at, token):
             return None
         share.under_way += 1
-        room.free -= 1
+        process.free -= 1
         return share
 
     async def turn(self, tenant_id: UUID) -> Place:
@@ -202,7 +202,7 @@ class Admission:
         while True:
             await asyncio.sleep(LOOK_S)
             await asyncio.sleep(0)  # to the beginning of a turn
-            self._room.ended = 0
+            self._process.ended = 0
             began = self._clock()
             while True:
                 await asyncio.sleep(0)  # behind all that was ready, and what the sockets brought meanwhile is ready next
@@ -256,7 +256,7 @@ class Admission:
 
         Of several requests, and of turns in each of which some ended: who ended alone may have waited for something else.
         """
-        ended, self._room.ended = self._room.ended, 0
+        ended, self._process.ended = self._process.ended, 0
         if not ended or not self.shedding:
             self._few, self._few_s = 0, 0.0
             return
@@ -270,7 +270,7 @@ class Admission:
         fits = max(LEAST_A_TURN, int(TARGET_S / self._cost_s))
         self._crowd = max(1.0, sum(share.asked for share in self._shares.values()) / fits)
         waiting = [share for share in self._shares.values() if share.waiting]
-        level = water_level([len(share.waiting) for share in waiting], min(fits, self._room.free))
+        level = water_level([len(share.waiting) for share in waiting], min(fits, self._process.free))
         return sum(self._begin_waiting(share, level) for share in waiting)
 
     def _begin_waiting(self, share: Share, most: int) -> int:
@@ -279,11 +279,11 @@ class Admission:
         while share.waiting and begun < most:
             mine = share.waiting[0]
             if not mine.done():
-                if share.under_way >= self._room.free << 2:
+                if share.under_way >= self._process.free << 2:
                     break
                 mine.set_result(None)
                 share.under_way += 1
-                self._room.free -= 1
+                self._process.free -= 1
                 begun += 1
             share.waiting.popleft()
             self._waiting -= 1

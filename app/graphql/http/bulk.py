@@ -77,7 +77,7 @@ def read_here(body: bytes) -> Bulk | None:
 
 
 class BulkBodies:
-    """One a serving process. The reader is started with the first large body, and again where it died.
+    """One a serving process. The reader is started with the first body that the loop does not read itself, and again where it died.
 
     `lane(tenant)`: a thread for what has to wait, the tenants' turns in it; it must run one thing at a time.
     """
@@ -89,7 +89,7 @@ class BulkBodies:
         self._asked = self._answered = False
 
     def at_hand(self, tenant_id: UUID) -> bool:
-        """Whether the reader runs. Where it does not, it is started: in a tenth of a second, for which nobody has to wait who need not."""
+        """Whether the reader has answered. Where it was not asked, it is started, which takes a tenth of a second and more."""
         if not self._asked:
             self._asked = True
             self._lane(tenant_id).submit(self._read, b"{}")

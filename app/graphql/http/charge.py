@@ -46,7 +46,7 @@ class Charge:
 
 
 class SharedCharge(Charge):
-    """Takes meanwhile from the budget that machines share, too."""
+    """Takes also from the budget that machines share, which answers while the request is read."""
 
     __slots__ = ("_ask", "_here", "_pending", "_unasked")
     waits = True

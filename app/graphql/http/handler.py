@@ -232,8 +232,9 @@ class GraphQLEndpoint:
         exchange.body_read = True
         if self._bulk is None or len(body) <= LARGE_BYTES:
             return from_body(body)
-        alone = self._admission.under_way == 1  # nobody would have to wait for it
-        read = read_here(body) if alone or not self._bulk.at_hand(ctx.tenant_id) else None
+        others = self._admission.under_way - 1  # who would have to wait for it
+        quickly = others == 0 or (others == 1 and not self._bulk.at_hand(ctx.tenant_id))
+        read = read_here(body) if quickly else None
         read = read or await self._bulk.read(ctx.tenant_id, body)
         return from_body(body) if read is None else from_bulk(read)
 

@@ -93,14 +93,16 @@ class OnnxRuntime:
         """As `Runtime.infer`. A batch that would hold the event loop is computed in a thread and given up at its deadline."""
         if self._closed:
             raise NotNow("The model is being unloaded.")
-        if time.monotonic() >= deadline.at:
-            raise DeadlineExceeded("The time for this request is over.")
+        _check_time(deadline)
         self._running += 1
         try:
             if self._one_s + batch.rows * self._row_s > _LOOP_S:
                 answer = await self._in_a_thread(batch, deadline)
             elif self._together.is_for(batch):
-                answer = await self._together.join(batch) or self._answer(batch)
+                joined = await self._together.join(batch)
+                if joined is None:
+                    _check_time(deadline)
+                answer = joined or self._answer(batch)
             else:
                 answer = self._answer(batch)
             return await self._settled(batch, answer, deadline) if answer.doubtful.size else answer.scores
@@ -198,6 +200,11 @@ class OnnxRuntime:
             self._one_s = _moved(self._one_s, seconds)
         else:
             self._row_s = _moved(self._row_s, max(0.0, seconds - self._one_s) / (rows - 1))
+
+
+def _check_time(deadline: Deadline) -> None:
+    if time.monotonic() >= deadline.at:
+        raise DeadlineExceeded("The time for this request is over.")
 
 
 def _moved(expected: float, seen: float) -> float:

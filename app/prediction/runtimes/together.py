@@ -2,7 +2,8 @@
 
 A call costs its overhead, and its trees are out of the processor's near caches by the next request; behind each other in one call rows
 cost a tenth. So does all else that is done to requests: many that go one step together cost less than each of them by itself. Who asks
-alone waits for nobody: a row waits where several came before it, while each turn of the loop brings others, and for three turns at most.
+alone waits for nobody: a row waits where several came before it, while each turn of the loop brings others, for three turns or five
+milliseconds, and then for those of its model that are ahead of it.
 In one call go only rows of graphs whose answer to a row is the same to the last bit in company and alone, which is tried; rows of others
 wait for each other as well, and are then asked one behind the other.
 """
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from app.prediction.compiled.outputs import Answer
 
 MOST_ROWS = 64  # in one call
-_MORE_TURNS = 2  # of the loop, beside the one in which it came, that a row waits for others
+_MORE_TURNS = 2  # of the loop, beside the one in which it came, that a row waits for others,
+_MOST_S = 0.005  # unless they have been longer than this: then there is company enough, and it is late
 
 
 class Together:
@@ -41,8 +43,8 @@ class Together:
         self._threads = threads
         self._tried: asyncio.Future[bool] | None = None
         self._indifferently = False  # it was found that company changes no answer
-        self._asked = 0  # since rows were last answered
-        self._crowded = False  # several were, before that
+        self._asked = 0  # in this gathering
+        self._crowded = False  # several were, in the one before
         self._waiting: list[tuple[Batch, asyncio.Future[Answer | None]]] = []
         self._goes_on = False  # `_answer` will be called for those that wait
 
@@ -52,7 +54,8 @@ class Together:
             return False
         self._asked += 1
         if self._asked == 1:
-            asyncio.get_running_loop().call_soon(self._turn_ends, 0, 0)
+            loop = asyncio.get_running_loop()
+            loop.call_soon(self._turn_ends, 0, 0, loop.time())
             if self._crowded and self._tried is None:
                 self._try()
         return self._crowded
@@ -77,23 +80,24 @@ class Together:
     def _was_tried(self, tried: asyncio.Future[bool]) -> None:
         self._indifferently = not tried.cancelled() and tried.exception() is None and tried.result()
 
-    def _turn_ends(self, before: int, asked: int) -> None:
-        """`before`: turns in which rows waited and that brought `asked` of them."""
+    def _turn_ends(self, before: int, asked: int, began: float) -> None:
+        """`before`: turns of the gathering that `began` then, which brought `asked` rows."""
         if self._crowded and before < _MORE_TURNS and asked < self._asked and len(self._waiting) < self._room():
-            asyncio.get_running_loop().call_soon(self._turn_ends, before + 1, self._asked)
-            return
+            loop = asyncio.get_running_loop()
+            if loop.time() < began + _MOST_S:
+                loop.call_soon(self._turn_ends, before + 1, self._asked, began)
+                return
         self._crowded, self._asked = self._asked > 1, 0
         if self._waiting and not self._goes_on:
             self._answer()
 
     def _answer(self) -> None:
         """As many as may go in one call; the others after what else the loop has to do."""
-        waiting = self._waiting
-        count = min(len(waiting), self._room())
-        now = [each for each in waiting[:count] if not each[1].done()]  # without those whose caller went away
-        del waiting[:count]
-        self._goes_on = bool(waiting)
-        if waiting:
+        waiting = [each for each in self._waiting if not each[1].done()]  # without those whose caller went away
+        room = self._room()
+        now, self._waiting = waiting[:room], waiting[room:]
+        self._goes_on = bool(self._waiting)
+        if self._goes_on:
             asyncio.get_running_loop().call_soon(self._answer)
         found: Sequence[Answer | None]
         try:
@@ -104,5 +108,5 @@ class Together:
             answer.set_result(one)
 
     def _room(self) -> int:
-        """How many rows may go in the next call."""
-        return max(1, min(self._most(), MOST_ROWS))
+        """How many rows may go in the next call, or be asked in the next turn each by itself."""
+        return max(1, min(self._most(), MOST_ROWS)) if self._indifferently else MOST_ROWS

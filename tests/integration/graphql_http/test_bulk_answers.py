@@ -174,7 +174,7 @@ async def test_nobody_waits_for_the_process_beside_to_start_who_need_not():
     way, bulk, beside = Way(plans=True), BulkBodies(lanes), []
 
     async def counted(tenant_id, body, reader=bulk.read):
-        beside.append(bulk._process.pid)
+        beside.append(bulk._process and bulk._process.pid)
         return await reader(tenant_id, body)
 
     async def ask():
@@ -198,6 +198,9 @@ async def test_nobody_waits_for_the_process_beside_to_start_who_need_not():
         second = bulk._process.pid
         assert await ask() == [first, first, second]
         assert second != first
+        bulk.close()
+        way.endpoint._admission.begin(uuid4(), float("inf"))
+        assert await ask() == [first, first, second, None]  # two others would have waited for the loop: better one for the process
     finally:
         bulk.close()
 

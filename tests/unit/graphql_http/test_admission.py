@@ -227,10 +227,10 @@ async def test_what_ended_while_nobody_looked_at_turns_says_nothing_of_what_a_re
     world.overloaded()
     cost_s = world.admission._cost_s
     (task,) = await world.waits(A, 1)
-    world.admission._room.ended = 500
+    world.admission._process.ended = 500
     watching = asyncio.create_task(world.admission.run())
     async with asyncio.timeout(5):
-        while world.admission._room.ended == 500:  # noqa: ASYNC110  nobody tells of it
+        while world.admission._process.ended == 500:  # noqa: ASYNC110  nobody tells of it
             await asyncio.sleep(0.001)
     watching.cancel()
     task.cancel()
@@ -250,7 +250,7 @@ async def test_who_gives_up_while_waiting_leaves_no_place_taken(late):
     assert task.cancelled()
     await world.next_turn()
     await world.next_turn(0.001)
-    assert world.admission._room.free == 16
+    assert world.admission._process.free == 16
     assert world.admission._waiting == 0
     assert not world.admission.shedding
 
@@ -386,7 +386,7 @@ def test_whatever_happens_all_places_come_back(steps):
             world.turn(0.06)
     for place in (place for places in held.values() for place in places):
         place.end()
-    assert world.admission._room.free == 16
+    assert world.admission._process.free == 16
     world.turn(0.001)
     world.turn(0.001)
     assert world.admission._shares == {}

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from onnxruntime import InferenceSession
 
-from app.errors import ModelFailed
+from app.errors import DeadlineExceeded, ModelFailed
 from app.kernel.clock import Deadline
 from app.kernel.signature import Task
 from app.prediction.compiled.sessions import CompiledGraph
@@ -106,6 +106,21 @@ async def test_a_row_waits_no_more_once_a_turn_brought_nobody(calls):
     assert await turns(calls, [1, 2], [], [3]) == [[], [], [[1, 2]]]
 
 
+async def test_a_row_does_not_wait_for_others_for_longer_than_five_milliseconds(calls, monkeypatch):
+    loop = asyncio.get_running_loop()
+    now = loop.time()
+    monkeypatch.setattr(loop, "time", lambda: now)
+    for turn_s, together in ((0.0049, []), (0.005, [[1, 2]])):
+        tasks = [asyncio.ensure_future(calls.ask(first)) for first in (1, 2)]
+        await asyncio.sleep(0)
+        now += turn_s
+        tasks.append(asyncio.ensure_future(calls.ask(3)))
+        await asyncio.sleep(0)
+        assert calls.together == together
+        await asyncio.gather(*tasks)
+        calls.together.clear()
+
+
 async def test_a_row_does_not_wait_for_more_than_may_go_in_one_call(calls):
     calls.most = 2
     assert await turns(calls, [1, 2], [3]) == [[], [[1, 2]]]
@@ -167,6 +182,29 @@ async def test_who_went_away_is_not_answered(calls):
     answers = await asyncio.gather(*tasks, return_exceptions=True)
     assert (answers[0], answers[2], calls.together) == (1, 3, [[1, 3]])
     assert isinstance(answers[1], asyncio.CancelledError)
+
+
+async def test_rows_whose_callers_went_away_take_nobodys_turn(calls):
+    calls.most = 1
+    tasks = [asyncio.ensure_future(calls.ask(first)) for first in range(20)]
+    await asyncio.sleep(0)
+    for task in tasks[:19]:
+        task.cancel()
+    last = asyncio.ensure_future(calls.ask(20))
+    for _ in range(6):
+        await asyncio.sleep(0)
+    assert (tasks[19].result(), last.result()) == (19, 20)
+
+
+async def test_where_company_matters_rows_do_not_wait_for_their_turns():
+    calls = Calls(indifferent=False)
+    calls.most = 1
+    await calls.tried()
+    tasks = [asyncio.ensure_future(calls.ask(first)) for first in range(64)]
+    for _ in range(4):
+        await asyncio.sleep(0)
+    assert [task.result() for task in tasks] == list(range(64))
+    calls.threads.shutdown()
 
 
 async def test_where_company_matters_each_row_goes_alone_and_behind_the_others():
@@ -233,6 +271,23 @@ def test_in_company_each_row_has_the_answer_that_it_has_alone(rows):
         assert found.scores.labels.tolist() == alone.scores.labels.tolist()
         assert found.scores.probabilities.tobytes() == alone.scores.probabilities.tobytes()
         assert found.doubtful.tolist() == alone.doubtful.tolist()
+
+
+async def test_a_row_that_is_asked_by_itself_after_its_deadline_is_not_asked(tmp_path, monkeypatch):
+    graphs = Graphs()
+    opener = GraphOpener(tmp_path, graphs)
+    runtime = await opener.compiled(TENANT, compiled_route(graphs.add(sign_graph()), task=Task.CLASSIFICATION), None)
+    late = Deadline.after(5)
+
+    async def nothing(_batch):
+        monkeypatch.setattr("app.prediction.runtimes.onnx.time.monotonic", lambda: late.at)
+
+    monkeypatch.setattr(runtime._together, "is_for", lambda _batch: True)
+    monkeypatch.setattr(runtime._together, "join", nothing)
+    with pytest.raises(DeadlineExceeded):
+        await runtime.infer(numbers((1, 0)), late)
+    monkeypatch.undo()
+    await opener.close()
 
 
 async def test_the_rows_that_the_graph_must_not_answer_are_the_estimators_in_company_too(tmp_path):
