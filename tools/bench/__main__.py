@@ -72,7 +72,7 @@ def _run(names: list[str], seconds: float, *, quick: bool) -> Results:
         say("training the models")
         models.train(trained)
         loader = load.Loader(load.generator(), Path(folder), cores.beside)
-        results.machine = machine.described(cores, loader.kind.name)
+        results.machine = machine.described(cores, loader.name)
         say(", ".join(f"{name}: {value}" for name, value in results.machine.items()))
         bench = Bench(cores, loader, seconds, Path(folder), trained)
         shapes = measuring.QUICK_SHAPES if quick else measuring.EVERY_SHAPE

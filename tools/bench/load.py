@@ -124,12 +124,18 @@ class Loader:
     def __init__(self, kind: Generator, folder: Path, cores: frozenset[int]) -> None:
         self.kind, self._folder, self._cores = kind, folder, cores
 
+    @property
+    def name(self) -> str:
+        """Of the generator, and whether it goes before others on its cores."""
+        with processes.first() as goes_first:
+            return f"{self.kind.name}, before others on its cores" if goes_first else self.kind.name
+
     def run(self, target: Target, connections: int, seconds: float, *extra: str) -> Load:
         """So many connections, each with one request at a time; raises NoFiguresError where nothing was answered."""
         (self._folder / "headers").write_text("".join(f"{name}: {value}\n" for name, value in target.headers.items()), encoding="utf-8")
         (self._folder / "bodies").write_bytes(b"".join(body + b"\n" for body in target.bodies))
         command = self.kind.command(target, self._folder, connections, seconds, extra)
-        with processes.on(self._cores):
+        with processes.on(self._cores), processes.first():
             started = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         before = processes.waited_cpu_s()
         try:

@@ -24,6 +24,15 @@ def bench(tmp_path, request):
     return Bench(cores, Loader(request.param, tmp_path, cores.beside), 1.0, tmp_path, tmp_path / "models")
 
 
+def test_a_generator_goes_before_others_of_its_cores_where_it_may_and_nobody_else_does():
+    policy = [sys.executable, "-c", "import os; print(os.sched_getscheduler(0))"]
+    with processes.first() as goes_first:
+        started = int(subprocess.run(policy, check=True, capture_output=True, text=True).stdout)
+    assert goes_first is (started == os.SCHED_RR)
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
+    assert int(subprocess.run(policy, check=True, capture_output=True, text=True).stdout) == os.SCHED_OTHER
+
+
 @pytest.mark.parametrize("bench", GENERATORS, indirect=True, ids=lambda kind: kind.name)
 def test_a_cell_has_what_came_back_and_what_it_cost(bench):
     (cell,) = measuring.measure_other(servers.ECHO, bench, [(models.BOOSTED, 4, 1)])
