@@ -80,7 +80,7 @@ def _flow(selections: Selections, root: GraphQLObjectType, variables: tuple[Vari
             blank[key] = root.name
         else:
             calls.append(_call(selections, root, key, same, variables))
-    return Flow(blank, tuple(calls), calls[0] if len(calls) == 1 else None)
+    return Flow(blank, tuple(calls))
 
 
 def _call(selections: Selections, root: GraphQLObjectType, key: str, same: list[Selection], variables: tuple[Variable, ...]) -> Call:

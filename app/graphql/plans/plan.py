@@ -35,11 +35,10 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """What the operation does where its conditions fall one way. `blank`: the answer, null where a call's will be; `only`: of one call."""
+    """What the operation does where its conditions fall one way. `blank`: the answer, null where a call's will be."""
 
     blank: dict[str, Any]
     calls: tuple[Call, ...]
-    only: Call | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +61,9 @@ class Plan:
         flow = self.only or self.flows.get(tuple(map(values.get, self.conditions)))
         if flow is None:
             return None
-        call = flow.only
-        if call is None:
+        if len(flow.calls) != 1:
             return self._several(flow, values, context, sent)
+        (call,) = flow.calls
         arguments = call.arguments.of(values)
         return None if arguments is None else self._answer(call, arguments, context, sent, flow.blank.copy(), [])
 

@@ -19,6 +19,14 @@ class NotAsked(DeadlineExceeded):
     """The time was over before the version was asked, and it was not the version that kept the request waiting."""
 
 
+def time_left(deadline: Deadline) -> float:
+    """Seconds; raises DeadlineExceeded where there are none."""
+    left = deadline.remaining_s()
+    if left <= 0:
+        raise DeadlineExceeded("The time for this request is over.")
+    return left
+
+
 class Runtime(Protocol):
     """One version, ready to answer. Safe for any number of callers at once."""
 

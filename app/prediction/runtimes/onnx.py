@@ -27,7 +27,7 @@ from app.kernel.tensors import Batch, Scores
 from app.prediction.compiled.inputs import OutsideProof
 from app.prediction.compiled.outputs import Malformed
 from app.prediction.compiled.sessions import CompiledGraph
-from app.prediction.runtimes.base import NotNow
+from app.prediction.runtimes.base import NotNow, time_left
 from app.prediction.runtimes.calls import model_failed
 from app.prediction.runtimes.flat import open_session
 from app.prediction.runtimes.together import MOST_ROWS, Together
@@ -93,7 +93,7 @@ class OnnxRuntime:
         """As `Runtime.infer`. A batch that would hold the event loop is computed in a thread and given up at its deadline."""
         if self._closed:
             raise NotNow("The model is being unloaded.")
-        _check_time(deadline)
+        time_left(deadline)
         self._running += 1
         try:
             if self._one_s + batch.rows * self._row_s > _LOOP_S:
@@ -101,7 +101,7 @@ class OnnxRuntime:
             elif self._together.is_for(batch):
                 joined = await self._together.join(batch)
                 if joined is None:
-                    _check_time(deadline)
+                    time_left(deadline)
                 answer = joined or self._answer(batch)
             else:
                 answer = self._answer(batch)
@@ -200,11 +200,6 @@ class OnnxRuntime:
             self._one_s = _moved(self._one_s, seconds)
         else:
             self._row_s = _moved(self._row_s, max(0.0, seconds - self._one_s) / (rows - 1))
-
-
-def _check_time(deadline: Deadline) -> None:
-    if time.monotonic() >= deadline.at:
-        raise DeadlineExceeded("The time for this request is over.")
 
 
 def _moved(expected: float, seen: float) -> float:

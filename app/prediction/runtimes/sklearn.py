@@ -17,7 +17,7 @@ import structlog
 from app.errors import AppError, DeadlineExceeded, ModelFailed, ModelUnavailable, Unavailable
 from app.prediction.quarantine import CRASHED_S, LATE, LATE_S, MOST_DEATHS, Quarantine, name_of
 from app.prediction.runtimes.answers import Nonsense, answer_bytes, error_text, part, read_scores
-from app.prediction.runtimes.base import NotAsked, NotNow
+from app.prediction.runtimes.base import NotAsked, NotNow, time_left
 from app.prediction.runtimes.calls import Request, Version, describe_fate, encoded, fail, model_failed, quarantined
 from app.prediction.runtimes.channel import Channel, check_digest, is_skops
 from app.prediction.runtimes.gathering import Gathering
@@ -109,9 +109,7 @@ class SklearnRuntime:
         if self._waiting.rows + batch.rows > _MOST_WAITING_ROWS:
             raise ModelUnavailable("Too many rows wait for this model already.")
         loop = asyncio.get_running_loop()
-        remaining = deadline.remaining_s()
-        if remaining <= 0:
-            raise DeadlineExceeded("The time for this request is over.")
+        remaining = time_left(deadline)
         if self._quarantine and (status := self._quarantine.refusal(name_of(batch))) is not None:
             raise quarantined(status)
         request = Request(batch, deadline, loop.create_future())
