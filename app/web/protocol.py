@@ -20,6 +20,7 @@ from app.errors import Unauthenticated
 from app.graphql.errors import problem_of
 from app.graphql.http.exchange import headers_of, request_id_of
 from app.graphql.http.negotiation import HttpRefusal, MediaType, status_of
+from app.web.outgoing import Answer, Outbox, Outgoing
 from app.web.upgrades import framing, parser_behind
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class GuardedProtocol(HttpToolsProtocol):
     """
 
     book: Connections
+    outbox: Outbox
     most_head_bytes: int
 
     def __init__(self, *given: Any, **named: Any) -> None:
@@ -79,6 +81,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)  # type: ignore[arg-type]  # uvicorn says Transport
+        self.transport = Outgoing(transport, self.outbox, self.tasks)  # type: ignore[assignment, arg-type]  # all of one that is asked for
         self._watched = True
         if not self.book.opened(self, self.client[0] if self.client else ""):
             self._refuse(503, "UNAVAILABLE", _BUSY, _again())
@@ -133,7 +136,7 @@ class GuardedProtocol(HttpToolsProtocol):
             HttpToolsProtocol.on_headers_complete(self)
             self.app = app
         if self.scope["method"] != "HEAD" and not self.expect_100_continue:
-            self.cycle.transport = _WithItsHead(self.transport)  # type: ignore[assignment]  # all of one that a cycle asks for
+            self.cycle.transport = Answer(self.transport)  # type: ignore[assignment, arg-type]  # all of one that a cycle asks for
         if self.book.leaving or refusal is _NO_TUNNEL:
             self.cycle.keep_alive = False
         self.headers = []  # of the trailer section from now on, which must not become part of the head that the application has
@@ -176,6 +179,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
+        self.book.idle.pop(self, None)
         self.book.sends(self)
 
     def resume_writing(self) -> None:
@@ -332,36 +336,6 @@ def _again() -> bytes:
     return b"retry-after: %d\r\n" % (1 + secrets.randbelow(5))
 
 
-class _WithItsHead:
-    """Where one request's answer is written: its head goes with what comes behind it, in one call of the system and not in two.
-
-    Source: ASGI, which has a server send the head of an answer no sooner than the first part of its body.
-    """
-
-    __slots__ = ("_head", "_is_sent", "_transport", "is_closing")
-
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
-        self.is_closing = transport.is_closing
-        self._head = b""
-        self._is_sent = False
-
-    def write(self, data: bytes) -> None:
-        if self._is_sent:
-            self._transport.write(data)
-        elif self._head:
-            self._is_sent = True
-            self._transport.writelines((self._head, data))
-        else:
-            self._head = data
-
-    def close(self) -> None:
-        """Whoever answers has given up behind the head."""
-        if not self._is_sent and self._head:
-            self._transport.write(self._head)
-        self._transport.close()
-
-
 class _Refusing:
     """An ASGI application that gives one answer: the same as the endpoint would give, and no more work than that."""
 
@@ -387,4 +361,5 @@ class _Refusing:
 
 def guarded(connections: Connections) -> type[GuardedProtocol]:
     """The protocol's class for one process, which writes its connections into `connections`."""
-    return type("GuardedProtocol", (GuardedProtocol,), {"book": connections, "most_head_bytes": connections.limits.head_bytes})
+    its = {"book": connections, "outbox": Outbox(), "most_head_bytes": connections.limits.head_bytes}
+    return type("GuardedProtocol", (GuardedProtocol,), its)

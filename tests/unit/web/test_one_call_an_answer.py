@@ -40,6 +40,15 @@ class Written(asyncio.Transport):
     def get_write_buffer_size(self) -> int:
         return 0
 
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        self.calls.append(b"(end)")
+
     def is_closing(self) -> bool:
         return self.closed
 
@@ -55,8 +64,11 @@ class Nobody:
 OURS = guarded(Connections(ConnectionLimits(), Nobody()))
 
 
-async def answered(request: bytes, *messages: Any, made_by: Any = OURS) -> Written:
-    """What is written to whoever sends `request`, where the application sends `messages`; an exception among them is raised."""
+async def answered(request: bytes, *messages: Any, made_by: Any = OURS, company: int = 0) -> Written:
+    """What is written to whoever sends `request`, where the application sends `messages`; an exception among them is raised.
+
+    `company`: so many other requests are under way.
+    """
 
     async def application(_scope: Any, receive: Any, send: Any) -> None:
         await receive()
@@ -72,7 +84,10 @@ async def answered(request: bytes, *messages: Any, made_by: Any = OURS) -> Writt
     transport = Written()
     protocol.connection_made(transport)
     protocol.data_received(request)
-    await asyncio.gather(*state.tasks)
+    own = list(state.tasks)
+    state.tasks.update(asyncio.Future[None]() for _ in range(company))  # type: ignore[misc]  # nobody asks more of them
+    await asyncio.gather(*own)
+    await asyncio.sleep(0)  # the turn's end
     closed = transport.closed
     protocol.connection_lost(None)
     transport.closed = closed
@@ -138,5 +153,7 @@ def test_an_answer_has_the_bytes_that_uvicorn_would_have_sent(
     start = {"type": "http.response.start", "status": status, "headers": headers}
     messages = [start, *({"type": "http.response.body", "body": part, "more_body": part is not parts[-1]} for part in parts)]
     asked = request + b"\r\nhost: a\r\n\r\n"
-    ours, uvicorns = (asyncio.run(answered(asked, *messages, made_by=made_by)) for made_by in (OURS, HttpToolsProtocol))
-    assert (b"".join(ours.calls), ours.closed) == (b"".join(uvicorns.calls), uvicorns.closed)
+    uvicorns = asyncio.run(answered(asked, *messages, made_by=HttpToolsProtocol))
+    for company in (0, 8):
+        ours = asyncio.run(answered(asked, *messages, company=company))
+        assert (b"".join(ours.calls), ours.closed) == (b"".join(uvicorns.calls), uvicorns.closed)
