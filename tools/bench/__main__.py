@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tools.bench import figures, load, machine, measuring, models, ours, plot, processes, report, servers
+from tools.bench import by_turns, figures, load, machine, measuring, models, ours, plot, processes, report, servers
 from tools.bench.figures import Results
 from tools.bench.measuring import Bench, say
 from tools.bench.service import ROOT
@@ -83,6 +83,8 @@ def _run(names: list[str], seconds: float, *, quick: bool) -> Results:
                 ours.measure(bench, shapes, results, quick=quick)
         if "echo" in names:  # once more, to tell how still the machine held
             _measure_other(servers.ECHO, bench, [(models.BOOSTED, 32, 1)], results, again=True)
+        if not quick and {"turnout", "echo"} <= set(names):
+            by_turns.measure(bench, results)
     results.taken_by_others = round(others.share(), 3)
     results.seconds = round(time.monotonic() - began)
     return results

@@ -73,7 +73,19 @@ def _ratios(results: Results) -> str:
 def _aims(results: Results) -> str:
     said = {True: "met", False: "**not met**", None: ""}
     rows = [[aim.what, aim.aim, aim.found, said[aim.met]] for aim in figures.aims(results)]
-    return "### Aims\n" + table(["what", "aim", "found", ""], rows)
+    return "### Aims\n" + table(["what", "aim", "found", ""], rows) + _by_turns(results)
+
+
+def _by_turns(results: Results) -> str:
+    """Empty where nothing was measured so."""
+    turns = results.notes.get("by_turns")
+    if not turns:
+        return ""
+    found = {f"requests/s over {TITLES[name]}'s": each for name, each in turns["per_second"].items()}
+    found["p50 at one connection over the echo's"] = turns["p50"]
+    rows = [[what, *(short(each[name]) for name in ("least", "median", "most"))] for what, each in found.items()]
+    said = f"The first four are medians of {turns['rounds']} rounds, in which these servers ran beside each other and were asked by turns:"
+    return f"\n\n{said}\n\n{table(['32 connections where nothing else is said', 'least', 'median', 'most'], rows)}"
 
 
 def _one_row(results: Results) -> str:

@@ -4,8 +4,9 @@ import dataclasses
 
 import pytest
 
-from tools.bench import figures
+from tools.bench import by_turns, figures
 from tools.bench.figures import Cell, Results, aims, drift, ratio, short
+from tools.bench.load import Load
 
 pytestmark = pytest.mark.unit
 
@@ -93,3 +94,31 @@ def test_what_was_written_is_read_again(tmp_path):
     )
     found.write(tmp_path / "run.json")
     assert dataclasses.asdict(figures.read(tmp_path / "run.json")) == dataclasses.asdict(found)
+
+
+def loads(per_second, p50_ms=1.0):
+    load = Load(int(per_second), 1.0, p50_ms, 2.0, 3.0, 0, 0, "", 0.1)
+    return load, load
+
+
+ROUNDS = [
+    {"turnout": loads(9000, 0.3), "echo": loads(30_000, 0.1), "mlserver": loads(900)},
+    {"turnout": loads(5000, 0.6), "echo": loads(20_000, 0.15), "mlserver": loads(400)},
+    {"turnout": loads(6000, 0.2), "echo": loads(40_000, 0.1), "mlserver": loads(750)},
+]
+
+
+def test_by_turns_a_ratio_is_the_median_of_what_it_was_in_each_round():
+    told = by_turns.noted(ROUNDS, "mlserver")
+    assert told["per_second"] == {
+        "echo": {"median": 0.25, "least": 0.15, "most": 0.3},
+        "mlserver": {"median": 10.0, "least": 8.0, "most": 12.5},
+    }
+    assert told["p50"] == {"median": 3.0, "least": 2.0, "most": 4.0}
+
+
+def test_aims_are_held_against_the_rounds_where_there_were_any():
+    once = [cell("turnout", 1000.0), cell("echo", 1000.0), cell("mlserver", 1000.0)]
+    assert [aim.found for aim in aims(results(*once))][:4] == ["1.00", "not measured", "1.00", "not measured"]
+    found = aims(results(*once, notes={"by_turns": by_turns.noted(ROUNDS, "mlserver")}))
+    assert [(aim.found, aim.met) for aim in found][:4] == [("10.0", True), ("not measured", None), ("0.25", True), ("3.00", True)]

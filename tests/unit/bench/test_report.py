@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.bench.test_figures import cell, results
-from tools.bench import plot, report, servers
+from tests.unit.bench.test_figures import ROUNDS, cell, results
+from tools.bench import by_turns, plot, report, servers
 from tools.bench.report import BEGIN, END
 
 pytestmark = pytest.mark.unit
@@ -41,6 +41,13 @@ def test_ratios_come_first_and_say_how_many_times_more_we_answer():
     assert said.index("### Ratios") == 0
     (row,) = re.findall(r"^\| MLServer \|(.*)\|$", said[: said.index("### Aims")], re.MULTILINE)
     assert [field.strip() for field in row.split("|")] == ["", "10.0", "", "", "1.00", "", "", ""]
+
+
+def test_what_was_measured_by_turns_is_told_with_how_far_its_rounds_were_apart():
+    said = report.text(results(cell("turnout"), notes={"by_turns": by_turns.noted(ROUNDS, "mlserver")}))
+    assert "medians of 3 rounds" in said
+    assert "| requests/s over MLServer's | 8.00 | 10.0 | 12.5 |" in said
+    assert "| p50 at one connection over the echo's | 2.00 | 3.00 | 4.00 |" in said
 
 
 def test_nothing_is_left_out_silently():
