@@ -74,9 +74,9 @@ class Gate(Protocol):
 class Connections:
     """The book of one process; for its event loop alone.
 
-    A connection is in one of three lists at most: `idle` between requests, oldest first; `due` while the rest of a head, or of a body
-    that nobody reads, is awaited; `stuck` while an answer waits for the client. In none while its request is being answered: the
-    request has a deadline of its own.
+    Three lists: `idle` between requests, oldest first; `due` while the rest of a head, or of a body that nobody reads, is awaited;
+    `stuck` while an answer waits for the client. Who is idle is nothing else. In none while its request is being answered: the request
+    has a deadline of its own.
     """
 
     def __init__(self, limits: ConnectionLimits, told: Told, clock: Callable[[], float] = time.monotonic) -> None:

@@ -9,8 +9,12 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+import structlog
+
 if TYPE_CHECKING:
     from collections.abc import Collection
+
+log = structlog.get_logger(__name__)
 
 _FEW = 4  # requests under way: each is answered at once, so that its client goes on while the others are worked on
 _MOST = 32  # answers: more save nothing, and the first of them would wait for the last
@@ -18,13 +22,13 @@ _LONG = 16_384  # bytes: an answer of more is worth a call of its own
 
 
 class Outbox:
-    """What has been answered in this turn. One a serving process, for its event loop alone."""
+    """What has been answered in this turn. One a serving process, for its event loop alone, and not for another one after it."""
 
     def __init__(self) -> None:
         self._waiting: list[Outgoing] = []
 
     def add(self, outgoing: Outgoing) -> None:
-        """Has what waits there sent soon: when all are through that the loop was to run by now."""
+        """Has what waits there sent when all are through that the loop was to run in this turn, and it has looked at its sockets once."""
         if not self._waiting:
             asyncio.get_running_loop().call_soon(self._empty)
         self._waiting.append(outgoing)
@@ -34,7 +38,11 @@ class Outbox:
     def _empty(self) -> None:
         waiting, self._waiting = self._waiting, []
         for outgoing in waiting:
-            outgoing.flush()
+            try:
+                outgoing.flush()
+            except Exception:  # whatever is wrong with one connection, the others have their answers
+                log.exception("answer_not_sent")
+                outgoing.abort()
 
 
 class Outgoing:
@@ -64,11 +72,14 @@ class Outgoing:
             self._transport.writelines((head, body))
 
     def flush(self) -> None:
-        """Sends what waits; a client that has gone gets nothing."""
+        """Sends what waits."""
         if self._parts:
             parts, self._parts = self._parts, []
-            if not self._transport.is_closing():
-                self._transport.writelines(parts)
+            self._transport.writelines(parts)
+
+    def forget(self) -> None:
+        """The connection is lost, and what waits with it."""
+        self._parts = []
 
     def write(self, data: bytes) -> None:
         self.flush()
@@ -84,6 +95,7 @@ class Outgoing:
 
     def abort(self) -> None:
         """Ends the connection at once; what was not sent is lost."""
+        self._parts = []
         self._transport.abort()
 
 

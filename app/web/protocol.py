@@ -60,6 +60,7 @@ class GuardedProtocol(HttpToolsProtocol):
     What runs for each request names the base class: `super()` costs as much again as what is called.
     """
 
+    transport: Outgoing  # type: ignore[assignment]  # all of a transport that is asked for
     book: Connections
     outbox: Outbox
     most_head_bytes: int
@@ -81,14 +82,19 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)  # type: ignore[arg-type]  # uvicorn says Transport
-        self.transport = Outgoing(transport, self.outbox, self.tasks)  # type: ignore[assignment, arg-type]  # all of one that is asked for
+        self.transport = Outgoing(transport, self.outbox, self.tasks)  # type: ignore[arg-type]  # as above
         self._watched = True
         if not self.book.opened(self, self.client[0] if self.client else ""):
             self._refuse(503, "UNAVAILABLE", _BUSY, _again())
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.book.closed(self)
+        self.transport.forget()
         super().connection_lost(exc)
+
+    def eof_received(self) -> None:
+        """The client sends no more, and the loop closes behind this: what was answered goes before."""
+        self.transport.flush()
 
     def data_received(self, data: bytes) -> None:
         if self._swallows:
@@ -136,7 +142,7 @@ class GuardedProtocol(HttpToolsProtocol):
             HttpToolsProtocol.on_headers_complete(self)
             self.app = app
         if self.scope["method"] != "HEAD" and not self.expect_100_continue:
-            self.cycle.transport = Answer(self.transport)  # type: ignore[assignment, arg-type]  # all of one that a cycle asks for
+            self.cycle.transport = Answer(self.transport)  # type: ignore[assignment]  # all of one that a cycle asks for
         if self.book.leaving or refusal is _NO_TUNNEL:
             self.cycle.keep_alive = False
         self.headers = []  # of the trailer section from now on, which must not become part of the head that the application has
@@ -205,7 +211,13 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.unsent():
             self.transport.abort()
         else:
-            self.transport.close()
+            self._close()
+
+    def _close(self) -> None:
+        """In order. Who does not take what is still to be sent is waited for no longer than anybody."""
+        self.transport.close()
+        if self.unsent():
+            self.book.sends(self)
 
     def _go_on(self, data: bytes, upgrade: httptools.HttpParserUpgrade | None) -> None:
         """Reads what is behind the head of a request that asks for another protocol, and may be more of them."""
@@ -294,7 +306,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._swallows -= len(data)
         if self._swallows <= 0:
             self._swallows = 1
-            self.transport.close()
+            self._close()
 
     def _too_large(self) -> ValueError:
         self._refusal = _HEAD_TOO_LARGE.format(most=self.most_head_bytes)
@@ -306,15 +318,13 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.pipeline or cycle.response_started:
             self.hang_up()
             return
-        cycle.disconnected = True
-        cycle.message_event.set()
         self.flow.resume_reading()
         self._refuse(status, code, message, more, swallow=True)
 
     def _refuse(
         self, status: int, code: str, message: str, more: bytes = b"", *, swallow: bool = False, sent_id: bytes | None = None
     ) -> None:
-        """A GraphQL error body from outside the application, and the end of the connection."""
+        """A GraphQL error body from outside the application, and the end of the connection: nothing comes behind it."""
         request_id = request_id_of(sent_id)
         extensions = {"code": code, "retryable": status == 503, "requestId": request_id}
         body = orjson.dumps({"errors": [{"message": message, "extensions": extensions}]})
@@ -323,13 +333,16 @@ class GuardedProtocol(HttpToolsProtocol):
             request_id.encode(),
         )
         self.transport.write(b"".join((STATUS_LINE[status], head, more, b"cache-control: no-store\r\nconnection: close\r\n\r\n", body)))
+        if self._answered is not None:
+            self._answered.disconnected = True
+            self._answered.message_event.set()
         if swallow and self.transport.can_write_eof():
             self._swallows = _SWALLOWED
             self._watched = True
             self.book.awaits(self)
             self.transport.write_eof()
         else:
-            self.transport.close()
+            self._close()
 
 
 def _again() -> bytes:

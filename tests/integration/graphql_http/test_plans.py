@@ -54,7 +54,10 @@ def test_the_service_answers_alike_but_for_the_ids_that_it_makes(ways):
         assert (planned.answer.status, planned.counted, planned.predicts) == (ordinary.answer.status, ordinary.counted, ordinary.predicts)
         answered.append(b'"value":' in bodies[0] or b"an id" in bodies[0])
 
-    answers_are_equal()
+    for _ in range(4):  # documents are drawn at random: a hundred of them hold five to twenty that are answered, and now and then fewer
+        answers_are_equal()
+        if sum(answered) >= 5:
+            break
     assert sum(answered) >= 5
     assert ways.planned.ran - ways.planned.executed > ways.planned.ran / 2
 

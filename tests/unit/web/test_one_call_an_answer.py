@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import uvicorn
@@ -15,6 +15,9 @@ from uvicorn.server import ServerState
 
 from app.web.connections import ConnectionLimits, Connections
 from app.web.protocol import guarded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 pytestmark = pytest.mark.unit
 
@@ -29,16 +32,21 @@ class Written(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__({"socket": None, "peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 2)})
         self.calls: list[bytes] = []
-        self.closed = False
+        self.closed = self.ended = False
+        self.unsent = 0
+        self.full: Callable[[], object] = lambda: None  # is called behind each call
 
     def write(self, data: Any) -> None:
+        if self.ended:
+            raise RuntimeError("Cannot call write() after write_eof()")
         self.calls.append(bytes(data))
+        self.full()
 
     def writelines(self, list_of_data: Any) -> None:
-        self.calls.append(b"".join(list_of_data))
+        self.write(b"".join(list_of_data))
 
     def get_write_buffer_size(self) -> int:
-        return 0
+        return self.unsent
 
     def pause_reading(self) -> None: ...
     def resume_reading(self) -> None: ...
@@ -47,12 +55,15 @@ class Written(asyncio.Transport):
         return True
 
     def write_eof(self) -> None:
-        self.calls.append(b"(end)")
+        self.ended = True
 
     def is_closing(self) -> bool:
         return self.closed
 
     def close(self) -> None:
+        self.closed = True
+
+    def abort(self) -> None:
         self.closed = True
 
 

@@ -9,6 +9,7 @@ import pytest
 import uvicorn
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 from uvicorn.server import ServerState
 
 from app.web import outgoing
@@ -65,25 +66,25 @@ async def test_no_answer_waits_for_more_than_so_many_others() -> None:
     assert [len(each.calls) for each in written] == [1] * (outgoing._MOST + 1)
 
 
-async def test_a_client_that_has_gone_keeps_nobody_else_from_an_answer() -> None:
-    box, gone, there = Outbox(), Written(), Written()
-    for each in (gone, there):
+async def test_a_connection_that_cannot_be_written_to_keeps_nobody_else_from_an_answer() -> None:
+    box, broken, there = Outbox(), Written(), Written()
+    for each in (broken, there):
         Outgoing(each, box, MANY).answer(b"head ", b"body")
-    gone.closed = True
+    broken.ended = True
     await asyncio.sleep(0)
-    assert (gone.calls, there.calls) == ([], [b"head body"])
+    assert (broken.calls, broken.closed, there.calls) == ([], True, [b"head body"])
 
 
 @given(STEPS)
 def test_nothing_overtakes_an_answer(steps: list[tuple[int, str]]) -> None:
     """Each connection's bytes are those of one that writes everything at once."""
 
-    async def run(under_way: list[object]) -> list[tuple[bytes, bool]]:
+    async def run(under_way: list[object]) -> list[tuple[bytes, bool, bool]]:
         box, written = Outbox(), [Written() for _ in range(3)]
         connections = [Outgoing(each, box, under_way) for each in written]
         for number, (which, step) in enumerate(steps):
             connection, data = connections[which], b"%d " % number
-            if connection.is_closing():
+            if connection.is_closing() or written[which].ended:
                 continue
             match step:
                 case "answer":
@@ -97,7 +98,7 @@ def test_nothing_overtakes_an_answer(steps: list[tuple[int, str]]) -> None:
                 case _:
                     getattr(connection, step)()
         await asyncio.sleep(0)
-        return [(b"".join(each.calls), each.closed) for each in written]
+        return [(b"".join(each.calls), each.ended, each.closed) for each in written]
 
     assert asyncio.run(run(MANY)) == asyncio.run(run(FEW))
 
@@ -173,3 +174,59 @@ async def test_pipelined_requests_and_what_is_no_request_behind_them_are_answere
     await process.answered()
     text = b"".join(told.calls)
     assert text.startswith((HEAD + b"body") * 2 + b"HTTP/1.1 400 Bad Request")
+
+
+async def test_a_client_that_is_refused_while_it_is_answered_costs_nobody_else_an_answer() -> None:
+    process = Process()
+    (hostile, told), *others = (process.connect() for _ in range(3))
+    hostile.data_received(GET + b"GET / HTTP/1.1\r\nx: " + b"y" * 70_000 + b"\r\n\r\n")
+    for other, _ in others:
+        other.data_received(GET)
+    with capture_logs() as logged:
+        await process.answered()
+    assert [written.calls for _, written in others] == [[HEAD + b"body"]] * 2
+    assert [call[:12] for call in told.calls] == [b"HTTP/1.1 431"]
+    assert not logged
+
+
+async def test_who_sends_no_more_has_what_was_answered() -> None:
+    process = Process()
+    peer, told = process.connect()
+    peer.data_received(GET)
+
+    def half_closed() -> None:
+        peer.eof_received()
+        peer.connection_lost(None)  # as loops have it in their next turn
+
+    process.behind = half_closed
+    await process.answered()
+    assert told.calls == [HEAD + b"body"]
+
+
+async def test_what_waits_for_a_connection_is_lost_with_it() -> None:
+    process = Process()
+    (gone, told), (there, others) = process.connect(), process.connect()
+    gone.data_received(GET)
+    there.data_received(GET)
+    process.behind = lambda: None if gone not in process.book.idle else gone.connection_lost(None)
+    await process.answered()
+    assert (told.calls, others.calls) == ([], [HEAD + b"body"])
+
+
+async def test_who_does_not_take_what_waited_is_not_idle() -> None:
+    process = Process()
+    peer, told = process.connect()
+    peer.data_received(GET)
+    told.full = peer.pause_writing
+    await process.answered()
+    assert (peer in process.book.idle, peer in process.book.stuck) == (False, True)
+
+
+async def test_who_is_refused_and_takes_nothing_is_waited_for_no_longer_than_others() -> None:
+    process = Process()
+    peer, told = process.connect()
+    peer.data_received(GET)
+    await process.answered()
+    told.unsent = 10
+    peer.data_received(b"no request\r\n\r\n")
+    assert (peer in process.book.due, peer in process.book.stuck) == (False, True)
