@@ -20,7 +20,7 @@ def described(cores: Cores, generator: str) -> dict[str, str]:
     """Processor, cores and who has them, Python, revision, generator, what else kept the machine busy."""
     beside = "the same" if cores.beside == cores.server else ", ".join(map(str, sorted(cores.beside)))
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": str(os.cpu_count()),
         "server's core": ", ".join(map(str, sorted(cores.server))),
         "cores of generator, PostgreSQL and drain": beside,
@@ -54,7 +54,8 @@ def _busy_s() -> float:
     return (sum(fields[:8]) - fields[3] - fields[4]) * processes.TICK_S
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Its kind, as the kernel names it."""
     for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
