@@ -261,9 +261,10 @@ def guard(found: Cost, figures: dict[str, dict[str, float | None]], processor: s
     """1 where a figure is more than the committed one by more than the tolerance. `figures`: by kind of processor; of one that is not
     among them only counts are compared, with any.
     """
-    known = figures.get(processor) or {name: each for name, each in next(iter(figures.values())).items() if name == "calls"}
-    if processor not in figures:
+    known = figures.get(processor)
+    if known is None:
         print(f"no times are committed of this processor, {processor}, so calls alone are compared; --write adds it")
+        known = {"calls": next(iter(figures.values()))["calls"]}
     status = 0
     for name, figure in asdict(found).items():
         committed = known.get(name)

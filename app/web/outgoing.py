@@ -95,7 +95,7 @@ class Outgoing:
 
     def abort(self) -> None:
         """Ends the connection at once; what was not sent is lost."""
-        self._parts = []
+        self.forget()
         self._transport.abort()
 
 

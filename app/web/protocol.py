@@ -243,8 +243,7 @@ class GuardedProtocol(HttpToolsProtocol):
         under_way = cycle is not None and not cycle.response_complete
         if cycle is not None and under_way:
             cycle.logger = _SILENT  # nothing went wrong in it
-            cycle.disconnected = True
-            cycle.message_event.set()
+            self._lose_client()
         if self._swallows or self.transport.is_closing():
             return under_way
         self.flow.resume_reading()
@@ -254,6 +253,12 @@ class GuardedProtocol(HttpToolsProtocol):
         else:
             self.hang_up()
         return under_way
+
+    def _lose_client(self) -> None:
+        """What the request that is being answered says from now on goes nowhere, and it hears so."""
+        if self._answered is not None:
+            self._answered.disconnected = True
+            self._answered.message_event.set()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         """As the base class, and notes which request it is."""
@@ -314,8 +319,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _give_up(self, status: int, code: str, message: str, more: bytes = b"") -> None:
         """Ends the request that is being read. Where an answer is on its way, of this one or of one before it, there is no other."""
-        cycle = self.cycle
-        if self.pipeline or cycle.response_started:
+        if self.pipeline or self.cycle.response_started:
             self.hang_up()
             return
         self.flow.resume_reading()
@@ -333,9 +337,7 @@ class GuardedProtocol(HttpToolsProtocol):
             request_id.encode(),
         )
         self.transport.write(b"".join((STATUS_LINE[status], head, more, b"cache-control: no-store\r\nconnection: close\r\n\r\n", body)))
-        if self._answered is not None:
-            self._answered.disconnected = True
-            self._answered.message_event.set()
+        self._lose_client()
         if swallow and self.transport.can_write_eof():
             self._swallows = _SWALLOWED
             self._watched = True

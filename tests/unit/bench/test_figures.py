@@ -96,15 +96,17 @@ def test_what_was_written_is_read_again(tmp_path):
     assert dataclasses.asdict(figures.read(tmp_path / "run.json")) == dataclasses.asdict(found)
 
 
-def loads(per_second, p50_ms=1.0):
-    load = Load(int(per_second), 1.0, p50_ms, 2.0, 3.0, 0, 0, "", 0.1)
-    return load, load
+def load(per_second, p50_ms=1.0):
+    return Load(int(per_second), 1.0, p50_ms, 2.0, 3.0, 0, 0, "", 0.1)
 
 
 ROUNDS = [
-    {"turnout": loads(9000, 0.3), "echo": loads(30_000, 0.1), "mlserver": loads(900)},
-    {"turnout": loads(5000, 0.6), "echo": loads(20_000, 0.15), "mlserver": loads(400)},
-    {"turnout": loads(6000, 0.2), "echo": loads(40_000, 0.1), "mlserver": loads(750)},
+    by_turns.Round(seen, seen)
+    for seen in (
+        {"turnout": load(9000, 0.3), "echo": load(30_000, 0.1), "mlserver": load(900)},
+        {"turnout": load(5000, 0.6), "echo": load(20_000, 0.15), "mlserver": load(400)},
+        {"turnout": load(6000, 0.2), "echo": load(40_000, 0.1), "mlserver": load(750)},
+    )
 ]
 
 
