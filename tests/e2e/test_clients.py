@@ -11,10 +11,10 @@ import pytest
 from jose import jwt
 from sklearn.dummy import DummyClassifier
 
-from tests.support.npm import install, node
+from tests.support.npm import node
 from tests.support.service import ROOT, Client, environment, own_service
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.xdist_group("npm")]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.xdist_group("clients")]
 
 CLIENTS = Path(__file__).parent / "clients"
 SCHEMA = ROOT / "app" / "graphql" / "schema.graphql"
@@ -31,7 +31,6 @@ def token(tenant, role):
 @pytest.fixture(scope="module")
 def out(tmp_path_factory):
     """What the clients' build tools wrote."""
-    install(CLIENTS)
     folder = tmp_path_factory.mktemp("clients")
     node(CLIENTS, "manifests.mjs", OUT=str(folder), SCHEMA=str(SCHEMA))
     return folder

