@@ -108,7 +108,7 @@ EC_PEM = ec.generate_private_key(ec.SECP256R1()).public_key().public_bytes(Encod
         ("/nowhere/keys", "neither a JSON list nor a file"),
         ('["abc"]', "no Ed25519 public key"),
         (json.dumps([base64.b64encode(bytes(31)).decode()]), "no Ed25519 public key"),
-        (json.dumps([EC_PEM]), "no Ed25519 public key"),
+        pytest.param(json.dumps([EC_PEM]), "no Ed25519 public key", id="another kind of key"),
     ],
 )
 def test_keys_that_cannot_be_used_stop_the_start(setting: str, why: str) -> None:

@@ -114,9 +114,9 @@ async def test_a_shared_secret_verifies_what_it_signed(tmp_path: Path) -> None:
     [
         (b"s" * 31, ["HS256"], "at least 32 bytes"),
         (b"s" * 63, ["HS512"], "at least 64 bytes"),
-        (tokens.public_pem(), ["HS256"], "no PEM"),
+        pytest.param(tokens.public_pem(), ["HS256"], "no PEM", id="a public key for a secret"),
         (b"nonsense", ["RS256"], "one public key as PEM"),
-        (tokens.public_pem(), ["ES256"], "fits none"),
+        pytest.param(tokens.public_pem(), ["ES256"], "fits none", id="a key of another kind"),
     ],
 )
 def test_a_key_file_that_cannot_be_trusted_stops_the_start(tmp_path: Path, content: bytes, algorithms: list[str], problem: str) -> None:
