@@ -21,6 +21,7 @@ from app.graphql.errors import problem_of
 from app.graphql.http.exchange import headers_of, request_id_of
 from app.graphql.http.negotiation import HttpRefusal, MediaType, status_of
 from app.web.outgoing import Answer, Outbox, Outgoing
+from app.web.polling import Polling
 from app.web.upgrades import framing, parser_behind
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class GuardedProtocol(HttpToolsProtocol):
     transport: Outgoing  # type: ignore[assignment]  # all of a transport that is asked for
     book: Connections
     outbox: Outbox
+    polling: Polling
     most_head_bytes: int
 
     def __init__(self, *given: Any, **named: Any) -> None:
@@ -101,6 +103,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self._swallow(data)
             return
         self.book.idle.pop(self, None)
+        self.polling.asked()
         if self._in_head:
             self._head_bytes += len(data)
         elif self._unfinished:
@@ -182,6 +185,8 @@ class GuardedProtocol(HttpToolsProtocol):
             self.book.awaits(self)
         elif not self.flow.write_paused:  # who still takes an answer is not idle
             self.book.idle[self] = self.book.now
+            if len(self.tasks) == 1:  # this one, which is over
+                self.polling.answered()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -376,5 +381,5 @@ class _Refusing:
 
 def guarded(connections: Connections) -> type[GuardedProtocol]:
     """The protocol's class for one process, which writes its connections into `connections`."""
-    its = {"book": connections, "outbox": Outbox(), "most_head_bytes": connections.limits.head_bytes}
+    its = {"book": connections, "outbox": Outbox(), "polling": Polling(), "most_head_bytes": connections.limits.head_bytes}
     return type("GuardedProtocol", (GuardedProtocol,), its)

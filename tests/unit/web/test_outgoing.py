@@ -104,9 +104,9 @@ def test_nothing_overtakes_an_answer(steps: list[tuple[int, str]]) -> None:
 
 
 class Process:
-    """A process that answers everything alike, with a few requests under way for ever; `most` connections are open at once."""
+    """A process that answers everything alike, with `under_way` requests for ever; `most` connections are open at once."""
 
-    def __init__(self, *, most: int = 100) -> None:
+    def __init__(self, *, most: int = 100, under_way: int = outgoing._FEW) -> None:
         async def application(_scope: Any, receive: Any, send: Any) -> None:
             await receive()
             await send(START)
@@ -117,12 +117,12 @@ class Process:
         self._config = uvicorn.Config(application, lifespan="off", log_config=None, server_header=False, date_header=False)
         self._config.load()
         self.state = ServerState()
-        self.state.tasks.update(asyncio.Future[None]() for _ in range(outgoing._FEW))  # type: ignore[misc]  # nobody asks more of them
+        self.state.tasks.update(asyncio.Future[None]() for _ in range(under_way))  # type: ignore[misc]  # nobody asks more of them
         self.book = Connections(ConnectionLimits(most=most), Full())
-        self._made_by = guarded(self.book)
+        self.made_by = guarded(self.book)
 
     def connect(self) -> tuple[Any, Written]:
-        protocol, written = self._made_by(self._config, self.state, {}), Written()  # type: ignore[arg-type]
+        protocol, written = self.made_by(self._config, self.state, {}), Written()  # type: ignore[arg-type]
         protocol.connection_made(written)
         return protocol, written
 
