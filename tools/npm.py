@@ -7,10 +7,9 @@ import hashlib
 import os
 import shutil
 import subprocess
-import sys
+import tempfile
 from pathlib import Path
 
-BIN = Path(sys.executable).parent  # where the wheel of Node puts its programs
 _INSTALL_WITHIN_S = 300
 _KEPT = {"HOME", "LANG", "SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"}
 
@@ -18,7 +17,8 @@ _KEPT = {"HOME", "LANG", "SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS", "HTTP_PROXY", "
 def install(folder: Path, *options: str) -> None:
     """`npm ci`, once for each state of the folder's lock file.
 
-    Several processes may ask at once: one installs, the others wait for it. Raises RuntimeError with npm's last words.
+    Several processes may ask at once: one installs, the others wait for it, and where it is killed, for the npm that it started.
+    Raises RuntimeError with npm's last words.
     """
     with (folder / "package-lock.json").open("rb") as alone:
         fcntl.flock(alone, fcntl.LOCK_EX)
@@ -26,15 +26,28 @@ def install(folder: Path, *options: str) -> None:
         stamp = folder / "node_modules" / ".installed"
         if stamp.exists() and stamp.read_text() == lock:
             return
+        stamp.unlink(missing_ok=True)
         shutil.rmtree(folder / "node_modules", ignore_errors=True)
-        # None of the packages needs its install script, so none is run.
-        command = [str(BIN / "npm"), "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error", *options]
-        done = subprocess.run(
-            command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=_INSTALL_WITHIN_S, check=False
-        )
-        if done.returncode != 0:
-            raise RuntimeError(f"npm ci failed in {folder.name}:\n{done.stderr[-2000:]}")
+        _run_npm(folder, options, alone.fileno())
         stamp.write_text(lock)
+
+
+def _run_npm(folder: Path, options: tuple[str, ...], lock: int) -> None:
+    """`lock` is npm's as well, for as long as it runs."""
+    program = node().parents[1] / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+    # None of the packages needs its install script, so none is run.
+    command: list[str | Path] = [node(), program, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error", *options]
+    with tempfile.TemporaryFile("w+") as said:
+        try:
+            done = subprocess.run(
+                command, cwd=folder, env=environment(), stdout=said, stderr=said, pass_fds=[lock], timeout=_INSTALL_WITHIN_S, check=False
+            )
+            outcome = "" if done.returncode == 0 else "failed"
+        except subprocess.TimeoutExpired:
+            outcome = f"took longer than {_INSTALL_WITHIN_S} s"
+        if outcome:
+            said.seek(0)
+            raise RuntimeError(f"npm ci {outcome} in {folder.name}:\n{said.read()[-2000:]}")
 
 
 def node() -> Path:
@@ -55,4 +68,4 @@ def environment() -> dict[str, str]:
     trusted = [value for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "PIP_CERT") if (value := os.environ.get(name))]  # noqa: TID251
     if trusted:
         found.setdefault("NODE_EXTRA_CA_CERTS", trusted[0])
-    return {**found, "PATH": f"{BIN}:/usr/bin:/bin"}
+    return {**found, "PATH": f"{node().parent}:/usr/bin:/bin"}

@@ -9,7 +9,7 @@ from tools import npm
 def node(folder: Path, script: str, **environ: str) -> str:
     """What the script in the folder prints."""
     npm.install(folder)
-    command = [npm.BIN / "node", script]
+    command = [npm.node(), script]
     done = subprocess.run(
         command, cwd=folder, env={**npm.environment(), **environ}, capture_output=True, text=True, timeout=60, check=False
     )  # fmt: skip
