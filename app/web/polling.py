@@ -1,4 +1,4 @@
-"""Waiting awake for a client that asks again as soon as it has its answer: adaptive busy polling of the event loop.
+"""Staying awake for a client that asks again as soon as it has its answer: adaptive busy polling of the event loop.
 
 A processor that has slept, for however short a time, goes on with cold caches: behind a sleep the application takes as long again for
 one request. A client on this machine or beside it asks again within microseconds, so for it alone, and not for long, the loop looks at
@@ -10,6 +10,7 @@ Source: the Linux kernel's haltpoll governor, which does it for a whole virtual 
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 WITHIN_S = 200e-6  # the longest pause that is waited through
-IN_A_ROW = 4  # pauses that were as short: those of one client, and not of many who come as it happens
+IN_A_ROW = 4  # pauses that were as short: those of one client, and seldom of many that come at random
 
 
 class Polling:
@@ -38,12 +39,13 @@ class Polling:
             self._answered_at = None
 
     def answered(self) -> None:
-        """Of a request that was alone. Where the last pauses behind such answers were short, the loop does not sleep for WITHIN_S."""
+        """And no other request is known. Where the last pauses behind such answers were short, the loop does not sleep for WITHIN_S."""
         self._answered_at = self._clock()
         if self._short >= IN_A_ROW:
             self._look()
 
     def _look(self) -> None:
-        """A loop with something to run in its next turn looks at its sockets without waiting for them."""
+        """A loop with something to run in its next turn looks at its sockets without waiting for them. Who needs our core goes first."""
         if self._answered_at is not None and self._clock() - self._answered_at <= WITHIN_S:
+            os.sched_yield()
             asyncio.get_running_loop().call_soon(self._look)

@@ -185,7 +185,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self.book.awaits(self)
         elif not self.flow.write_paused:  # who still takes an answer is not idle
             self.book.idle[self] = self.book.now
-            if len(self.tasks) == 1:  # this one, which is over
+            if len(self.tasks) == 1:  # this one, whose answer is complete
                 self.polling.answered()
 
     def pause_writing(self) -> None:

@@ -1,8 +1,9 @@
-"""A client that asks again as soon as it has its answer is awaited awake, and nobody else is."""
+"""The loop stays awake for a client that asks again as soon as it has its answer, and for nobody else."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -27,8 +28,13 @@ class Loop:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 100.0
         self.ready: list[Callable[[], None]] = []
+        self.yielded = 0
         monkeypatch.setattr(asyncio, "get_running_loop", lambda: self)
+        monkeypatch.setattr(os, "sched_yield", self.step_aside)
         self.polling = Polling(lambda: self.now)
+
+    def step_aside(self) -> None:
+        self.yielded += 1
 
     def call_soon(self, callback: Callable[[], None]) -> None:
         self.ready.append(callback)
@@ -54,15 +60,23 @@ def loop(monkeypatch: pytest.MonkeyPatch) -> Loop:
     return Loop(monkeypatch)
 
 
-def test_who_asks_again_at_once_is_awaited_awake_from_the_fifth_answer_on(loop: Loop) -> None:
+def test_the_loop_stays_awake_for_who_asks_again_at_once_from_the_fifth_answer_on(loop: Loop) -> None:
     assert [loop.pause(SHORT) for _ in range(IN_A_ROW)] == [0.0] * IN_A_ROW
     assert [loop.pause(SHORT) for _ in range(3)] == pytest.approx([SHORT] * 3)
 
 
-def test_nobody_is_awaited_awake_for_longer_than_a_bound(loop: Loop) -> None:
+def test_it_stays_awake_for_nobody_for_longer_than_a_bound(loop: Loop) -> None:
     for _ in range(IN_A_ROW):
         loop.pause(SHORT)
     assert WITHIN_S < loop.pause(1.0) <= WITHIN_S + 2 * STEP_S
+
+
+def test_who_needs_the_core_goes_first_in_each_turn(loop: Loop) -> None:
+    for _ in range(IN_A_ROW):
+        loop.pause(SHORT)
+    assert loop.yielded == 0
+    loop.pause(SHORT)
+    assert loop.yielded == 1 + SHORT / STEP_S
 
 
 def test_one_long_pause_and_the_loop_sleeps_as_before(loop: Loop) -> None:
